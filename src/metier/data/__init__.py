@@ -1,0 +1,1 @@
+"""What the model learns from: read, clean, split, keep the ledger."""

@@ -1,0 +1,53 @@
+"""Every error a user can meet; anything else is a bug of ours.
+
+A message says where, what was found and what to do. The command line prints it on one line, without a
+traceback (``--debug`` shows it), and ends with the class's exit code::
+
+    MetierError
+      SpecError      the job description is wrong: edit it                    exit 2
+      DataError      a source is missing, damaged, unlicensed or too small    exit 3
+      ArtifactError  a model or a run folder is damaged or of another version exit 4
+      RunError       the machine or the runtime said no (disk, network, port) exit 5
+
+A verdict of ``not released`` is a result, not an error: ``metier build`` prints it and ends with exit code 1.
+"""
+
+
+class MetierError(Exception):
+    """An error the user can mend.
+
+    Args:
+        where: the file, key, source or step concerned.
+        found: what was found there.
+        fix: what to write or do instead.
+    """
+
+    exit_code = 1
+
+    def __init__(self, where: str, found: str, fix: str) -> None:
+        self.where, self.found, self.fix = where, found, fix
+        super().__init__(f"{where}: {found}. {fix}")
+
+
+class SpecError(MetierError):
+    """The job description is wrong."""
+
+    exit_code = 2
+
+
+class DataError(MetierError):
+    """A data source is missing, damaged, unlicensed or too small."""
+
+    exit_code = 3
+
+
+class ArtifactError(MetierError):
+    """A model file or a run folder is damaged, foreign or of another version."""
+
+    exit_code = 4
+
+
+class RunError(MetierError):
+    """The machine or the runtime refused: disk, network, memory, port."""
+
+    exit_code = 5

@@ -1,0 +1,1 @@
+"""Proof: answers in, scores with intervals and a verdict out."""

@@ -1,0 +1,1 @@
+"""Weights: load them from anywhere, shape them from scratch, let them answer."""

@@ -1,0 +1,1 @@
+"""Answering, offline: llama.cpp in the process; no torch, no workshop."""

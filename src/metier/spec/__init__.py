@@ -1,0 +1,1 @@
+"""The job description: what is promised, in one strict TOML file."""

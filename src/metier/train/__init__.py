@@ -1,0 +1,1 @@
+"""Learning: the loop, its batches, its schedule, its checkpoints."""
