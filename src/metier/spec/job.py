@@ -36,8 +36,12 @@ class Translation(_Strict):
 class Text2Text(_Strict):
     """The words by which a text2text job calls its two sides, in the prompt."""
 
-    input: str = Field("Input", min_length=1, description="What an input is called, e.g. 'Question'.")
-    output: str = Field("Output", min_length=1, description="What an output is called, e.g. 'Answer'.")
+    input: str = Field(
+        "Input", min_length=1, description="What an input is called, e.g. 'Question'."
+    )
+    output: str = Field(
+        "Output", min_length=1, description="What an output is called, e.g. 'Answer'."
+    )
 
     @field_validator("input", "output")
     @classmethod
@@ -85,7 +89,8 @@ class Source(_Strict):
         None, description="Layout of the rows; guessed from the file name when left out."
     )
     header: bool | None = Field(
-        None, description="Whether the first row names the columns; by default csv: true, tsv: false."
+        None,
+        description="Whether the first row names the columns; by default csv: true, tsv: false.",
     )
     input: int | str = Field(1, description="Column of the input: a name, or a number from 1.")
     output: int | str = Field(2, description="Column of the output: a name, or a number from 1.")
@@ -100,7 +105,9 @@ class Cleaning(_Strict):
     min_chars: int = Field(1, ge=1, description="Shortest side kept.")
     max_chars: int = Field(1000, ge=1, description="Longest side kept.")
     max_ratio: float = Field(
-        9.0, ge=1, description="Longest side at most this many times the shorter one, plus 20 characters."
+        9.0,
+        ge=1,
+        description="Longest side at most this many times the shorter one, plus 20 characters.",
     )
     near_duplicate: float = Field(
         0.8, gt=0, le=1, description="Rows at or above this 3-gram Jaccard similarity are one row."
@@ -109,14 +116,18 @@ class Cleaning(_Strict):
     @model_validator(mode="after")
     def _some_length_left(self) -> Self:
         if self.min_chars > self.max_chars:
-            raise ValueError("min_chars is above max_chars, so no row could be kept; lower min_chars")
+            raise ValueError(
+                "min_chars is above max_chars, so no row could be kept; lower min_chars"
+            )
         return self
 
 
 class Split(_Strict):
     """How rows are divided, by a hash of the row alone: a row never changes sides."""
 
-    validation_share: float = Field(0.005, gt=0, lt=0.5, description="Share of rows for selections.")
+    validation_share: float = Field(
+        0.005, gt=0, lt=0.5, description="Share of rows for selections."
+    )
     test_share: float = Field(0.005, gt=0, lt=0.5, description="Share of rows for the verdict.")
     leak_similarity: float = Field(
         0.5, gt=0, le=1, description="3-gram Jaccard similarity from which a row leaks the exam."
@@ -157,10 +168,14 @@ class Train(_Strict):
         "10m", description="Wall clock ('90s', '10m', '2h') or number of steps ('300 steps')."
     )
     peak_lr: float | None = Field(
-        None, gt=0, description="Highest learning rate; by default 6e-5 for a released base, 3e-3 from scratch."
+        None,
+        gt=0,
+        description="Highest learning rate; by default 6e-5 for a released base, 3e-3 from scratch.",
     )
     batch_tokens: int = Field(1200, ge=16, description="Tokens of a step, prompt included.")
-    max_tokens: int = Field(256, ge=8, description="Longest example, in tokens; longer ones are left out.")
+    max_tokens: int = Field(
+        256, ge=8, description="Longest example, in tokens; longer ones are left out."
+    )
     warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the steps that warm up.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay.")
     clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
@@ -181,7 +196,9 @@ class Train(_Strict):
         """The wall-clock budget, or None when the budget is in steps."""
         match = _BUDGET.fullmatch(self.budget)
         assert match
-        return None if match["unit"] == "steps" else float(match["amount"]) * _SECONDS[match["unit"]]
+        return (
+            None if match["unit"] == "steps" else float(match["amount"]) * _SECONDS[match["unit"]]
+        )
 
     @property
     def budget_steps(self) -> int | None:
@@ -205,14 +222,18 @@ class Export(_Strict):
         min_length=1,
         description="GGUF types to try; the smallest that passes the parity gate and the limits ships.",
     )
-    context_tokens: int = Field(2048, ge=64, description="Context length recommended in the Modelfile.")
+    context_tokens: int = Field(
+        2048, ge=64, description="Context length recommended in the Modelfile."
+    )
 
 
 class Limits(_Strict):
     """What "anybody's machine" means for this job."""
 
     file_mib: float | None = Field(None, gt=0, description="Largest shipped file, in MiB.")
-    ram_mib: float | None = Field(None, gt=0, description="Most resident memory while answering, in MiB.")
+    ram_mib: float | None = Field(
+        None, gt=0, description="Most resident memory while answering, in MiB."
+    )
 
 
 class Release(_Strict):
@@ -222,7 +243,9 @@ class Release(_Strict):
         default=["base"], description="Contestants to beat with p < 0.05; empty for none."
     )
     parity_margin: float = Field(
-        0.5, gt=0, description="The shipped file may lose at most this much chrF2 against the checkpoint."
+        0.5,
+        gt=0,
+        description="The shipped file may lose at most this much chrF2 against the checkpoint.",
     )
 
 
