@@ -1,0 +1,97 @@
+"""The verdict for people: on the terminal, and as Markdown for the model card."""
+
+import re
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from metier.evaluate.verdict import NOT_ASKED, Contestant, Gate, Verdict
+
+_LABELS = {"chrf2": "chrF2", "bleu": "BLEU", "exact": "exact %"}
+
+
+def render(verdict: Verdict, scores: Sequence[Contestant]) -> RenderableType:
+    """Return a table of the contestants, a line for each gate, and the verdict, for a rich console.
+
+    Args:
+        verdict: the decision.
+        scores: the contestants to show, usually ``verdict.scores``.
+    """
+    header, *rows = _rows(scores)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, title in enumerate(header):
+        table.add_column(Text(title), justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        # Text, because names and intervals may look like rich's markup
+        table.add_row(*(Text(cell) for cell in row))
+    gates = (Text(f"{_mark(gate)}  {_gate_line(gate)}") for gate in verdict.gates)
+    # good news and bad news look the same
+    return Group(table, Text(), *gates, Text(), Text(conclusion(verdict), style="bold"))
+
+
+def markdown(verdict: Verdict, scores: Sequence[Contestant]) -> str:
+    """Return the same as Markdown, with the metrics' signatures."""
+    header, *rows = _rows(scores)
+    lines = [_line(header), _line(["---"] + ["---:"] * (len(header) - 1)), *map(_line, rows), ""]
+    lines += [f"- **{_mark(gate).strip()}** {_cell(_gate_line(gate))}" for gate in verdict.gates]
+    lines += ["", f"**{_cell(conclusion(verdict))}**", ""]
+    signatures = {score.metric: score.signature for one in scores for score in one.scores}
+    lines += [f"- {_label(metric)}: `{signature}`" for metric, signature in signatures.items()]
+    lines += ["", "Brackets: 95% bootstrap percentile interval. n: rows of the exam."]
+    return "\n".join(lines) + "\n"
+
+
+def conclusion(verdict: Verdict) -> str:
+    """Return 'released', or 'not released: because ...' with every reason."""
+    if verdict.released:
+        return "released"
+    return "not released: because " + ("; ".join(verdict.reasons) or "no gate was examined")
+
+
+def _rows(scores: Sequence[Contestant]) -> list[list[str]]:
+    """Return the table's cells, header first; the first metric carries its interval."""
+    metrics = list(dict.fromkeys(score.metric for one in scores for score in one.scores))
+    titles = [_label(metric) + (" [low, high]" if metric == metrics[0] else "") for metric in metrics]
+    rows = [["contestant", *titles, "n", "file MiB", "tokens/s"]]
+    for one in scores:
+        by_metric = {score.metric: score for score in one.scores}
+        cells = []
+        for metric in metrics:
+            score = by_metric.get(metric)
+            cell = "-" if score is None else f"{score.value:.1f}"
+            if score is not None and metric == metrics[0]:
+                cell += f" [{score.low:.1f}, {score.high:.1f}]"
+            cells.append(cell)
+        n = "-" if not one.scores else str(one.scores[0].n)
+        rows.append([one.name, *cells, n, _number(one.file_mib), _number(one.tokens_per_s)])
+    return rows
+
+
+def _label(metric: str) -> str:
+    return _LABELS.get(metric, metric)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _mark(gate: Gate) -> str:
+    return "pass" if gate.passed else "FAIL"
+
+
+def _gate_line(gate: Gate) -> str:
+    if gate.wanted == NOT_ASKED:
+        return f"{gate.name}: {NOT_ASKED}; found {gate.found}"
+    return f"{gate.name}: wanted {gate.wanted}; found {gate.found}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(map(_cell, cells)) + " |"
+
+
+def _cell(text: str) -> str:
+    """Keep a text on one line, inside its cell, and free of HTML."""
+    one_line = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", one_line)

@@ -1,0 +1,194 @@
+"""The gates between a build and a release, and what was found at each."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from metier.errors import ArtifactError
+from metier.evaluate.metrics import Score
+from metier.evaluate.significance import LEVEL, Comparison
+
+NOT_ASKED = "not asked"
+NOT_MEASURED = "not measured"
+_AGAIN = "Delete the step's folder and run 'metier build' again"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """What one contestant achieved; the first score is the job's own metric.
+
+    ``file_mib`` is the size of its file in MiB and ``tokens_per_s`` its generated tokens a second.
+    """
+
+    name: str
+    scores: tuple[Score, ...]
+    file_mib: float | None = None
+    tokens_per_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A measurement in MiB and the most it may be; None: not measured, or nothing demanded."""
+
+    measured: float | None
+    wanted: float | None
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Whether the shipped file answers like the checkpoint: what was demanded, and the numbers found."""
+
+    passed: bool
+    wanted: str
+    numbers: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Licences:
+    """Whether the model may be shipped at all, under what terms, and why (not)."""
+
+    allowed: bool
+    terms: str
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One condition of a release. One that demands nothing passes, with ``wanted`` = 'not asked'."""
+
+    name: str
+    passed: bool
+    wanted: str
+    found: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """All gates, and the numbers behind them."""
+
+    gates: tuple[Gate, ...]
+    scores: tuple[Contestant, ...]
+    comparisons: Mapping[str, Comparison]
+
+    @property
+    def released(self) -> bool:
+        """Whether every gate was passed; without gates nothing is released."""
+        return bool(self.gates) and all(gate.passed for gate in self.gates)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it is not released: one sentence for each gate that was not passed."""
+        return [
+            f"{gate.name}: wanted {gate.wanted}, found {gate.found}" for gate in self.gates if not gate.passed
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the verdict as JSON-able values."""
+        return {"released": self.released, "reasons": self.reasons, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ArtifactError: when it is not a verdict, or contradicts itself.
+        """
+        try:
+            verdict = cls(
+                tuple(Gate(**gate) for gate in value["gates"]),
+                tuple(_contestant(**one) for one in value["scores"]),
+                {name: Comparison(**one) for name, one in value["comparisons"].items()},
+            )
+            consistent = value["released"] == verdict.released
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ArtifactError("the verdict", f"cannot be read ({error})", _AGAIN) from error
+        if not consistent:
+            raise ArtifactError("the verdict", "it contradicts its own gates", _AGAIN)
+        return verdict
+
+
+def decide(
+    *,
+    must_beat: Sequence[str],
+    comparisons: Mapping[str, Comparison],
+    file_mib: Limit,
+    ram_mib: Limit,
+    parity: Parity | None,
+    licences: Licences | None,
+    scores: Sequence[Contestant],
+) -> Verdict:
+    """Decide whether the shipped file is released; what was not measured passes no gate.
+
+    Args:
+        must_beat: contestants that must be beaten significantly.
+        comparisons: the shipped file minus the contestant of that name, on the test set.
+        file_mib: size of the shipped file.
+        ram_mib: most resident memory while answering.
+        parity: how the shipped file compares to the checkpoint; None when that was not examined.
+        licences: what the ledger says about shipping; None when there is no ledger.
+        scores: everybody's scores on the test set, the shipped file's first.
+    """
+    gates = (
+        *([_beats(name, comparisons.get(name)) for name in must_beat] or [_nobody_to_beat(scores)]),
+        _within("file size", file_mib),
+        _within("memory", ram_mib),
+        _parity(parity),
+        _licences(licences),
+    )
+    return Verdict(gates, tuple(scores), dict(comparisons))
+
+
+def _beats(name: str, found: Comparison | None) -> Gate:
+    wanted = f"better than {name} with p < {LEVEL}"
+    if found is None:
+        return Gate(f"beats {name}", False, wanted, NOT_MEASURED)
+    return Gate(f"beats {name}", found.beats, wanted, difference_text(found))
+
+
+def difference_text(found: Comparison) -> str:
+    """Return a comparison as text: difference, interval, p and number of rows."""
+    return (
+        f"{found.metric} {found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}], "
+        f"p = {found.p:.3g}, n = {found.n}"
+    )
+
+
+def _nobody_to_beat(scores: Sequence[Contestant]) -> Gate:
+    found = "; ".join(
+        f"{one.name} {score.metric} {score.value:.2f} [{score.low:.2f}, {score.high:.2f}], n = {score.n}"
+        for one in scores
+        for score in one.scores[:1]
+    )
+    return Gate("beats", True, NOT_ASKED, found or NOT_MEASURED)
+
+
+def _within(name: str, limit: Limit) -> Gate:
+    found = NOT_MEASURED if limit.measured is None else f"{limit.measured:.2f} MiB"
+    if limit.wanted is None:
+        return Gate(name, True, NOT_ASKED, found)
+    # a size of nothing is a failed measurement, and so is not-a-number
+    passed = limit.measured is not None and 0 < limit.measured <= limit.wanted
+    return Gate(name, passed, f"at most {limit.wanted:g} MiB", found)
+
+
+def _parity(parity: Parity | None) -> Gate:
+    if parity is None:
+        return Gate("parity", False, "the shipped file answers like the checkpoint", NOT_MEASURED)
+    numbers = parity.numbers
+    measured = bool(numbers) and all(math.isfinite(number) for number in numbers.values())
+    found = ", ".join(f"{name} {number:.4g}" for name, number in numbers.items())
+    return Gate("parity", parity.passed and measured, parity.wanted, found or NOT_MEASURED)
+
+
+def _licences(licences: Licences | None) -> Gate:
+    wanted = "every licence known and allowing release"
+    if licences is None:
+        return Gate("licences", False, wanted, NOT_MEASURED)
+    why = f" ({'; '.join(licences.reasons)})" if licences.reasons else ""
+    passed = licences.allowed and bool(licences.terms.strip())
+    return Gate("licences", passed, wanted, (licences.terms.strip() or "no terms") + why)
+
+
+def _contestant(scores: list[dict[str, Any]], **rest: Any) -> Contestant:
+    return Contestant(scores=tuple(Score(**score) for score in scores), **rest)
