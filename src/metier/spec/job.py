@@ -3,10 +3,15 @@
 The descriptions below become the JSON schema that editors use (``metier schema``).
 """
 
+import codecs
 import re
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from metier.errors import SpecError
+from metier.tasks.translation import language_name
 
 Quantisation = Literal["F16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"]
 
@@ -14,10 +19,21 @@ _BUDGET = re.compile(r"(?P<amount>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>s|m|h|steps)")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
+def _mistake(key: str, found: str, fix: str) -> PydanticCustomError:
+    """Return a mistake at a key (dotted, below the table being checked) for the loader to report."""
+    return PydanticCustomError("mistake", "{found}. {fix}", {"key": key, "found": found, "fix": fix})
+
+
+def _printable(value: str, fix: str) -> str:
+    if not value.strip() or not value.isprintable():
+        raise _mistake("", f"{value!r} is not one line of printable text", fix)
+    return value
+
+
 class _Strict(BaseModel):
     """Unknown keys and wrong types are errors; a description never changes after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Translation(_Strict):
@@ -26,10 +42,19 @@ class Translation(_Strict):
     source: str = Field(description="Language translated from: a code such as 'ja'.")
     target: str = Field(description="Language translated into: a code such as 'en'.")
 
+    @field_validator("source", "target")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            language_name(value)
+        except SpecError as error:
+            raise _mistake("", error.found, error.fix) from error
+        return value
+
     @model_validator(mode="after")
     def _two_languages(self) -> Self:
         if self.source == self.target:
-            raise ValueError("source and target are the same language; write two different codes")
+            raise _mistake("target", f"{self.target!r} is also the source language", "Write two different codes")
         return self
 
 
@@ -42,9 +67,7 @@ class Text2Text(_Strict):
     @field_validator("input", "output")
     @classmethod
     def _one_line(cls, value: str) -> str:
-        if not value.isprintable():
-            raise ValueError("must be one line of printable text")
-        return value
+        return _printable(value, "Write a word such as 'Question'")
 
 
 class Base(_Strict):
@@ -57,6 +80,22 @@ class Base(_Strict):
     vocabulary: int = Field(2000, ge=300, description="For 'scratch': pieces of the tokenizer to learn.")
     hidden_size: int = Field(128, ge=32, multiple_of=32, description="For 'scratch': model width.")
     layers: int = Field(4, ge=1, description="For 'scratch': number of layers.")
+
+    @field_validator("model")
+    @classmethod
+    def _known_kind(cls, value: str) -> str:
+        fix = "Write 'hf:owner/name', 'pypi:package', a folder, a .gguf file or 'scratch'"
+        kind, named, rest = _printable(value, fix).partition(":")
+        if named and len(kind) > 1 and (kind not in ("hf", "pypi") or not rest.strip()):
+            raise _mistake("", f"{value!r} is no kind of base model", fix)
+        return value
+
+    @model_validator(mode="after")
+    def _sizes_are_for_scratch(self) -> Self:
+        for key in ("vocabulary", "hidden_size", "layers"):
+            if not self.from_scratch and key in self.model_fields_set:
+                raise _mistake(key, f"{self.model!r} has its own size", "Remove the key, it is for 'scratch'")
+        return self
 
     @property
     def from_scratch(self) -> bool:
@@ -90,6 +129,56 @@ class Source(_Strict):
     split: str = Field("train", description="For 'hf:': the split of the dataset to read.")
     encoding: str = Field("utf-8", description="Text encoding of the file.")
 
+    @field_validator("source")
+    @classmethod
+    def _known_kind(cls, value: str) -> str:
+        fix = "Write 'file:PATH', 'file:A,B', 'pypi:package' or 'hf:owner/dataset'"
+        kind, _, rest = _printable(value, fix).partition(":")
+        if kind not in ("file", "pypi", "hf") or not rest.strip():
+            raise _mistake("", f"{value!r} is no kind of source", fix)
+        return value
+
+    @field_validator("licence")
+    @classmethod
+    def _stated(cls, value: str) -> str:
+        return _printable(value, "Write an SPDX identifier such as 'CC-BY-4.0', 'own' or 'unknown'")
+
+    @field_validator("path")
+    @classmethod
+    def _one_line(cls, value: str | None) -> str | None:
+        return None if value is None else _printable(value, "Write the file's path inside the archive")
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str) -> str:
+        try:
+            codecs.lookup(_printable(value, "Write a text encoding such as 'utf-8'"))
+        except LookupError as error:
+            raise _mistake(
+                "", f"{value!r} is no known encoding", "Write 'utf-8', 'utf-16', 'shift_jis', 'cp1252', ..."
+            ) from error
+        return value
+
+    @field_validator("input", "output")
+    @classmethod
+    def _from_one(cls, value: int | str) -> int | str:
+        if value == "" or (isinstance(value, int) and value < 1):
+            raise _mistake("", f"found {value!r}", "Write a column's name, or its number counted from 1")
+        return value
+
+    @model_validator(mode="after")
+    def _keys_fit_the_kind(self) -> Self:
+        kind = self.source.partition(":")[0]
+        if kind == "pypi" and not self.path:
+            raise _mistake("path", "a 'pypi:' source needs it", "Write the path of the file inside the archive")
+        if kind != "pypi" and self.path is not None:
+            raise _mistake("path", f"does not fit {self.source!r}", "Remove it, it is for 'pypi:' sources")
+        if kind != "hf" and "split" in self.model_fields_set:
+            raise _mistake("split", f"does not fit {self.source!r}", "Remove it, it is for 'hf:' sources")
+        if self.format != "moses" and self.input == self.output:
+            raise _mistake("output", f"{self.output!r} is also the input", "Name two different columns")
+        return self
+
 
 class Cleaning(_Strict):
     """What a row must be like to be kept; lengths in characters, counted after NFKC."""
@@ -108,7 +197,9 @@ class Cleaning(_Strict):
     @model_validator(mode="after")
     def _some_length_left(self) -> Self:
         if self.min_chars > self.max_chars:
-            raise ValueError("min_chars is above max_chars, so no row could be kept; lower min_chars")
+            raise _mistake(
+                "min_chars", f"{self.min_chars} is above max_chars = {self.max_chars}", "Write a lower number"
+            )
         return self
 
 
@@ -145,16 +236,14 @@ class Vocabulary(_Strict):
     @classmethod
     def _enough(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
-            raise ValueError("must be at least 1, or 'all'")
+            raise _mistake("", f"found {value}", "Write a number from 1, or 'all'")
         return value
 
 
 class Train(_Strict):
     """How the model learns."""
 
-    budget: str = Field(
-        "10m", description="Wall clock ('90s', '10m', '2h') or number of steps ('300 steps')."
-    )
+    budget: str = Field("10m", description="Wall clock ('90s', '10m', '2h') or number of steps ('300 steps').")
     peak_lr: float | None = Field(
         None,
         gt=0,
@@ -171,10 +260,11 @@ class Train(_Strict):
     @classmethod
     def _budget(cls, value: str) -> str:
         match = _BUDGET.fullmatch(value)
-        if not match or float(match["amount"]) == 0:
-            raise ValueError("write a time above zero such as '90s', '10m' or '2h', or '300 steps'")
+        if not match or not 0 < float(match["amount"]) < 1e9:
+            fix = "Write a time above zero such as '90s', '10m' or '2h', or '300 steps'"
+            raise _mistake("", f"found {value!r:.60}", fix)
         if match["unit"] == "steps" and not match["amount"].isdigit():
-            raise ValueError("steps are a whole number, such as '300 steps'")
+            raise _mistake("", f"found {value!r:.60}", "Write a whole number of steps, such as '300 steps'")
         return value
 
     @property
@@ -236,10 +326,12 @@ class Job(_Strict):
         pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
         description="Lower-case letters, digits, '.', '_' and '-'; also the run folder's name.",
     )
-    task: Literal["translation", "text2text"]
-    seed: int = Field(0, ge=0, description="Seed of everything random.")
-    translation: Translation | None = None
-    text2text: Text2Text = Text2Text()
+    task: Literal["translation", "text2text"] = Field(
+        description="'translation' between two languages, or 'text2text' for any other input and output."
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything random.")
+    translation: Translation | None = Field(None, description="For task 'translation': the languages.")
+    text2text: Text2Text = Field(Text2Text(), description="For task 'text2text': names of the two sides.")
     base: Base
     data: Data
     vocabulary: Vocabulary = Vocabulary()
@@ -249,12 +341,29 @@ class Job(_Strict):
     limits: Limits = Limits()
     release: Release = Release()
 
+    @property
+    def task_settings(self) -> dict[str, str]:
+        """The task as plain values, for `metier.tasks.registry.task_from_json`."""
+        table = self.translation or self.text2text
+        return {"task": self.task, **table.model_dump()}
+
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        stated = self.model_fields_set
         if self.task == "translation" and self.translation is None:
-            raise ValueError("task 'translation' needs a [translation] table with 'source' and 'target'")
+            fix = "Write a [translation] table with 'source' and 'target'"
+            raise _mistake("translation", "missing, and task 'translation' needs it", fix)
         if self.task != "translation" and self.translation is not None:
-            raise ValueError(f"a [translation] table does not fit task {self.task!r}; remove it")
+            raise _mistake("translation", f"does not fit task {self.task!r}", "Remove the table")
+        if self.task != "text2text" and "text2text" in stated:
+            raise _mistake("text2text", f"does not fit task {self.task!r}", "Remove the table")
+        if self.base.from_scratch and "vocabulary" in stated:
+            fix = "Remove the table, write base.vocabulary for the number of pieces to learn"
+            raise _mistake("vocabulary", "a model from scratch has no vocabulary to cut", fix)
         if self.base.from_scratch and "base" in self.release.must_beat:
-            raise ValueError("a model from scratch has no base to beat; write must_beat = [] under [release]")
+            fix = "Write must_beat = [] under [release]"
+            raise _mistake("release.must_beat", "a model from scratch has no base to beat", fix)
+        if self.data.test and "test_share" in self.data.split.model_fields_set:
+            fix = "Remove test_share, the exam comes from [[data.test]]"
+            raise _mistake("data.split.test_share", "does not fit [[data.test]]", fix)
         return self

@@ -1,6 +1,7 @@
 """The prompt format: one text layout that training, examining and the shipped file share."""
 
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -9,8 +10,8 @@ from typing import Any, Self
 class PromptFormat:
     r"""How one input is wrapped before a model sees it, and how its answer begins.
 
-    The text is ``head + shots + before + input + after``; the answer follows as ``lead + output`` and ends with
-    the model's end token. A shot is ``before + input + after + lead + output + "\n"``: a worked example in front.
+    The text is ``head + shots + before + input + after``; the answer follows as ``lead + output`` and ends
+    with the model's end token. A shot, ``before + input + after + lead + output + "\n"``, is an example.
     """
 
     name: str
@@ -33,20 +34,37 @@ class PromptFormat:
         return replace(self, name=f"{self.name}, {len(shots)} examples", shots=shots)
 
     def chat_template(self) -> str:
-        """Return the Jinja chat template that wraps the last user message and ignores everything else."""
-        front, after = (
-            json.dumps(text, ensure_ascii=False) for text in (self._front() + self.before, self.after)
-        )
+        """Return the Jinja chat template that wraps the last user message and ignores everything else.
+
+        The content of a message is a string or a list of parts, of which those of type ``text`` count. Only
+        plain statements are used, so that llama.cpp's small Jinja engine reads it as transformers does. Other
+        messages are read too, and dropped: where a template leaves a system message unread, llama.cpp writes
+        it in front of the user's.
+        """
+        front, after = (json.dumps(text, ensure_ascii=False) for text in (self._front() + self.before, self.after))
         return (
-            "{{ bos_token }}{%- set ns = namespace(text='') -%}"
-            "{%- for message in messages -%}{%- if message['role'] == 'user' -%}"
-            "{%- set ns.text = message['content'] -%}{%- endif -%}{%- endfor -%}"
-            f"{{{{- {front} + (ns.text | trim) + {after} -}}}}"
+            "{{- bos_token -}}{%- set ns = namespace(text='', last='') -%}"
+            "{%- for message in messages -%}{%- set ns.text = '' -%}"
+            "{%- if message['content'] is string -%}{%- set ns.text = message['content'] | trim -%}"
+            "{%- elif message['content'] -%}{%- for part in message['content'] -%}"
+            "{%- if part['type'] == 'text' -%}{%- set ns.text = ns.text + part['text'] -%}{%- endif -%}"
+            "{%- endfor -%}{%- endif -%}"
+            "{%- if message['role'] == 'user' -%}{%- set ns.last = ns.text -%}{%- endif -%}{%- endfor -%}"
+            f"{{{{- {front} + (ns.last | trim) + {after} -}}}}"
         )
 
     def ollama_template(self) -> str:
-        """Return the Go template of a Modelfile: ``.Prompt`` is the last user message."""
-        return f"{self._front()}{self.before}{{{{ .Prompt }}}}{self.after}"
+        """Return the Go template of an Ollama Modelfile that wraps the last user message.
+
+        It names ``.Messages``: where a template names only ``.Prompt``, Ollama writes earlier turns in front.
+        No two double quotes follow each other in it, so that a Modelfile can put it between triple quotes.
+        """
+        front, after = _go_literal(self._front() + self.before), _go_literal(self.after)
+        return (
+            "{{- $text := `` }}{{ range .Messages }}{{ if eq .Role `user` }}{{ $text = .Content }}"
+            "{{ end }}{{ end }}"
+            f"{front}{{{{ $text }}}}{after}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the format as JSON-able values."""
@@ -61,3 +79,36 @@ class PromptFormat:
     def _front(self) -> str:
         shots = (f"{self.before}{shown}{self.after}{self.lead}{out}\n" for shown, out in self.shots)
         return self.head + "".join(shots)
+
+
+def candidates(
+    input_name: str, output_name: str, instruction: str, *, end_of_turn_tags: bool
+) -> tuple[PromptFormat, ...]:
+    """Return the handful of prompt formats among which a measurement on the base chooses.
+
+    Args:
+        input_name: what an input is called, such as ``Japanese``.
+        output_name: what an output is called, such as ``English``.
+        instruction: one line that says what to do.
+        end_of_turn_tags: whether the base knows ``<start_of_turn>`` and ``<end_of_turn>``.
+    """
+    labelled = PromptFormat(name="labelled", before=f"{input_name}: ", after=f"\n{output_name}:", lead=" ")
+    plain = (
+        PromptFormat(name="line", after="\n"),
+        labelled,
+        replace(labelled, name="instruction", head=f"{instruction}\n\n"),
+        PromptFormat(name="equals", after=" =", lead=" "),
+    )
+    if not end_of_turn_tags:
+        return plain
+    chat = PromptFormat(
+        name="chat",
+        before=f"<start_of_turn>user\n{instruction}\n",
+        after="<end_of_turn>\n<start_of_turn>model\n",
+    )
+    return (*plain, chat)
+
+
+def _go_literal(text: str) -> str:
+    """Escape text for a Go template: braces would open an action, quotes would end a Modelfile's string."""
+    return re.sub('[{"]', lambda match: f"{{{{`{match[0]}`}}}}", text)

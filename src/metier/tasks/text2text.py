@@ -1,0 +1,54 @@
+"""Any job that turns one text into another: a question into an answer, a column of a table into the next."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from metier.tasks.prompt import PromptFormat, candidates
+from metier.tasks.segment import Piece, fill, split_whole
+
+
+@dataclass(frozen=True)
+class Text2Text:
+    """Turn one text into another; ``input`` and ``output`` are what the two sides are called."""
+
+    input: str
+    output: str
+
+    name: ClassVar[str] = "text2text"
+    primary_metric: ClassVar[str] = "chrf2"
+    metrics: ClassVar[tuple[str, ...]] = ("chrf2", "exact")
+
+    @property
+    def output_language(self) -> str | None:
+        """Code of the language of the answers: not known."""
+        return None
+
+    def prompts(self, end_of_turn_tags: bool) -> tuple[PromptFormat, ...]:
+        """Return the candidate prompt formats.
+
+        Args:
+            end_of_turn_tags: whether the base knows ``<start_of_turn>`` and ``<end_of_turn>``.
+        """
+        return candidates(
+            self.input,
+            self.output,
+            f"{self.output} for each {self.input}.",
+            end_of_turn_tags=end_of_turn_tags,
+        )
+
+    def split(self, text: str) -> list[Piece]:
+        """Return the text as one piece, the white space around it as layout."""
+        return split_whole(text)
+
+    def join(self, pieces: Sequence[Piece], answers: Iterable[str]) -> str:
+        """Put the answer in place of the text.
+
+        Raises:
+            ValueError: when there are not as many answers as pieces to answer.
+        """
+        return "".join(fill(pieces, answers))
+
+    def to_json(self) -> dict[str, str]:
+        """Return the task as JSON-able values for `metier.tasks.registry.task_from_json`."""
+        return {"task": self.name, "input": self.input, "output": self.output}

@@ -1,0 +1,108 @@
+"""Translation between two languages, sentence by sentence."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from metier.errors import SpecError
+from metier.tasks.prompt import PromptFormat, candidates
+from metier.tasks.segment import Piece, fill, split_sentences
+
+_UNSPACED = frozenset({"ja", "zh", "yue", "wuu", "lzh"})
+"""Languages that write no space between two sentences."""
+
+_NOT_LANGUAGES = frozenset({"mis", "mul", "root", "und", "zxx"})
+"""Codes that stand for no, any or an unknown language."""
+
+
+@dataclass(frozen=True)
+class Translation:
+    """Translate from one language into another; both are codes such as ``ja`` or ``pt-BR``."""
+
+    source: str
+    target: str
+
+    name: ClassVar[str] = "translation"
+    primary_metric: ClassVar[str] = "chrf2"
+    metrics: ClassVar[tuple[str, ...]] = ("chrf2", "bleu")
+
+    @property
+    def output_language(self) -> str | None:
+        """Code of the language of the answers."""
+        return self.target
+
+    def prompts(self, end_of_turn_tags: bool) -> tuple[PromptFormat, ...]:
+        """Return the candidate prompt formats.
+
+        Args:
+            end_of_turn_tags: whether the base knows ``<start_of_turn>`` and ``<end_of_turn>``.
+
+        Raises:
+            SpecError: when a language is unknown.
+        """
+        source, target = language_name(self.source), language_name(self.target)
+        return candidates(
+            source,
+            target,
+            f"Translate from {source} to {target}.",
+            end_of_turn_tags=end_of_turn_tags,
+        )
+
+    def split(self, text: str) -> list[Piece]:
+        """Cut text into sentences and the layout between them; joined they are the text."""
+        return split_sentences(text, self.source)
+
+    def join(self, pieces: Sequence[Piece], answers: Iterable[str]) -> str:
+        """Put the answers in place of the sentences, with spaces between them as the target language writes.
+
+        Raises:
+            ValueError: when there are not as many answers as pieces to translate.
+        """
+        spaced = re.split("[-_]", self.target)[0].lower() not in _UNSPACED
+        texts, parts = list(fill(pieces, answers)), []
+        padded = [Piece("", False), *pieces, Piece("", False)]
+        for before, piece, after, text in zip(padded, pieces, padded[2:], texts, strict=False):
+            if spaced and before.translate and piece.translate:
+                parts.append(" ")
+            elif not spaced and before.translate and after.translate and not piece.text.strip(" "):
+                continue
+            parts.append(text)
+        return "".join(parts)
+
+    def to_json(self) -> dict[str, str]:
+        """Return the task as JSON-able values for `metier.tasks.registry.task_from_json`."""
+        return {"task": self.name, "source": self.source, "target": self.target}
+
+
+def language_name(code: str) -> str:
+    """Return the English name of a language, from the Unicode CLDR (e.g. ``ja``: Japanese).
+
+    Raises:
+        SpecError: when no language has this code; suggests the one that is probably meant.
+    """
+    from babel import Locale  # only a build needs names; what runs a model goes without babel
+
+    names = {key: name for key, name in Locale("en").languages.items() if key not in _NOT_LANGUAGES}
+    if found := names.get(code.replace("-", "_")):
+        return str(found)
+    meant = _meant(code.strip(), names)
+    suggestion = f"Did you mean {meant!r} ({names[meant]})?" if meant else "Write a code such as 'ja' or 'en'"
+    raise SpecError(f"language {code!r:.60}", f"{code!r:.60} is no language code", suggestion)
+
+
+def _meant(code: str, names: dict[str, str]) -> str | None:
+    from babel import Locale, UnknownLocaleError
+
+    by_name = {name.casefold(): key for key, name in names.items()}
+    # 'EN' and 'eng' are other spellings of a language, 'jp' and 'cz' are countries.
+    for spelling in (code, f"und_{code.upper()}") if re.fullmatch("[A-Za-z]{2,3}", code) else ():
+        try:
+            language = Locale.parse(spelling).language
+        except (ValueError, UnknownLocaleError):
+            continue
+        if language in names:
+            return str(language)
+    close = difflib.get_close_matches(code.casefold()[:60], by_name, n=1)
+    return by_name[close[0]] if close else None
