@@ -45,15 +45,18 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON.
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
 
     Raises:
-        ArtifactError: when the file is missing or is not JSON.
+        ArtifactError: when the file is missing or holds no JSON object.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise TypeError("no JSON object")
+        return value
+    except (OSError, ValueError, TypeError) as error:
         raise ArtifactError(
             str(path), f"cannot be read ({error})", "Delete the folder and run the command again"
         ) from error
@@ -178,8 +181,8 @@ def load_step(folder: Path) -> Step:
 
 
 def _checked(path: Path) -> dict[str, Any]:
-    manifest: dict[str, Any] = read_json(path)
-    found = manifest.get("format") if isinstance(manifest, dict) else None
+    manifest = read_json(path)
+    found = manifest.get("format")
     if found != FORMAT:
         raise ArtifactError(
             str(path),

@@ -1,0 +1,142 @@
+"""The main path: a job description in, a verdict and the folder that ships out.
+
+Every step works in a folder of its own below the run folder and is done once: called again, the build goes on where
+it was stopped, and repeats only what depends on something that changed.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from metier.artifact import Step, run_step, write_json
+from metier.data.prepare import fingerprint, prepare
+from metier.errors import RunError
+from metier.evaluate.verdict import Verdict
+from metier.progress import say
+from metier.spec.job import Job
+from metier.tasks.prompt import PromptFormat
+
+
+def build(job: Job, run: Path) -> Verdict:
+    """Build a job in its run folder and return the verdict.
+
+    Raises:
+        MetierError: for everything the user can mend; nothing finished is lost.
+    """
+    with _alone(run):
+        return _road(job, run)
+
+
+def _road(job: Job, run: Path) -> Verdict:
+    step = _Steps(run)
+    data = step(
+        "data",
+        {
+            "data": job.data.model_dump(),
+            "sources": [fingerprint(s) for s in (*job.data.train, *job.data.test)],
+        },
+        lambda folder: prepare(job.data, folder, seed=job.seed),
+    )
+
+    from metier.steps import bundle, learn, ship, start  # torch loads here: bad data is told before
+
+    begun = step(
+        "start",
+        {"job": start.inputs(job), "data": data.key},
+        lambda folder: start.start(job, data.folder, folder),
+    )
+    prompts = step(
+        "prompt",
+        {"task": job.task_settings, "start": begun.key},
+        lambda _: learn.choose_prompt(job, data.folder, begun.folder),
+    )
+    prompt = PromptFormat.from_json(prompts.result["prompt"])
+    trained = step(
+        "train",
+        {"train": job.train.model_dump(), "seed": job.seed, "start": begun.key, "prompt": prompts.key},
+        lambda folder: learn.learn_job(job, data.folder, begun.folder, prompt, folder),
+    )
+    model = trained.folder / "model"
+    ledger = bundle.full_ledger(data.folder, begun.result["base"])
+    licence = "; ".join(ledger["shipping"]["terms"])
+    files = step(
+        "files",
+        {
+            "train": trained.key,
+            "quantisations": job.export.quantisations,
+            "licence": licence,
+            "name": job.name,
+        },
+        lambda folder: ship.write_files(job, model, prompt, licence, folder),
+    )
+    parity = step(
+        "parity",
+        {
+            "files": files.key,
+            "data": data.key,
+            "exam": job.evaluate.model_dump(),
+            "margin": job.release.parity_margin,
+            "limit": job.limits.file_mib,
+        },
+        lambda folder: ship.gate(job, data.folder, model, prompt, files.folder, folder),
+    )
+    exam = step(
+        "exam",
+        {
+            "parity": parity.key,
+            "limits": job.limits.model_dump(),
+            "release": job.release.model_dump(),
+            "shipping": ledger["shipping"],
+        },
+        lambda folder: ship.examine(
+            job, data.folder, files.folder, parity.result, prompts.result, ledger["shipping"], folder
+        ),
+    )
+    facts = {
+        "verdict": exam.result,
+        "ledger": ledger,
+        "start": begun.result,
+        "train": trained.result,
+        "prompt": prompts.result,
+    }
+    shipped = ship.gguf_path(files.folder, job, parity.result["chosen"])
+    step(
+        "export",
+        {"exam": exam.key, "context": job.export.context_tokens, "ledger": ledger},
+        lambda folder: bundle.bundle(job, shipped, model, facts, folder),
+    )
+    write_json(run / "job.json", job.model_dump())
+    return Verdict.from_json(exam.result)
+
+
+class _Steps:
+    """Runs steps in folders below the run folder, telling the user which were already finished."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+
+    def __call__(self, name: str, inputs: dict[str, Any], work: Callable[[Path], Any]) -> Step:
+        packages = ("torch", "transformers", "tokenizers", "gguf", "xllamacpp", "sacrebleu")
+        return run_step(self._run / name, inputs, work, packages=packages, said=self._say)
+
+    @staticmethod
+    def _say(name: str, finished: bool) -> None:
+        say(f"{name}: already finished" if finished else name)
+
+
+@contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Let one build at a time work in a run folder; the lock of a killed one is free."""
+    run.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RunError(str(run), "another build is at work in this run folder", "Wait for it to end") from error
+    try:
+        yield
+    finally:
+        lock.release()

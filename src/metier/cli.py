@@ -1,0 +1,208 @@
+"""The command line: one verb a step; parse, call, print. Nothing heavy is imported before a verb needs it."""
+
+import errno
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from metier import __version__
+from metier.errors import MetierError, RunError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Build one small language model that is excellent at one job, prove it, run it anywhere.",
+)
+
+JobPath = Annotated[Path, typer.Argument(help="A job description: job.toml, or the folder it is in.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+NOT_RELEASED = 1
+"""Exit code of a build whose model did not earn its release: a result, not an error."""
+
+
+@app.callback(invoke_without_command=True)
+def _metier(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"metier {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the job; its folder is jobs/NAME.")],
+    task: Annotated[str, typer.Option(help="translation or text2text.")],
+    examples: Annotated[
+        Optional[Path], typer.Option(help="A csv, tsv or jsonl file of inputs and outputs.")  # noqa: UP045
+    ] = None,
+) -> None:
+    """Write a commented job description to edit."""
+    from metier.spec.new import new_job
+
+    typer.echo(new_job(name, task, examples, Path("jobs") / name))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of job descriptions, for editors."""
+    with _workshop():
+        from metier.spec.load import json_schema
+    typer.echo(json.dumps(json_schema(), indent=1, ensure_ascii=False))
+
+
+@app.command()
+def build(job: JobPath, as_json: Json = False) -> None:
+    """Do the whole road: data, training, proof, file. Finished steps are not repeated. Exit code 1: not released."""
+    with _workshop():
+        from metier.build import build as build_job
+        from metier.spec.load import load_job
+    from metier.home import run_dir
+    from metier.progress import say
+
+    description = load_job(job)
+    run = run_dir(description.name)
+    say(f"run folder: {run}")
+    verdict = build_job(description, run)
+    if as_json:
+        typer.echo(json.dumps(verdict.to_json(), ensure_ascii=False))
+    else:
+        _print_verdict(verdict)
+        say(f"\nIn {run / 'export'}: the file, its card, ledger and checksums.")
+    if not verdict.released:
+        raise typer.Exit(NOT_RELEASED)
+
+
+@app.command()
+def verdict(job: JobPath, as_json: Json = False) -> None:
+    """Print the verdict of a finished build again."""
+    with _workshop():
+        from metier.evaluate.verdict import Verdict
+        from metier.spec.load import load_job
+    from metier.artifact import load_step, read_json
+    from metier.home import run_dir
+
+    found = read_json(load_step(run_dir(load_job(job).name) / "export").folder / "verdict.json")
+    if as_json:
+        typer.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        _print_verdict(Verdict.from_json(found))
+
+
+@app.command()
+def evaluate(
+    job: JobPath,
+    on: Annotated[str, typer.Option(help="Rows: a tsv, csv or jsonl file, or 'A,B' for two files of lines.")],
+    rows: Annotated[int, typer.Option(help="Use the first so many rows.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """Examine the shipped file and its base on rows of your own."""
+    with _workshop():
+        from metier.build import evaluate as evaluate_job
+        from metier.spec.load import load_job
+    from metier.home import run_dir
+
+    description = load_job(job)
+    found = evaluate_job(description, run_dir(description.name), on, rows)
+    typer.echo(json.dumps(found, ensure_ascii=False, indent=None if as_json else 1))
+
+
+@app.command()
+def run(
+    model: Annotated[str, typer.Argument(help="A job's name, a run or export folder, or a .gguf file.")],
+    text: Annotated[Optional[str], typer.Argument(help="The input; '-' or nothing reads stdin.")] = None,  # noqa: UP045
+    file: Annotated[
+        Optional[list[Path]], typer.Option("--file", "-f", help="Answer a text file; may be repeated.")  # noqa: UP045
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Answer, offline: one text, stdin, or files, line by line."""
+    from metier.run.session import open_session
+
+    with open_session(model) as session:
+        if text is not None and text != "-" and not file:
+            _print_answer(text, session.answer(text), as_json)
+            return
+        for lines in _inputs(file):
+            for asked, answered in session.answer_lines(lines):
+                _print_answer(asked, answered, as_json)
+
+
+def main() -> None:
+    """Run the command line; every error a user can meet is one line on stderr and an exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except MetierError as error:
+        if debug:
+            raise
+        _fail(error)
+    except KeyboardInterrupt:
+        typer.echo("\nstopped; run the same command to go on", err=True)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        raise SystemExit(0) from None
+    except OSError as error:
+        if debug or error.errno not in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EACCES,
+            errno.EROFS,
+            errno.ENAMETOOLONG,
+        ):
+            raise
+        fix = "Free some space or choose another METIER_HOME; the same command goes on where this one stopped"
+        _fail(RunError(str(error.filename or "the disk"), (error.strerror or str(error)).lower(), fix))
+
+
+def _fail(error: MetierError) -> None:
+    typer.echo(f"error: {error}", err=True)
+    raise SystemExit(error.exit_code)
+
+
+def _print_verdict(verdict: Any) -> None:
+    from rich.console import Console
+
+    from metier.evaluate.report import render
+
+    Console(highlight=False).print(render(verdict, verdict.scores))
+
+
+def _print_answer(asked: str, answered: str, as_json: bool) -> None:
+    typer.echo(json.dumps({"input": asked, "output": answered}, ensure_ascii=False) if as_json else answered)
+
+
+def _inputs(files: list[Path] | None) -> Iterator[Iterator[str]]:
+    if not files:
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+        yield sys.stdin
+        return
+    for file in files:
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            yield lines
+
+
+@contextmanager
+def _workshop() -> Iterator[None]:
+    """Say what to install when the workshop's libraries are missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise RunError(
+            "this command",
+            f"needs the workshop, and {error.name} is not installed",
+            "Install torch first (see the README), then: pip install '.[build]' in the clone",
+        ) from error
+
+
+if __name__ == "__main__":
+    main()

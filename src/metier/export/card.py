@@ -1,0 +1,137 @@
+"""The papers that travel with the file: model card, Modelfile, checksums."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from metier.artifact import sha256_file
+from metier.evaluate.report import markdown
+from metier.evaluate.verdict import Verdict
+from metier.tasks.prompt import PromptFormat
+
+
+def modelfile(file_name: str, prompt: PromptFormat, context_tokens: int, max_answer_tokens: int) -> str:
+    """Return an Ollama Modelfile; its TEMPLATE is explicit, because Ollama does not run the file's own."""
+    return (
+        f"FROM ./{file_name}\n"
+        f'TEMPLATE """{prompt.ollama_template()}"""\n'
+        "PARAMETER temperature 0\n"
+        f"PARAMETER num_ctx {context_tokens}\n"
+        f"PARAMETER num_predict {max_answer_tokens}\n"
+    )
+
+
+def card(
+    *,
+    name: str,
+    file_name: str,
+    verdict: Verdict,
+    ledger: Mapping[str, Any],
+    base: Mapping[str, Any] | None,
+    training: Mapping[str, Any],
+    prompt: PromptFormat,
+    base_prompt: PromptFormat | None,
+    languages: Sequence[str],
+) -> str:
+    """Return the model card: Hugging Face front matter, what it is, its verdict, its sources and their terms.
+
+    Args:
+        name: the job's name.
+        file_name: the shipped GGUF file.
+        verdict: the decision, with all scores.
+        ledger: the licence ledger of the data, with the answer to "may it be shipped?".
+        base: facts of the base, None for a model from scratch.
+        training: facts of the training.
+        prompt: the format the model was trained on and the file's template wraps messages in.
+        base_prompt: how the base was prompted in the exam.
+        languages: codes for the front matter.
+    """
+    shipping = ledger["shipping"]
+    lines = [
+        "---",
+        "library_name: transformers",
+        "tags: [metier, gguf]",
+        *([f"language: [{', '.join(languages)}]"] if languages else []),
+        "license: other",
+        f"license_name: {_licence_name(ledger)}",
+        "---",
+        f"# {name}",
+        "",
+        f"A model for one job. `{file_name}` runs in any llama.cpp app: send the input as a plain user message.",
+        "",
+        "## Verdict",
+        "",
+        markdown(verdict, verdict.scores),
+        *_how_asked(prompt, base_prompt),
+        "## Made from",
+        "",
+        f"Base: {_base_line(base)}",
+        "",
+        f"Training: {training['steps']} steps, {training['tokens']:,} tokens, {training['seconds'] / 60:.1f} minutes, "
+        f"peak learning rate {training['peak_lr']:g}; validation loss by step, in nats an answer token: "
+        + ", ".join(f"{step}: {loss}" for step, loss in training["validation_loss_nats"].items())
+        + ".",
+        "",
+        "| source | licence | attribution | rows read | rows trained on | sha256 |",
+        "|---|---|---|---:|---:|---|",
+        *(_source_line(source) for source in ledger["sources"]),
+        "",
+        "## May this model be shipped?",
+        "",
+        ("Yes, under these terms:" if shipping["allowed"] else "No:"),
+        "",
+        *(f"- {line}" for line in (*shipping["reasons"], *shipping["terms"])),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def checksums(folder: Path) -> str:
+    """Return the lines of SHA256SUMS for every file in a folder."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != "SHA256SUMS")
+    return "".join(f"{sha256_file(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
+
+
+def _licence_name(ledger: Mapping[str, Any]) -> str:
+    return " AND ".join(dict.fromkeys(source["licence"] for source in ledger["sources"]))
+
+
+def _base_line(base: Mapping[str, Any] | None) -> str:
+    if base is None:
+        return "none; trained from scratch."
+    return (
+        f"{base['origin']} (`{base['reference']}`), licence {base['licence']}, "
+        f"{base['parameters'] / 1e6:.0f} M parameters, {base['pieces']:,} pieces, sha256 `{base['sha256']}`."
+    )
+
+
+def _source_line(source: Mapping[str, Any]) -> str:
+    cells = (
+        source["name"],
+        source["licence"],
+        source["attribution"] or "-",
+        f"{source['rows_read']:,}",
+        f"{source['rows_kept']['train']:,}",
+        f"`{source['sha256']}`",
+    )
+    return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
+
+
+def _how_asked(prompt: PromptFormat, base_prompt: PromptFormat | None) -> list[str]:
+    lines = [
+        "The shipped file was asked with the input as a plain user message, greedy; its template wraps it as:",
+        "",
+        *_block(prompt.render("{input}")),
+    ]
+    if base_prompt:
+        lines += [
+            "The base was asked by raw completion, greedy, stopping at the end of the line; of the prompts tried on "
+            "validation rows this one has the lowest loss for it:",
+            "",
+            *_block(base_prompt.render("{input}")),
+        ]
+    return lines
+
+
+def _block(text: str) -> list[str]:
+    return ["", *(f"    {line}" for line in text.splitlines()), ""]

@@ -1,0 +1,37 @@
+"""GGUF files as contestants: the shipped file through its own template, a released model through a prompt."""
+
+from collections.abc import Sequence
+
+from metier.run.engine import Engine
+from metier.tasks.prompt import PromptFormat
+
+
+class ShippedFile:
+    """A file asked as any llama.cpp app asks it: the question as a plain user message."""
+
+    def __init__(self, name: str, engine: Engine, max_tokens: int) -> None:
+        self.name = name
+        self._engine, self._max_tokens = engine, max_tokens
+
+    def answer(self, questions: Sequence[str]) -> list[str]:
+        """Return one answer a question, in order."""
+        return list(self._engine.many(self._one, questions))
+
+    def _one(self, question: str) -> str:
+        return self._engine.chat(question, max_tokens=self._max_tokens).text.strip()
+
+
+class PromptedFile:
+    """A released model asked by raw completion: worked examples in front, its answer ends with the line."""
+
+    def __init__(self, name: str, engine: Engine, prompt: PromptFormat, max_tokens: int) -> None:
+        self.name = name
+        self._engine, self._prompt, self._max_tokens = engine, prompt, max_tokens
+
+    def answer(self, questions: Sequence[str]) -> list[str]:
+        """Return one answer a question, in order."""
+        return list(self._engine.many(self._one, questions))
+
+    def _one(self, question: str) -> str:
+        prompt = self._prompt.render(question.strip())
+        return self._engine.complete(prompt, max_tokens=self._max_tokens, stop=("\n",)).text.strip()

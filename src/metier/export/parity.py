@@ -1,0 +1,78 @@
+"""The parity gate: is the exported file as good as the checkpoint it was made from?
+
+Two looks. The *exam*: the file answers the validation rows through its own chat template in llama.cpp; its chrF2 may
+be lower than the checkpoint's by no more than a margin. The *forced walk*, for F16: on the same token ids, llama.cpp's
+most likely next token must be the checkpoint's wherever the checkpoint is not undecided. The exam sees a broken
+template or a vocabulary out of step; the walk sees a wrong norm or rotation that the exam's noise would hide.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from metier.evaluate.significance import Comparison
+from metier.progress import track
+from metier.run.engine import Engine
+from metier.train.batches import Example
+
+MARGIN_NATS = 0.05
+"""Below this lead of the best token over the second the checkpoint counts as undecided."""
+
+AGREEMENT = 0.995
+"""Least share of decided positions where both name the same token."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How often checkpoint and file name the same next token on the same ids."""
+
+    positions: int
+    """Decided positions compared."""
+    agreed: int
+
+    @property
+    def agreement(self) -> float:
+        """Share of positions where both agree, from 0 to 1."""
+        return self.agreed / self.positions if self.positions else 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether the file is the same function as the checkpoint."""
+        return self.agreement >= AGREEMENT
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the walk as JSON-able values."""
+        return {**asdict(self), "agreement": round(self.agreement, 5), "passed": self.passed}
+
+
+def exam_passed(comparison: Comparison, margin: float) -> bool:
+    """Whether the file's 95% lower bound, file minus checkpoint, stays above minus the margin (in chrF2)."""
+    return comparison.low > -margin
+
+
+@torch.no_grad()
+def decided_tokens(model: PreTrainedModel, examples: Sequence[Example]) -> list[tuple[list[int], int]]:
+    """Return, for every decided answer position, the ids before it and the checkpoint's most likely next id."""
+    found = []
+    for prompt, answer in examples:
+        ids = prompt + answer
+        logits_TV = model(input_ids=torch.tensor([ids])).logits[0, len(prompt) - 1 : -1]
+        best_T2 = logits_TV.float().log_softmax(-1).topk(2)
+        for offset, (values, tokens) in enumerate(zip(best_T2.values, best_T2.indices, strict=True)):
+            if values[0] - values[1] > MARGIN_NATS:
+                found.append((ids[: len(prompt) + offset], int(tokens[0])))
+    return found
+
+
+def walk(engine: Engine, decided: Sequence[tuple[list[int], int]]) -> Walk:
+    """Ask the file for its most likely next token after the same ids."""
+
+    def best(ids: list[int]) -> int:
+        return int(engine.complete(ids, max_tokens=1, probabilities=1).top[0][0])
+
+    prefixes = [ids for ids, _ in decided]
+    answers = track(engine.many(best, prefixes), "walking beside the checkpoint", total=len(prefixes))
+    return Walk(len(decided), sum(mine == theirs for mine, (_, theirs) in zip(answers, decided, strict=True)))

@@ -1,0 +1,79 @@
+"""The step ``export``: the folder that is passed on."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from metier.artifact import write_atomically, write_json
+from metier.data.ledger import licences, read_ledger
+from metier.data.licences import may_ship
+from metier.evaluate.verdict import Verdict
+from metier.export.card import card, checksums, modelfile
+from metier.spec.job import Job
+from metier.tasks.prompt import PromptFormat
+
+
+def bundle(
+    job: Job,
+    shipped: Path,
+    model_folder: Path,
+    facts: dict[str, Any],
+    folder: Path,
+) -> dict[str, Any]:
+    """Gather the chosen file, the Hugging Face folder, card, ledger, verdict and checksums.
+
+    Args:
+        job: the job description.
+        shipped: the chosen GGUF file.
+        model_folder: the checkpoint as a Hugging Face folder.
+        facts: results of the steps before: ``verdict``, ``ledger``, ``start``, ``train``, ``prompt``.
+        folder: where the bundle goes.
+    """
+    _link(shipped, folder / shipped.name)
+    for file in sorted(model_folder.iterdir()):
+        _link(file, folder / "huggingface" / file.name)
+    prompt = PromptFormat.from_json(facts["prompt"]["prompt"])
+    rival = facts["prompt"]["base_prompt"]
+    limit = job.evaluate.max_answer_tokens
+    papers = {
+        "README.md": card(
+            name=job.name,
+            file_name=shipped.name,
+            verdict=Verdict.from_json(facts["verdict"]),
+            ledger=facts["ledger"],
+            base=facts["start"]["base"],
+            training=facts["train"],
+            prompt=prompt,
+            base_prompt=PromptFormat.from_json(rival) if rival else None,
+            languages=[job.translation.source, job.translation.target] if job.translation else [],
+        ),
+        "Modelfile": modelfile(shipped.name, prompt, job.export.context_tokens, limit),
+    }
+    for name, text in papers.items():
+        write_atomically(folder / name, text)
+    write_json(folder / "ledger.json", facts["ledger"])
+    write_json(folder / "verdict.json", facts["verdict"])
+    write_json(
+        folder / "metier.json",
+        {"format": 1, "job": job.name, "file": shipped.name, "task": job.task_settings},
+    )
+    write_atomically(folder / "SHA256SUMS", checksums(folder))
+    return {"file": shipped.name}
+
+
+def _link(source: Path, target: Path) -> None:
+    """Put a file in a second place, without a copy where the disk allows it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def full_ledger(data: Path, base: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the ledger of data and base with the answer to "may this be shipped, and under what terms?"."""
+    sources = read_ledger(data / "ledger.json")
+    binding = licences(sources) + ([base["licence"]] if base else [])
+    return {"format": 1, "sources": sources, "base": base, "shipping": may_ship(binding)._asdict()}

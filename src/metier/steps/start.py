@@ -1,0 +1,121 @@
+"""The step ``start``: the untrained model with the job's own vocabulary, as a Hugging Face folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from metier.artifact import versions
+from metier.data.records import Record, read_records
+from metier.errors import SpecError
+from metier.export.huggingface import write_folder
+from metier.model.bases import find_base
+from metier.model.loading import load
+from metier.model.scratch import scratch
+from metier.progress import say
+from metier.spec.job import Job
+from metier.tasks.prompt import PromptFormat
+from metier.tasks.registry import Task, task_from_json
+from metier.tokenizer.learn import learn
+from metier.tokenizer.pieces import Pieces
+from metier.tokenizer.trim import choose, count_tokens
+
+_BITS_A_WEIGHT = {"F16": 16.0, "Q8_0": 8.5, "Q5_1": 6.0, "Q5_0": 5.5, "Q4_1": 5.0, "Q4_0": 4.5}
+
+
+def inputs(job: Job) -> dict[str, Any]:
+    """Return what the step depends on, beside the data."""
+    return {
+        "base": job.base.model_dump(),
+        "vocabulary": job.vocabulary.model_dump(),
+        "task": job.task_settings,
+        "seed": job.seed,
+        "max_tokens": job.train.max_tokens,
+        "versions": versions("gguf", "tokenizers", "transformers"),
+    }
+
+
+def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
+    """Write the untrained model into the folder; return its facts and its base's."""
+    train = read_records(data / "train.jsonl")
+    task = task_from_json(job.task_settings)
+    facts: dict[str, Any]
+    if job.base.from_scratch:
+        model, tokenizer = _from_scratch(job, task, train)
+        facts = {"base": None}
+    else:
+        base = find_base(job.base.model, job.base.licence)
+        model, tokenizer = load(base.folder)
+        facts = {
+            "base": {
+                "reference": base.reference,
+                "licence": base.licence,
+                "origin": base.origin,
+                "sha256": base.sha256,
+                "pieces": len(tokenizer),
+                "parameters": model.num_parameters(),
+            }
+        }
+        if job.vocabulary.pieces != "all":
+            model, tokenizer = _trimmed(model, tokenizer, task, train, job.vocabulary.pieces)
+    facts |= {"pieces": len(tokenizer), "parameters": model.num_parameters()}
+    _check_size(job, facts["parameters"])
+    write_folder(folder, model, tokenizer)
+    say(f"  {facts['parameters'] / 1e6:.1f} M parameters, {facts['pieces']:,} pieces")
+    return facts
+
+
+def _trimmed(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    task: Task,
+    train: Sequence[Record],
+    wanted: int,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Keep the most used pieces, and of the embedding their rows."""
+    prompts = task.prompts(knows_turns(tokenizer))
+    counts = count_tokens(tokenizer, _texts(train, prompts[0]))
+    always = count_tokens(tokenizer, [prompt.render("") for prompt in prompts])
+    pieces, old = Pieces.of_tokenizer(tokenizer).subset(choose(Pieces.of_tokenizer(tokenizer), counts, wanted, always))
+    embedding = cast("torch.nn.Embedding", model.get_input_embeddings())
+    rows = embedding.weight[torch.tensor(old)].detach()
+    model.resize_token_embeddings(len(pieces), mean_resizing=False)
+    with torch.no_grad():
+        cast("torch.nn.Embedding", model.get_input_embeddings()).weight.copy_(rows)
+    return model, pieces.tokenizer()
+
+
+def _from_scratch(job: Job, task: Task, train: Sequence[Record]) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    prompt = task.prompts(False)[0]
+    texts = [prompt.render(""), *_texts(train, prompt)]
+    pieces = learn(texts, job.base.vocabulary)
+    context = max(job.export.context_tokens, job.train.max_tokens)
+    model = scratch(len(pieces), job.base.hidden_size, job.base.layers, context, job.seed)
+    return model, pieces.tokenizer()
+
+
+def knows_turns(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the vocabulary has Gemma's chat tags."""
+    return "<start_of_turn>" in tokenizer.get_vocab() and "<end_of_turn>" in tokenizer.get_vocab()
+
+
+def _texts(train: Sequence[Record], prompt: PromptFormat) -> list[str]:
+    return [text for row in train for text in (row.input, prompt.answer(row.output))]
+
+
+def _check_size(job: Job, parameters: int) -> None:
+    """Refuse, before any training, limits that no asked quantisation can meet."""
+    if job.limits.file_mib is None:
+        return
+    least = min(_BITS_A_WEIGHT[q] for q in job.export.quantisations)
+    smallest = parameters * least / 8 / 2**20
+    if smallest > job.limits.file_mib:
+        raise SpecError(
+            "limits.file_mib",
+            f"{job.limits.file_mib:g} MiB, but {parameters / 1e6:.0f} M parameters at {least:g} bits take "
+            f"{smallest:.0f} MiB",
+            f"Write at least {smallest * 1.03:.0f}, ask for a smaller quantisation in export.quantisations, "
+            "or keep fewer pieces in vocabulary.pieces",
+        )

@@ -1,0 +1,36 @@
+"""Learn a SentencePiece-style BPE vocabulary from the job's own text."""
+
+import json
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from metier.tokenizer.pieces import SPACE, Kind, Pieces
+
+_SPECIALS = ("<pad>", "<eos>", "<bos>", "<unk>")
+
+
+def learn(texts: Iterable[str], size: int) -> Pieces:
+    """Learn a vocabulary of at most ``size`` pieces, 256 bytes and 4 specials among them.
+
+    Words are not joined by a piece: a piece holds a space only in front.
+    """
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never")
+    learned = max(size - 256 - len(_SPECIALS), 1)
+    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=learned, show_progress=False))
+    vocab = json.loads(bpe.to_str())["model"]["vocab"]
+    made = sorted((t for t in vocab if len(t) > 1), key=lambda text: vocab[text])
+    characters = sorted({text for text in vocab if len(text) == 1} | {SPACE})
+    normal = [*made, *characters]
+    byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
+    kinds = [Kind.CONTROL] * len(_SPECIALS) + [Kind.BYTE] * 256 + [Kind.NORMAL] * len(normal)
+    return Pieces(
+        texts=[*_SPECIALS, *byte_pieces, *normal],
+        scores=[0.0] * (len(_SPECIALS) + 256) + [-float(rank) for rank in range(len(normal))],
+        kinds=kinds,
+        pad=0,
+        eos=1,
+        bos=2,
+        unk=3,
+    )

@@ -1,0 +1,60 @@
+"""Trim a vocabulary to what the job's text uses, so that what is kept is segmented as before.
+
+Cutting a BPE vocabulary by frequency alone breaks it: a piece is only reached through the pieces it is merged from.
+The kept set is therefore closed under merges. Inside the span of a final token BPE makes the same merges as on that
+token standing alone, so keeping those intermediate pieces keeps the segmentation of every text whose tokens are
+all kept.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from transformers import PreTrainedTokenizerFast
+
+from metier.progress import track
+from metier.tokenizer.pieces import Kind, Pieces, merge_path
+
+_DROPPED_PREFIXES = ("<unused", "[multimodal", "<hole")
+
+
+def count_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Counter[int]:
+    """Count how often each token id occurs in the texts."""
+    counts: Counter[int] = Counter()
+    backend = tokenizer.backend_tokenizer
+    starts = range(0, len(texts), 2000)
+    for start in track(starts, "counting tokens"):
+        for encoding in backend.encode_batch_fast(list(texts[start : start + 2000]), add_special_tokens=False):
+            counts.update(encoding.ids)
+    return counts
+
+
+def choose(pieces: Pieces, counts: Counter[int], wanted: int, always: Iterable[int] = ()) -> list[int]:
+    """Return the ids to keep: the most used, the bytes, the specials, and the closure under merges.
+
+    Args:
+        pieces: the full vocabulary.
+        counts: use of each id in the job's text.
+        wanted: number of most used normal pieces, before closure.
+        always: ids kept whatever their use: those of the prompt.
+    """
+    structural = [
+        i
+        for i, (text, kind) in enumerate(zip(pieces.texts, pieces.kinds, strict=True))
+        if kind is Kind.BYTE
+        or (kind in (Kind.CONTROL, Kind.USER_DEFINED, Kind.UNKNOWN) and not text.startswith(_DROPPED_PREFIXES))
+    ]
+    used = sorted((i for i in counts if pieces.kinds[i] is Kind.NORMAL), key=lambda i: (-counts[i], i))
+    chosen = {*structural, *always, *used[:wanted]}
+    return sorted(chosen | _closure(pieces, chosen))
+
+
+def _closure(pieces: Pieces, chosen: Iterable[int]) -> set[int]:
+    scores = pieces.merges()
+    id_of = {text: i for i, text in enumerate(pieces.texts) if pieces.kinds[i] is Kind.NORMAL}
+    needed: set[str] = set()
+    for i in chosen:
+        if pieces.kinds[i] is Kind.NORMAL:
+            text = pieces.texts[i]
+            needed.update(text)
+            needed.update(left + right for left, right in merge_path(text, scores))
+    return {id_of[text] for text in needed if text in id_of}

@@ -1,0 +1,100 @@
+"""A wall-clock budget as a number of steps: measured once, stored, never changed by a restart."""
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from metier.artifact import read_json, write_json
+from metier.errors import SpecError
+from metier.progress import say
+from metier.spec.job import Train
+from metier.train.batches import Batch
+from metier.train.checkpoint import save_checkpoint
+from metier.train.objective import adamw, mean_loss, update
+
+VALIDATIONS = 4
+"""Validation losses after the start: at each quarter of the way."""
+
+_PROBE_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How far the training goes."""
+
+    steps: int
+    step_seconds: float
+    """Median time of a step when the plan was made; 0 for a budget in steps."""
+
+
+def plan_training(
+    path: Path, model: PreTrainedModel, coming: Sequence[Batch], held_out: Sequence[Batch], settings: Train
+) -> Plan:
+    """Return the stored plan, or make it: a budget in steps as it is, a wall-clock budget by a probe.
+
+    Args:
+        path: where the plan is stored.
+        model: the untrained model; the probe spoils it.
+        coming: the first batches of the training, enough to know their mean size.
+        held_out: the validation batches.
+        settings: budget and schedule.
+
+    Raises:
+        SpecError: when the budget has no room for a single step.
+    """
+    if path.exists():
+        return Plan(**read_json(path))
+    if settings.budget_steps is not None:
+        plan = Plan(settings.budget_steps, 0.0)
+    else:
+        assert settings.budget_seconds is not None
+        plan = _probe(path.parent / "probe", model, coming, held_out, settings, settings.budget_seconds)
+        say(f"  {plan.steps} steps of {plan.step_seconds:.2f} s fit the budget of {settings.budget}")
+    write_json(path, asdict(plan))
+    return plan
+
+
+def _probe(
+    folder: Path,
+    model: PreTrainedModel,
+    coming: Sequence[Batch],
+    held_out: Sequence[Batch],
+    settings: Train,
+    budget_seconds: float,
+) -> Plan:
+    """Make a few real steps, a validation and a checkpoint, and divide what is left of the budget by a step's time."""
+    start = time.monotonic()
+    optimizer = adamw(model, settings)
+    # by padded tokens, because a probe's batches may be shorter or longer than the mean
+    pace = []
+    for batch in coming[: _PROBE_STEPS + 1]:
+        step = partial(update, model, optimizer, batch, 0.0, settings.clip_norm)
+        pace.append(_seconds(step) / batch.ids_NT.numel())
+    step_seconds = statistics.median(pace[1:] or pace) * statistics.mean(batch.ids_NT.numel() for batch in coming)
+    validation_seconds = _seconds(lambda: mean_loss(model, held_out))
+    checkpoint_seconds = _seconds(lambda: save_checkpoint(folder, 0, model, optimizer, {}))
+    shutil.rmtree(folder)
+    # A validation may save the best weights: a third of a checkpoint, which holds the moments, too.
+    aside = time.monotonic() - start + (VALIDATIONS + 1) * (validation_seconds + checkpoint_seconds / 3)
+    checkpoints_share = checkpoint_seconds / (settings.checkpoint_seconds + checkpoint_seconds)
+    steps = int((budget_seconds - aside) * (1 - checkpoints_share) / step_seconds)
+    if steps < 1:
+        raise SpecError(
+            "train.budget",
+            f"{settings.budget} has no room for a step of {step_seconds:.1f} s after {aside:.0f} s of probing and "
+            "validation",
+            f"Write at least '{int(aside + 10 * step_seconds) + 1}s', or a number of steps",
+        )
+    return Plan(steps, step_seconds)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.monotonic()
+    work()
+    return time.monotonic() - start

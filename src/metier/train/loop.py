@@ -1,0 +1,174 @@
+"""The training loop: from a wall-clock budget to weights, resumable at any moment."""
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from metier.errors import DataError
+from metier.progress import bar, say
+from metier.spec.job import Train
+from metier.train.batches import Batch, Example, collate, one_pass, plan_batches
+from metier.train.budget import VALIDATIONS, Plan, plan_training
+from metier.train.checkpoint import resume, save_checkpoint
+from metier.train.objective import adamw, mean_loss, update
+from metier.train.schedule import learning_rate
+
+_PROBED_BATCHES = 32
+
+
+def train(
+    make_model: Callable[[], PreTrainedModel],
+    examples: list[Example],
+    validation: list[Example],
+    settings: Train,
+    peak_lr: float,
+    folder: Path,
+    *,
+    seed: int,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Train to the end of the budget and return the model of the lowest validation loss, with the facts.
+
+    Called again after a kill with the same arguments, it goes on from the last checkpoint in ``folder``: same
+    batches, same steps. Every step is a line of ``steps.jsonl``.
+
+    Args:
+        make_model: returns the untrained model, the same at every call.
+        examples: what is learned.
+        validation: what the loss is watched on.
+        settings: budget, batch size, schedule.
+        peak_lr: the highest learning rate.
+        folder: where plan, log and checkpoints live.
+        seed: seed of the order of batches.
+
+    Raises:
+        DataError: when there is nothing to learn or to validate on.
+        SpecError: when the budget has no room for a single step.
+    """
+    if not examples or not validation:
+        raise DataError("training", "no example is short enough", "Raise train.max_tokens or look at the lengths")
+    model = make_model()
+    pad = int(model.config.pad_token_id)
+    held_out = [
+        collate([validation[i] for i in numbers], pad)
+        for numbers in one_pass([example.tokens for example in validation], settings.batch_tokens)
+    ]
+
+    def batches() -> Iterator[Batch]:
+        for numbers in plan_batches([example.tokens for example in examples], settings.batch_tokens, seed):
+            yield collate([examples[i] for i in numbers], pad)
+
+    coming = list(itertools.islice(batches(), _PROBED_BATCHES))
+    plan = plan_training(folder / "plan.json", model, coming, held_out, settings)
+    run = _Run(make_model(), plan, settings, peak_lr, folder, held_out)
+    return run.to_the_end(batches())
+
+
+class _Run:
+    """One training under way: what a checkpoint must bring back, and where it goes."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        plan: Plan,
+        settings: Train,
+        peak_lr: float,
+        folder: Path,
+        held_out: list[Batch],
+    ) -> None:
+        self.model, self.optimizer, self.plan = model, adamw(model, settings), plan
+        self.settings, self.peak_lr, self.folder, self.held_out = settings, peak_lr, folder, held_out
+        self.state: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "validation": {}}
+        """Seconds and tokens so far, and the validation loss after some numbers of steps."""
+
+    def to_the_end(self, batches: Iterator[Batch]) -> tuple[PreTrainedModel, dict[str, Any]]:
+        """Make the steps that are left; load the best weights; return the model and the training's facts."""
+        first = 0
+        if checkpoint := resume(self.folder, self.model, self.optimizer):
+            first, self.state = checkpoint
+            say(f"  going on after step {first} of {self.plan.steps}")
+        log_path = self.folder / "steps.jsonl"
+        _truncate(log_path, first)
+        saved = time.monotonic()
+        clock = saved - self.state["seconds"]
+        if first == 0:
+            self._validate(0)
+        with (
+            log_path.open("a", encoding="utf-8") as log,
+            bar("loss {task.fields[loss_nats]:.3f}", "{task.fields[tokens_per_s]:.0f} tokens/s") as progress,
+        ):
+            shown = progress.add_task(
+                "training", total=self.plan.steps, completed=first, loss_nats=0.0, tokens_per_s=0.0
+            )
+            for step, batch in enumerate(itertools.islice(batches, first, self.plan.steps), first):
+                facts = self._step(step, batch)
+                log.write(json.dumps(facts) + "\n")
+                log.flush()
+                progress.update(shown, advance=1, loss_nats=facts["loss_nats"], tokens_per_s=facts["tokens_per_s"])
+                done = step + 1
+                if done in _quarters(self.plan.steps):
+                    self._validate(done)
+                self.state["seconds"] = time.monotonic() - clock
+                if time.monotonic() - saved >= self.settings.checkpoint_seconds and done < self.plan.steps:
+                    save_checkpoint(self.folder, done, self.model, self.optimizer, self.state)
+                    saved = time.monotonic()
+        self._load_best()
+        return self.model, self._facts()
+
+    def _step(self, step: int, batch: Batch) -> dict[str, Any]:
+        start = time.monotonic()
+        rate = learning_rate(step, self.plan.steps, self.peak_lr, self.settings.warmup_share)
+        loss_nats, grad_norm = update(self.model, self.optimizer, batch, rate, self.settings.clip_norm)
+        self.state["tokens"] += batch.tokens
+        return {
+            "step": step,
+            "loss_nats": loss_nats,
+            "lr": rate,
+            "grad_norm": grad_norm,
+            "tokens": batch.tokens,
+            "tokens_per_s": round(batch.tokens / (time.monotonic() - start), 1),
+        }
+
+    def _validate(self, done: int) -> None:
+        """Record the validation loss after ``done`` steps; keep the weights when they are the best so far."""
+        loss_nats = mean_loss(self.model, self.held_out)
+        if loss_nats <= min(self.state["validation"].values(), default=float("inf")):
+            part = self.folder / "best.safetensors.part"
+            save_file({n: p.detach().contiguous() for n, p in self.model.named_parameters()}, part)
+            part.replace(self.folder / "best.safetensors")
+        self.state["validation"][str(done)] = loss_nats
+        say(f"  validation loss after {done} steps: {loss_nats:.4f} nats an answer token")
+
+    def _load_best(self) -> None:
+        best = load_file(self.folder / "best.safetensors")
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(best[name])
+
+    def _facts(self) -> dict[str, Any]:
+        losses = self.state["validation"]
+        return {
+            "steps": self.plan.steps,
+            "best_step": int(min(losses, key=lambda done: (losses[done], -int(done)))),
+            "tokens": self.state["tokens"],
+            "seconds": round(self.state["seconds"], 1),
+            "tokens_per_s": round(self.state["tokens"] / max(self.state["seconds"], 1e-9), 1),
+            "validation_loss_nats": {done: round(loss, 4) for done, loss in losses.items()},
+        }
+
+
+def _quarters(steps: int) -> set[int]:
+    return {round(steps * part / VALIDATIONS) for part in range(1, VALIDATIONS + 1)}
+
+
+def _truncate(path: Path, steps: int) -> None:
+    """Drop the log's lines after the checkpoint: those steps are about to be made again."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:steps]
+        path.write_text("".join(lines), encoding="utf-8")
