@@ -1,0 +1,54 @@
+"""Which rows are kept: text in one Unicode form, of sensible length, without damage."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+
+from metier.spec.job import Cleaning
+
+RATIO_SLACK_CHARS = 20
+"""Added to the length ratio's limit: a fixed ratio alone would be too strict for a few words."""
+
+# Lone surrogates cannot be written as UTF-8; U+FFFD is what an earlier, failed decoding left behind.
+_DAMAGED = re.compile("[\ud800-\udfff\ufffd\ufffe\uffff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f]")
+
+
+def normalise(text: str) -> str:
+    r"""Return the text in NFKC, each line stripped and its runs of whitespace made one space.
+
+    Line breaks are kept, as ``\n``; empty lines at either end are dropped. Applying it twice changes nothing.
+    """
+    text = unicodedata.normalize("NFKC", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return "\n".join(" ".join(line.split()) for line in text.split("\n")).strip("\n")
+
+
+def fault(input: str, output: str, rules: Cleaning) -> str | None:
+    """Return why a normalised row is not kept, or None if it is; lengths are in characters."""
+    if _DAMAGED.search(input) or _DAMAGED.search(output):
+        return "damaged Unicode"
+    if _CONTROL.search(input) or _CONTROL.search(output):
+        return "control character"
+    shorter, longer = sorted((len(input), len(output)))
+    if shorter < rules.min_chars:
+        return "too short"
+    if longer > rules.max_chars:
+        return "too long"
+    if longer > rules.max_ratio * shorter + RATIO_SLACK_CHARS:
+        return "length ratio"
+    return None
+
+
+def clean(pairs: Iterable[tuple[str, str]], rules: Cleaning) -> tuple[list[tuple[str, str]], Counter[str]]:
+    """Return the normalised pairs that are kept, in order, and the number of others by reason."""
+    kept: list[tuple[str, str]] = []
+    removed: Counter[str] = Counter()
+    for pair in pairs:
+        input, output = normalise(pair[0]), normalise(pair[1])
+        reason = fault(input, output, rules)
+        if reason is None:
+            kept.append((input, output))
+        else:
+            removed[reason] += 1
+    return kept, removed

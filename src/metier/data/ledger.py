@@ -1,0 +1,94 @@
+"""The ledger: for every source, where it came from, under what licence, and what became of its rows."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from metier.artifact import write_json
+from metier.data.licences import may_ship
+from metier.data.records import Record
+
+FORMAT = 1
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass
+class Entry:
+    """One source: ``rows_read`` is the sum of ``kept`` (by part) and ``removed`` (by reason)."""
+
+    name: str
+    role: Literal["train", "test"]
+    reference: str
+    origin: str
+    sha256: str
+    licence: str
+    attribution: str
+    rows_read: int
+    removed: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry as it stands in ``ledger.json``."""
+        return {
+            "name": self.name,
+            "role": self.role,
+            "reference": self.reference,
+            "origin": self.origin,
+            "sha256": self.sha256,
+            "licence": self.licence,
+            "attribution": self.attribution,
+            "rows": {"read": self.rows_read, **{part: self.kept[part] for part in PARTS}},
+            "removed": dict(self.removed),
+        }
+
+
+class Ledger:
+    """The entries of all sources of a job, found by their names."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+
+    def free_name(self, wanted: str) -> str:
+        """Return the name, numbered if another source has it."""
+        name, number = wanted, 1
+        while name in self.entries:
+            number += 1
+            name = f"{wanted} ({number})"
+        return name
+
+    def add(self, entry: Entry) -> None:
+        """Add a source."""
+        self.entries[entry.name] = entry
+
+    def remove(self, records: Iterable[Record], reason: str) -> None:
+        """Count rows as removed for a reason."""
+        for record in records:
+            self.entries[record.source].removed[reason] += 1
+
+    def keep(self, records: Iterable[Record], part: str) -> None:
+        """Count rows as kept in a part."""
+        for record in records:
+            self.entries[record.source].kept[part] += 1
+
+    def write(self, path: Path) -> None:
+        """Write the ledger as JSON, atomically."""
+        entries = [entry.to_json() for entry in self.entries.values()]
+        write_json(path, {"format": FORMAT, "sources": entries})
+
+
+def with_base(ledger: Mapping[str, Any], base: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a written ledger with the base's facts and the answer to "may this model be shipped?".
+
+    The answer heeds the base's weights and what was learned from; the text of a test source is in no model.
+
+    Args:
+        ledger: what `Ledger.write` wrote.
+        base: the base's facts, ``licence`` among them; None for a model from scratch.
+    """
+    licences = [str(source["licence"]) for source in ledger["sources"] if source["role"] == "train"]
+    if base is not None:
+        licences.append(str(base["licence"]))
+    return {**ledger, "base": base, "shipping": may_ship(licences)._asdict()}

@@ -1,0 +1,166 @@
+"""The data step: sources to three clean, separate parts and a ledger."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from metier.data.clean import clean
+from metier.data.duplicates import exact_duplicates, near_duplicates
+from metier.data.leaks import count_leaks, leaks
+from metier.data.ledger import Entry, Ledger
+from metier.data.records import Record, write_records
+from metier.data.sources import fingerprint, read_source
+from metier.data.split import first_of_each_input, in_hash_order, in_seeded_order, split
+from metier.errors import DataError
+from metier.progress import track
+from metier.spec.job import Cleaning, Data, Source
+
+__all__ = ["MIN_EXAM_ROWS", "count_leaks", "fingerprint", "prepare"]
+
+MIN_EXAM_ROWS = 20
+"""Below this no exam can tell two systems apart."""
+
+
+def prepare(data: Data, folder: Path, *, seed: int = 0) -> dict[str, Any]:
+    """Read, clean, deduplicate and split all sources; remove leaks; write the parts and the ledger.
+
+    Writes ``train.jsonl``, ``validation.jsonl``, ``test.jsonl`` and ``ledger.json``. Validation and test come
+    in hash order: their first n rows are a stable sample. The parts do not depend on the seed; the order of
+    the training rows does.
+
+    Args:
+        data: the sources and the rules.
+        folder: where the files go.
+        seed: mixes the training rows.
+
+    Returns:
+        Row counts at each stage, rows removed by reason, and leaks found in each part by reason.
+
+    Raises:
+        DataError: when a source is damaged, or too few rows are left for training or for an exam.
+        RunError: when something has to be fetched and cannot.
+    """
+    ledger = Ledger()
+    pool = _read(data.train, "train", data.cleaning, ledger)
+    given = _read(data.test, "test", data.cleaning, ledger)
+    cleaned = len(pool) + len(given)
+
+    pool = _without(pool, exact_duplicates(pool), "exact duplicate", ledger)
+    given = _without(given, exact_duplicates(given), "exact duplicate", ledger)
+    pool = _without(pool, near_duplicates(pool, data.cleaning.near_duplicate), "near duplicate", ledger)
+    distinct = len(pool) + len(given)
+
+    train, validation, test = split(pool, data.split, test=not data.test)
+    validation, again = first_of_each_input(validation)
+    ledger.remove(again, "repeated question")
+    test, again = first_of_each_input(test)
+    ledger.remove(again, "repeated question")
+    if data.test:
+        test = in_hash_order(given)
+        _check_exam("test", test, "its sources hold too few usable rows", "Add rows to data.test")
+    else:
+        _check_exam("test", test, *_share_advice("test_share", len(pool)))
+    _check_exam("validation", validation, *_share_advice("validation_share", len(pool)))
+
+    similarity = data.split.leak_similarity
+    validation, validation_leaks = _without_leaks(validation, test, similarity, ledger)
+    advice = (
+        f"{_listed(validation_leaks)} with the test set were removed",
+        "Raise data.split.validation_share, or leak_similarity if all texts of this job are alike",
+    )
+    _check_exam("validation", validation, *advice)
+    before = len(train)
+    train, train_leaks = _without_leaks(train, test + validation, similarity, ledger)
+    _check_train(train, before, train_leaks)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = {"train": in_seeded_order(train, seed), "validation": validation, "test": test}
+    for part, rows in parts.items():
+        write_records(folder / f"{part}.jsonl", rows)
+    ledger.keep(train, "train")
+    ledger.keep(validation, "validation")
+    ledger.keep(test, "test")
+    ledger.write(folder / "ledger.json")
+    removed: Counter[str] = Counter()
+    for entry in ledger.entries.values():
+        removed.update(entry.removed)
+    return {
+        "rows": {
+            "read": sum(entry.rows_read for entry in ledger.entries.values()),
+            "clean": cleaned,
+            "distinct": distinct,
+            **{part: len(rows) for part, rows in parts.items()},
+        },
+        "removed": dict(removed),
+        "leaks": {"train": dict(train_leaks), "validation": dict(validation_leaks)},
+    }
+
+
+def _read(sources: Iterable[Source], role: Any, rules: Cleaning, ledger: Ledger) -> list[Record]:
+    records: list[Record] = []
+    for source in sources:
+        reading = read_source(source)
+        name = ledger.free_name(reading.name)
+        pairs = track(reading.table.pairs, f"cleaning {name}", total=len(reading.table.pairs))
+        kept, removed = clean(pairs, rules)
+        ledger.add(
+            Entry(
+                name=name,
+                role=role,
+                reference=reading.reference,
+                origin=reading.origin,
+                sha256=reading.sha256,
+                licence=source.licence,
+                attribution=source.attribution,
+                rows_read=reading.table.read,
+                removed=reading.table.removed + removed,
+            )
+        )
+        records += (Record(input, output, name) for input, output in kept)
+    return records
+
+
+def _without(records: list[Record], indices: Iterable[int], reason: str, ledger: Ledger) -> list[Record]:
+    gone = set(indices)
+    ledger.remove((records[index] for index in gone), reason)
+    return [record for index, record in enumerate(records) if index not in gone]
+
+
+def _without_leaks(
+    rows: list[Record], exam: Sequence[Record], similarity: float, ledger: Ledger
+) -> tuple[list[Record], Counter[str]]:
+    found = leaks(rows, exam, similarity)
+    for index, reason in found.items():
+        ledger.remove([rows[index]], f"leak: {reason}")
+    return [row for index, row in enumerate(rows) if index not in found], Counter(found.values())
+
+
+def _check_exam(part: str, rows: Sequence[Record], why: str, fix: str) -> None:
+    if len(rows) < MIN_EXAM_ROWS:
+        raise DataError(
+            f"the {part} set", f"{len(rows)} rows are left of the {MIN_EXAM_ROWS} an exam needs: {why}", fix
+        )
+
+
+def _check_train(train: Sequence[Record], before: int, found: Counter[str]) -> None:
+    if train:
+        return
+    if not before:
+        raise DataError("training", "no row is left after cleaning and splitting", "Add rows, or lower the shares")
+    raise DataError(
+        "training",
+        f"all {before} rows leak the test or validation set ({_listed(found)})",
+        "Take the test set from other text than the training set; if all texts of this job are alike, raise "
+        "data.split.leak_similarity",
+    )
+
+
+def _share_advice(key: str, rows: int) -> tuple[str, str]:
+    wanted = round(1.5 * MIN_EXAM_ROWS / max(rows, 1) + 0.005, 2)
+    fix = f"Set data.split.{key} to {wanted} or more" if wanted < 0.3 else "Add rows: a few hundred at least"
+    return f"the sources hold {rows} usable, distinct rows", fix
+
+
+def _listed(found: Counter[str]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in found.most_common()) or "no rows"

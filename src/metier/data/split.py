@@ -1,0 +1,71 @@
+"""Train, validation or test: decided by a hash of the row's input alone."""
+
+import hashlib
+from collections.abc import Iterable
+
+from metier.data.records import Record
+from metier.data.similarity import comparable
+from metier.spec.job import Split
+
+# Part of every hash: changing it would move rows between the parts of every job.
+_SALT = "metier split 1\n"
+
+
+def position(input: str) -> float:
+    """Return where an input stands between 0 and 1: uniform, and the same for ever and in any company."""
+    digest = hashlib.sha256((_SALT + comparable(input)).encode("utf-8")).digest()
+    # 53 bits: more would round up to 1.0 in a float.
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def split(
+    records: Iterable[Record], shares: Split, *, test: bool = True
+) -> tuple[list[Record], list[Record], list[Record]]:
+    """Return the train, validation and test rows; validation and test in the order of their hash.
+
+    The lowest hashes are the test set and the next ones the validation set. A row stays where it is when
+    other rows come or go, and all rows with one input are in one part.
+
+    Args:
+        records: the rows, deduplicated.
+        shares: the shares of the test and the validation set.
+        test: False when the test set comes from elsewhere: the test share then belongs to training.
+    """
+    train: list[Record] = []
+    validation: list[Record] = []
+    exam: list[Record] = []
+    for record in records:
+        at = position(record.input)
+        if at < shares.test_share:
+            (exam if test else train).append(record)
+        elif at < shares.test_share + shares.validation_share:
+            validation.append(record)
+        else:
+            train.append(record)
+    return train, in_hash_order(validation), in_hash_order(exam)
+
+
+def in_hash_order(records: Iterable[Record]) -> list[Record]:
+    """Return the rows by the hash of their inputs: the first n are a sample that new rows hardly change."""
+    return sorted(records, key=lambda record: (position(record.input), record))
+
+
+def in_seeded_order(records: Iterable[Record], seed: int) -> list[Record]:
+    """Return the rows mixed by a hash of seed and row: same rows and seed, same order."""
+
+    def key(record: Record) -> tuple[bytes, Record]:
+        return hashlib.sha256(f"{seed}\n{record.input}\n{record.output}".encode()).digest(), record
+
+    return sorted(records, key=key)
+
+
+def first_of_each_input(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:
+    """Return the first row of every input, and the others: an exam asks each question once."""
+    asked: set[str] = set()
+    first: list[Record] = []
+    others: list[Record] = []
+    for record in records:
+        question = comparable(record.input)
+        (others if question in asked else first).append(record)
+        asked.add(question)
+    return first, others

@@ -1,0 +1,76 @@
+"""The split: a property of the row alone."""
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metier.data.records import Record
+from metier.data.split import first_of_each_input, in_seeded_order, position, split
+from metier.spec.job import Split
+
+SHARES = Split(test_share=0.2, validation_share=0.2)
+RECORDS = st.lists(st.builds(Record, st.text(max_size=8), st.text(max_size=8)), max_size=40)
+
+
+def part_of(parts):
+    return {record: part for part, rows in enumerate(parts) for record in rows}
+
+
+@given(RECORDS, RECORDS, st.randoms())
+def test_a_row_never_changes_sides_when_rows_are_added_or_mixed(rows, more, shuffle):
+    before = part_of(split(rows, SHARES))
+    mixed = rows + more
+    shuffle.shuffle(mixed)
+    after = part_of(split(mixed, SHARES))
+    assert all(after[record] == part for record, part in before.items())
+
+
+@given(RECORDS)
+def test_no_row_is_lost_and_one_input_is_in_one_part(rows):
+    parts = split(rows, SHARES)
+    assert sorted(itertools.chain(*parts)) == sorted(rows)
+    places = {}
+    for part, records in enumerate(parts):
+        for record in records:
+            assert places.setdefault(record.input, part) == part
+
+
+@given(RECORDS, st.randoms())
+def test_exams_come_in_one_order_however_the_rows_arrive(rows, shuffle):
+    mixed = list(rows)
+    shuffle.shuffle(mixed)
+    assert split(rows, SHARES)[1:] == split(mixed, SHARES)[1:]
+    assert in_seeded_order(rows, 1) == in_seeded_order(mixed, 1)
+
+
+def test_the_shares_are_met_and_a_known_row_stays_where_it_was():
+    rows = [Record(f"sentence number {n}", "x") for n in range(20_000)]
+    train, validation, test = split(rows, Split(test_share=0.1, validation_share=0.05))
+    assert abs(len(test) - 2000) < 150
+    assert abs(len(validation) - 1000) < 110
+    assert len(train) + len(validation) + len(test) == 20_000
+    assert round(position("sentence number 1"), 6) == 0.057891
+
+
+def test_case_and_punctuation_do_not_move_a_row():
+    assert position("The cat sleeps.") == position("the cat sleeps")
+
+
+def test_without_a_test_share_its_rows_are_for_training_and_validation_stays_the_same():
+    rows = [Record(f"row {n}", "x") for n in range(500)]
+    train, validation, test = split(rows, SHARES)
+    more, same, none = split(rows, SHARES, test=False)
+    assert (same, none) == (validation, [])
+    assert set(more) == set(train) | set(test)
+
+
+def test_another_seed_is_another_order_of_the_same_rows():
+    rows = [Record(f"row {n}", "x") for n in range(50)]
+    assert in_seeded_order(rows, 0) != in_seeded_order(rows, 1)
+    assert sorted(in_seeded_order(rows, 0)) == sorted(rows)
+
+
+def test_an_exam_asks_each_question_once():
+    rows = [Record("Cat", "1"), Record("cat.", "2"), Record("dog", "3")]
+    assert first_of_each_input(rows) == ([rows[0], rows[2]], [rows[1]])
