@@ -124,9 +124,7 @@ def test_a_longer_file_is_about_another_exam(tmp_path: Path) -> None:
     assert len(path.read_bytes().splitlines()) == 5
 
 
-@pytest.mark.parametrize(
-    "odd", ["", "two\nlines\r\n", "NUL \x00", "lone \ud800", "line\u2028end", "猫です。"]
-)
+@pytest.mark.parametrize("odd", ["", "two\nlines\r\n", "NUL \x00", "lone \ud800", "line\u2028end", "猫です。"])
 def test_odd_answers_come_back_unchanged_from_the_file(tmp_path: Path, odd: str) -> None:
     path = tmp_path / "answers.jsonl"
     exam = [Record(odd, odd)]

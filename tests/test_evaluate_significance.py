@@ -21,10 +21,7 @@ def sentences(n: int, seed: int) -> list[str]:
 def damaged(texts: list[str], share: float, seed: int) -> list[str]:
     """Replace a share of the words."""
     draw = random.Random(seed)
-    return [
-        " ".join(draw.choice(WORDS) if draw.random() < share else word for word in text.split())
-        for text in texts
-    ]
+    return [" ".join(draw.choice(WORDS) if draw.random() < share else word for word in text.split()) for text in texts]
 
 
 def flips(n: int, share: float, draw: random.Random) -> list[str]:
@@ -36,9 +33,7 @@ ROWS = st.lists(st.tuples(*[st.sampled_from([*WORDS[:3], "", "a b c d e"])] * 3)
 
 @settings(max_examples=30, deadline=None)
 @given(ROWS, st.sampled_from(METRICS))
-def test_changing_places_changes_the_sign_and_nothing_else(
-    rows: list[tuple[str, str, str]], metric: str
-) -> None:
+def test_changing_places_changes_the_sign_and_nothing_else(rows: list[tuple[str, str, str]], metric: str) -> None:
     a, b, references = map(list, zip(*rows, strict=True))
     there, back = compare(metric, a, b, references), compare(metric, b, a, references)
     assert there.difference == -back.difference
@@ -106,8 +101,7 @@ def test_pairing_finds_a_small_steady_lead_that_single_intervals_hide() -> None:
     references = sentences(150, seed=9)
     worse = damaged(references, 0.5, seed=10)
     better = [
-        wanted if row % 12 == 0 else found
-        for row, (wanted, found) in enumerate(zip(references, worse, strict=True))
+        wanted if row % 12 == 0 else found for row, (wanted, found) in enumerate(zip(references, worse, strict=True))
     ]
     a, b = score("chrf2", better, references), score("chrf2", worse, references)
     assert a.low < b.high

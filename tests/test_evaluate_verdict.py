@@ -86,8 +86,7 @@ def test_each_contestant_that_must_be_beaten_has_a_gate_of_its_own() -> None:
 def test_a_reason_says_what_was_wanted_and_what_was_found() -> None:
     (reason,) = decide(**{**GOOD, "comparisons": {"base": LOST}}).reasons
     assert reason == (
-        "beats base: wanted better than base with p < 0.05, "
-        "found chrf2 +0.40 [-0.90, +1.70], p = 0.51, n = 500"
+        "beats base: wanted better than base with p < 0.05, found chrf2 +0.40 [-0.90, +1.70], p = 0.51, n = 500"
     )
     (reason,) = decide(**{**GOOD, "licences": Licences(False, "unknown", ("notes.tsv has none",))}).reasons
     assert "unknown (notes.tsv has none)" in reason
@@ -121,9 +120,7 @@ def test_a_verdict_comes_back_from_its_json(change: dict[str, Any]) -> None:
     assert json.loads(text)["released"] is verdict.released
 
 
-@pytest.mark.parametrize(
-    "value", [None, [], {}, {"gates": [], "scores": [], "comparisons": []}, {"gates": [7]}]
-)
+@pytest.mark.parametrize("value", [None, [], {}, {"gates": [], "scores": [], "comparisons": []}, {"gates": [7]}])
 def test_something_else_is_not_read_as_a_verdict(value: Any) -> None:
     with pytest.raises(ArtifactError, match="verdict"):
         Verdict.from_json(value)

@@ -83,7 +83,11 @@ def test_trimming_keeps_the_most_used_pieces_and_all_bytes(pieces):
     normal = [i for i, _ in counts.most_common() if pieces.kinds[i] is Kind.NORMAL]
     assert set(normal[:30]) <= kept
     assert {i for i, kind in enumerate(pieces.kinds) if kind is Kind.BYTE} <= kept
-    assert len(kept) < len(pieces)
+
+
+def test_trimming_drops_what_the_text_does_not_use(pieces):
+    counts = count_tokens(pieces.tokenizer(), TEXTS[:1])
+    assert len(choose(pieces, counts, wanted=1000)) < len(pieces)
 
 
 def test_a_vocabulary_read_back_from_its_tokenizer_makes_the_same_tokenizer(pieces):

@@ -11,7 +11,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from metier.artifact import Step, run_step, write_json
+from metier.artifact import Step, read_json, run_step, write_json
+from metier.data.ledger import with_base
 from metier.data.prepare import fingerprint, prepare
 from metier.errors import RunError
 from metier.evaluate.verdict import Verdict
@@ -60,7 +61,7 @@ def _road(job: Job, run: Path) -> Verdict:
         lambda folder: learn.learn_job(job, data.folder, begun.folder, prompt, folder),
     )
     model = trained.folder / "model"
-    ledger = bundle.full_ledger(data.folder, begun.result["base"])
+    ledger = with_base(read_json(data.folder / "ledger.json"), begun.result["base"])
     licence = "; ".join(ledger["shipping"]["terms"])
     files = step(
         "files",

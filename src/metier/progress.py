@@ -33,6 +33,7 @@ def bar(*columns: str) -> Iterator[Progress]:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     ) as progress:
         yield progress
 

@@ -17,9 +17,7 @@ RESAMPLES = 1000
 
 # Where spaces do not part words (or not as BLEU needs them to), it counts characters. sacrebleu's 'ja-mecab'
 # and 'ko-mecab' want dictionaries of their own, and a score must not depend on what else is installed.
-_TOKENIZERS = {"zh": "zh", "yue": "zh"} | dict.fromkeys(
-    ("ja", "ko", "th", "lo", "km", "my", "bo", "dz"), "char"
-)
+_TOKENIZERS = {"zh": "zh", "yue": "zh"} | dict.fromkeys(("ja", "ko", "th", "lo", "km", "my", "bo", "dz"), "char")
 
 
 @dataclass(frozen=True)
@@ -91,9 +89,7 @@ def row_statistics(
     if metric not in _COUNTERS:
         close = difflib.get_close_matches(metric.lower(), _COUNTERS, n=1, cutoff=0.5)
         fix = f"Did you mean {close[0]!r}? " if close else ""
-        raise SpecError(
-            f"metric {metric!r}", "there is no such metric", f"{fix}There are {', '.join(_COUNTERS)}"
-        )
+        raise SpecError(f"metric {metric!r}", "there is no such metric", f"{fix}There are {', '.join(_COUNTERS)}")
     if len(answers) != len(references):
         raise ValueError(f"{len(answers)} answers for {len(references)} references")
     if not references:

@@ -79,9 +79,7 @@ class Verdict:
     @property
     def reasons(self) -> list[str]:
         """Why it is not released: one sentence for each gate that was not passed."""
-        return [
-            f"{gate.name}: wanted {gate.wanted}, found {gate.found}" for gate in self.gates if not gate.passed
-        ]
+        return [f"{gate.name}: wanted {gate.wanted}, found {gate.found}" for gate in self.gates if not gate.passed]
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as JSON-able values."""

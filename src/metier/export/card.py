@@ -93,7 +93,11 @@ def checksums(folder: Path) -> str:
 
 
 def _licence_name(ledger: Mapping[str, Any]) -> str:
-    return " AND ".join(dict.fromkeys(source["licence"] for source in ledger["sources"]))
+    """The licences that bind the model: of what it learned from and of its base."""
+    names = [source["licence"] for source in ledger["sources"] if source["role"] == "train"]
+    if ledger["base"]:
+        names.append(ledger["base"]["licence"])
+    return " AND ".join(dict.fromkeys(names))
 
 
 def _base_line(base: Mapping[str, Any] | None) -> str:
@@ -110,8 +114,8 @@ def _source_line(source: Mapping[str, Any]) -> str:
         source["name"],
         source["licence"],
         source["attribution"] or "-",
-        f"{source['rows_read']:,}",
-        f"{source['rows_kept']['train']:,}",
+        f"{source['rows']['read']:,}",
+        f"{source['rows']['train']:,}",
         f"`{source['sha256']}`",
     )
     return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"

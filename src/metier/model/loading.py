@@ -5,9 +5,12 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from metier.errors import ArtifactError
 from metier.model.bases import find_base
+
+logging.disable_progress_bar()
 
 
 class Loaded(NamedTuple):
@@ -15,6 +18,9 @@ class Loaded(NamedTuple):
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerFast
+
+
+from transformers.utils import logging
 
 
 def load(reference: str | Path) -> Loaded:

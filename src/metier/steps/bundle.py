@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from metier.artifact import write_atomically, write_json
-from metier.data.ledger import licences, read_ledger
-from metier.data.licences import may_ship
 from metier.evaluate.verdict import Verdict
 from metier.export.card import card, checksums, modelfile
 from metier.spec.job import Job
@@ -70,10 +68,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def full_ledger(data: Path, base: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the ledger of data and base with the answer to "may this be shipped, and under what terms?"."""
-    sources = read_ledger(data / "ledger.json")
-    binding = licences(sources) + ([base["licence"]] if base else [])
-    return {"format": 1, "sources": sources, "base": base, "shipping": may_ship(binding)._asdict()}

@@ -1,0 +1,181 @@
+"""Ask a model its job: text of any length in, the answer with the same layout out, offline."""
+
+import json
+import re
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Self
+
+from metier.errors import ArtifactError
+from metier.progress import bar
+from metier.run.engine import Engine
+from metier.run.locate import locate
+from metier.tasks.registry import Task, task_from_json
+from metier.tasks.segment import Piece, fill, split_whole
+
+TASK_KEY = "metier.task"
+"""Key of the GGUF metadata that says, as JSON, what a file's task is."""
+
+_SLOTS = 4
+_CONTEXT_TOKENS = 1024
+_REMEMBERED = 4096
+_QUIET_CHARS = 400
+# Shorter texts are answered before a progress bar could be read.
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Session:
+    """An opened model that knows its task; safe to use from several threads.
+
+    Args:
+        engine: the loaded model; closed with the session.
+        task: what the model does, which says how text is cut and put back; None answers a text as a whole.
+    """
+
+    def __init__(self, engine: Engine, task: Task | None) -> None:
+        self.engine, self.task = engine, task
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the model."""
+        self.engine.close()
+
+    def answer(self, text: str) -> str:
+        """Answer a text of any length, keeping its line breaks, indentation and bullets.
+
+        Raises:
+            RunError: when the task takes its input as a whole, and it does not fit into the context.
+        """
+        return "".join(answer for _, answer in self._answers([text], len(text)))
+
+    def answer_lines(self, lines: Iterable[str], chars: int | None = None) -> Iterator[tuple[str, str]]:
+        """Yield each line with its answer, in order and without their line ends, as they are ready.
+
+        Takes the memory of the longest line, however many there are. While answers are being worked on, up to
+        four times as many sentences as there are slots are read ahead; with one slot, none is.
+
+        Args:
+            lines: such as an open text file.
+            chars: length of all lines together, if known, for the time left.
+
+        Raises:
+            RunError: when the task takes its input as a whole, and a line does not fit into the context.
+        """
+        yield from self._answers((line.removesuffix("\n").removesuffix("\r") for line in lines), chars)
+
+    def _answers(self, texts: Iterable[str], chars: int | None) -> Iterator[tuple[str, str]]:
+        slots = self.engine.slots
+        ahead = 4 * slots if slots > 1 else 1
+        waiting: deque[tuple[str, list[Piece], list[Future[str]]]] = deque()
+        pool = ThreadPoolExecutor(slots)
+        ask = _once(lambda text: pool.submit(self._ask, text))
+        with _progress(chars) as advance:
+            try:
+                for text in texts:
+                    pieces = self._split(clean(text))
+                    waiting.append((text, pieces, [ask(piece.text) for piece in pieces if piece.translate]))
+                    while waiting and (_ready(waiting[0]) or max(len(waiting), _unfinished(waiting)) >= ahead):
+                        yield self._joined(*waiting.popleft(), advance)
+                while waiting:
+                    yield self._joined(*waiting.popleft(), advance)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _joined(
+        self, text: str, pieces: Sequence[Piece], futures: Sequence[Future[str]], advance: Callable[[int], None]
+    ) -> tuple[str, str]:
+        answers, remaining = [], iter(futures)
+        for piece in pieces:
+            if piece.translate:
+                answers.append(next(remaining).result())
+            advance(len(piece.text))
+        return text, self.task.join(pieces, answers) if self.task else "".join(fill(pieces, answers))
+
+    def _split(self, text: str) -> list[Piece]:
+        return self.task.split(text) if self.task else split_whole(text)
+
+    def _ask(self, text: str) -> str:
+        half = self.engine.context_tokens // 2
+        if self.task is None or self.task.name != "translation":
+            return self.engine.chat(text, max_tokens=half).text
+        tokens = len(self.engine.tokenize(text, special=False))
+        if tokens > half and len(text) > 1:
+            # Even a short piece is too long when the vocabulary spells most of its characters in bytes.
+            middle = len(text) // 2
+            return f"{self._ask(text[:middle])} {self._ask(text[middle:])}"
+        # The limit is for a model that goes round in circles.
+        return self.engine.chat(text, max_tokens=min(half, 3 * tokens + 32)).text
+
+
+def open_session(reference: str, *, slots: int | None = None) -> Session:
+    """Open a model to ask it.
+
+    Args:
+        reference: a ``.gguf`` file, an export folder, a run folder or the name of a job that was built.
+        slots: how many sentences are worked on at the same time.
+
+    Raises:
+        ArtifactError: when nothing is there, or it is damaged, unfinished or of another version.
+    """
+    found = locate(reference)
+    engine = Engine(found.file, slots=slots or _SLOTS, context_tokens=_CONTEXT_TOKENS)
+    return Session(engine, _task(str(found.file), engine.header.metadata, found.task))
+
+
+def clean(text: str) -> str:
+    """Return the text without NUL characters, and U+FFFD in place of lone surrogates."""
+    return _SURROGATE.sub("\ufffd", text.replace("\0", ""))
+
+
+def _task(where: str, metadata: Mapping[str, Any], beside: dict[str, Any] | None) -> Task | None:
+    written = metadata.get(TASK_KEY)
+    if written is None:
+        return task_from_json(beside) if beside else None
+    try:
+        return task_from_json(json.loads(str(written)))
+    except ValueError as error:
+        found = f"its {TASK_KEY} is not JSON ({str(written)!r:.80})"
+        raise ArtifactError(where, found, "Build the file again") from error
+
+
+def _once(submit: Callable[[str], Future[str]]) -> Callable[[str], Future[str]]:
+    """Return ``submit`` with a memory of the latest texts: what is asked again is not worked on again."""
+    asked: OrderedDict[str, Future[str]] = OrderedDict()
+
+    def ask(text: str) -> Future[str]:
+        if text in asked:
+            asked.move_to_end(text)
+            return asked[text]
+        asked[text] = submit(text)
+        if len(asked) > _REMEMBERED:
+            asked.popitem(last=False)
+        return asked[text]
+
+    return ask
+
+
+def _ready(row: tuple[str, list[Piece], list[Future[str]]]) -> bool:
+    return all(future.done() for future in row[2])
+
+
+def _unfinished(rows: Iterable[tuple[str, list[Piece], list[Future[str]]]]) -> int:
+    return sum(not future.done() for _, _, futures in rows for future in futures)
+
+
+@contextmanager
+def _progress(chars: int | None) -> Iterator[Callable[[int], None]]:
+    """Show how many characters are answered, except of a text so short that it takes a moment."""
+    if chars is not None and chars <= _QUIET_CHARS:
+        yield lambda count: None
+        return
+    with bar() as display:
+        task = display.add_task("answering", total=chars)
+        yield lambda count: display.update(task, advance=count)

@@ -1,0 +1,107 @@
+"""Stand-ins that tests share: small enough to make and load in a moment."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+PLAIN_TEMPLATE = (
+    "{{ bos_token }}{%- for message in messages -%}{{- message['role'] + ': ' + message['content'] + '\\n' -}}"
+    "{%- endfor -%}{{- 'answer:' -}}"
+)
+"""A chat template that shows every message it is given."""
+
+_HIDDEN, _LAYERS, _HEADS, _HEAD_SIZE, _FORWARD, _CONTEXT = 32, 2, 2, 16, 64, 2048
+
+
+def tiny_gguf(
+    path: Path,
+    *,
+    chat_template: str | None = PLAIN_TEMPLATE,
+    metadata: Mapping[str, str | int | float | bool] | None = None,
+    seed: int = 0,
+) -> Path:
+    """Write a Gemma 3 of two layers with random weights, which babbles but loads and answers; return its path.
+
+    Args:
+        path: the file to write.
+        chat_template: Jinja template inside the file, None for none.
+        metadata: further key-values, such as ``metier.task``.
+        seed: of the weights.
+    """
+    writer = gguf.GGUFWriter(path, "gemma3")
+    writer.add_context_length(_CONTEXT)
+    writer.add_embedding_length(_HIDDEN)
+    writer.add_block_count(_LAYERS)
+    writer.add_feed_forward_length(_FORWARD)
+    writer.add_head_count(_HEADS)
+    writer.add_head_count_kv(1)
+    writer.add_key_length(_HEAD_SIZE)
+    writer.add_value_length(_HEAD_SIZE)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_rope_freq_base(1e6)
+    writer.add_sliding_window(64)
+    pieces = _add_vocabulary(writer)
+    if chat_template is not None:
+        writer.add_chat_template(chat_template)
+    for key, value in (metadata or {}).items():
+        add = {str: writer.add_string, bool: writer.add_bool, int: writer.add_int64, float: writer.add_float64}
+        add[type(value)](key, value)
+    _add_tensors(writer, pieces, np.random.default_rng(seed))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add_vocabulary(writer: gguf.GGUFWriter) -> int:
+    control = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
+    spelled = ["▁", *"etaoinshrdlucmfwypvbgkqjxz.,:?!'", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", *"猫犬がを好きです。"]
+    merged = ["▁a", "▁t", "th", "he", "in", "▁th", "▁the"]
+    normal = merged + spelled
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    kinds = gguf.TokenType
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(control + bytes_ + normal)
+    writer.add_token_scores([-1000.0] * len(control) + [0.0] * 256 + [-float(rank) for rank in range(len(normal))])
+    writer.add_token_types(
+        [kinds.UNKNOWN if piece == "<unk>" else kinds.CONTROL for piece in control]
+        + [kinds.BYTE] * 256
+        + [kinds.NORMAL] * len(normal)
+    )
+    writer.add_pad_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_bos_token_id(2)
+    writer.add_unk_token_id(3)
+    writer.add_add_bos_token(True)
+    writer.add_add_space_prefix(False)
+    return len(control) + 256 + len(normal)
+
+
+def _add_tensors(writer: gguf.GGUFWriter, pieces: int, random: np.random.Generator) -> None:
+    inner = _HEADS * _HEAD_SIZE
+    matrices = {
+        "attn_q": (inner, _HIDDEN),
+        "attn_k": (_HEAD_SIZE, _HIDDEN),
+        "attn_v": (_HEAD_SIZE, _HIDDEN),
+        "attn_output": (_HIDDEN, inner),
+        "ffn_gate": (_FORWARD, _HIDDEN),
+        "ffn_up": (_FORWARD, _HIDDEN),
+        "ffn_down": (_HIDDEN, _FORWARD),
+    }
+    norms = {
+        **dict.fromkeys(("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"), _HIDDEN),
+        **dict.fromkeys(("attn_q_norm", "attn_k_norm"), _HEAD_SIZE),
+    }
+    shapes = {"token_embd": (pieces, _HIDDEN)}
+    sizes = {"output_norm": _HIDDEN}
+    for layer in range(_LAYERS):
+        shapes |= {f"blk.{layer}.{name}": shape for name, shape in matrices.items()}
+        sizes |= {f"blk.{layer}.{name}": size for name, size in norms.items()}
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", random.normal(0, 0.3, shape).astype(np.float32))
+    for name, size in sizes.items():
+        writer.add_tensor(f"{name}.weight", np.ones(size, np.float32))
