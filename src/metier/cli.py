@@ -107,13 +107,25 @@ def evaluate(
 ) -> None:
     """Examine the shipped file and its base on rows of your own."""
     with _workshop():
-        from metier.build import evaluate as evaluate_job
+        from metier.evaluate.report import table
+        from metier.evaluate.verdict import difference_text
         from metier.spec.load import load_job
+        from metier.steps.outside import examine_outside
+    from dataclasses import asdict
+
+    from rich.console import Console
+
     from metier.home import run_dir
 
     description = load_job(job)
-    found = evaluate_job(description, run_dir(description.name), on, rows)
-    typer.echo(json.dumps(found, ensure_ascii=False, indent=None if as_json else 1))
+    found = examine_outside(description, run_dir(description.name), on, rows)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), ensure_ascii=False))
+        return
+    Console(highlight=False).print(table(found.contestants))
+    if found.comparison:
+        typer.echo(f"difference to the base: {difference_text(found.comparison)}")
+    typer.echo(f"{found.leaks} of {found.rows} rows are given away by the training text")
 
 
 @app.command()

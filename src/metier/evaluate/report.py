@@ -19,16 +19,21 @@ def render(verdict: Verdict, scores: Sequence[Contestant]) -> RenderableType:
         verdict: the decision.
         scores: the contestants to show, usually ``verdict.scores``.
     """
-    header, *rows = _rows(scores)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, title in enumerate(header):
-        table.add_column(Text(title), justify="left" if number == 0 else "right", overflow="fold")
-    for row in rows:
-        # Text, because names and intervals may look like rich's markup
-        table.add_row(*(Text(cell) for cell in row))
     gates = (Text(f"{_mark(gate)}  {_gate_line(gate)}") for gate in verdict.gates)
     # good news and bad news look the same
-    return Group(table, Text(), *gates, Text(), Text(conclusion(verdict), style="bold"))
+    return Group(table(scores), Text(), *gates, Text(), Text(conclusion(verdict), style="bold"))
+
+
+def table(scores: Sequence[Contestant]) -> Table:
+    """Return the contestants' scores as a table."""
+    header, *rows = _rows(scores)
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for number, title in enumerate(header):
+        shown.add_column(Text(title), justify="left" if number == 0 else "right", overflow="fold")
+    for row in rows:
+        # Text, because names and intervals may look like rich's markup
+        shown.add_row(*(Text(cell) for cell in row))
+    return shown
 
 
 def markdown(verdict: Verdict, scores: Sequence[Contestant]) -> str:

@@ -52,8 +52,7 @@ def _in_folder(folder: Path) -> Located | None:
 
 
 def _described(path: Path) -> Located:
-    found = read_json(path)
-    value: dict[str, Any] = found if isinstance(found, dict) else {}
+    value = read_json(path)
     name, task = value.get("file"), value.get("task")
     if not isinstance(name, str) or Path(name).name != name or not (task is None or isinstance(task, dict)):
         raise ArtifactError(str(path), "does not name a model file beside it", _BUILD)

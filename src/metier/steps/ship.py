@@ -26,7 +26,7 @@ from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import Task, task_from_json
 from metier.train.batches import encode
 
-_SLOTS = 4
+SLOTS = 4
 _WALKED_ROWS = 50
 
 
@@ -67,14 +67,14 @@ def gate(job: Job, data: Path, model_folder: Path, prompt: PromptFormat, files: 
     checkpoint = Checkpoint("checkpoint", model, tokenizer, prompt, job.evaluate.max_answer_tokens)
     theirs = collect(checkpoint, rows, folder / "checkpoint.jsonl")
     decided = decided_tokens(model, encode(tokenizer, prompt, rows[:_WALKED_ROWS], job.train.max_tokens))
-    with Engine(gguf_path(files, job, "F16"), slots=_SLOTS) as engine:
+    with Engine(gguf_path(files, job, "F16"), slots=SLOTS) as engine:
         walked = walk(engine, decided)
     del model
     say(f"  F16 names the checkpoint's token at {walked.agreed} of {walked.positions} decided positions")
     exams: dict[str, dict[str, Any]] = {}
     for quantisation in job.export.quantisations:
         path = gguf_path(files, job, quantisation)
-        with Engine(path, slots=_SLOTS) as engine:
+        with Engine(path, slots=SLOTS) as engine:
             shipped = ShippedFile(quantisation, engine, job.evaluate.max_answer_tokens)
             mine = collect(shipped, rows, folder / f"{quantisation}.jsonl")
         found = compare(task.primary_metric, mine, theirs, references, seed=job.seed)
@@ -110,14 +110,14 @@ def examine(
     rows = read_records(data / "test.jsonl")[: job.evaluate.test_rows]
     chosen = gguf_path(files, job, parity["chosen"])
     limit = job.evaluate.max_answer_tokens
-    with Engine(chosen, slots=_SLOTS) as engine:
+    with Engine(chosen, slots=SLOTS) as engine:
         ours = collect(ShippedFile(job.name, engine, limit), rows, folder / "shipped.jsonl")
-    contestants = [_graded(task, chosen.stem, ours, rows, chosen)]
+    contestants = [graded(task, chosen.stem, ours, rows, chosen)]
     comparisons = {}
     if not job.base.from_scratch:
         with base_contestant(job, prompts["base_prompt"]) as (base, path):
             theirs = collect(base, rows, folder / "base.jsonl")
-        contestants.append(_graded(task, "base", theirs, rows, path))
+        contestants.append(graded(task, "base", theirs, rows, path))
         comparisons["base"] = compare(task.primary_metric, ours, theirs, [r.output for r in rows], seed=job.seed)
     exam = parity["exams"][parity["chosen"]]
     found = Comparison(**exam["comparison"])
@@ -145,7 +145,7 @@ def base_contestant(job: Job, prompt: dict[str, Any]) -> Iterator[tuple[Answerer
     shown = PromptFormat.from_json(prompt)
     limit = job.evaluate.max_answer_tokens
     if base.gguf:
-        with Engine(base.gguf, slots=_SLOTS) as engine:
+        with Engine(base.gguf, slots=SLOTS) as engine:
             yield PromptedFile("base", engine, shown, limit), base.gguf
     else:
         yield Checkpoint("base", *load(base.folder), shown, limit, stop="\n"), None
@@ -168,7 +168,8 @@ def memory_mib(path: Path, question: str) -> float:
     return round(int(done.stdout.split()[-1]) / unit, 1)
 
 
-def _graded(task: Task, name: str, answers: Sequence[str], rows: Sequence[Record], path: Path | None) -> Contestant:
+def graded(task: Task, name: str, answers: Sequence[str], rows: Sequence[Record], path: Path | None) -> Contestant:
+    """Return a contestant with its scores in the task's metrics."""
     references = [row.output for row in rows]
     language = task.output_language or ""
     scores = tuple(score(metric, answers, references, language=language) for metric in task.metrics)

@@ -1,0 +1,69 @@
+"""An exam outside the build: the shipped file and its base on rows of the user's own."""
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from metier.artifact import key_of, load_step
+from metier.data.leaks import count_leaks
+from metier.data.records import Record
+from metier.data.sources import read_source
+from metier.errors import DataError
+from metier.evaluate.answers import collect
+from metier.evaluate.significance import Comparison, compare
+from metier.evaluate.verdict import Contestant
+from metier.export.contestants import ShippedFile
+from metier.run.engine import Engine
+from metier.spec.job import Job, Source
+from metier.steps.ship import SLOTS, base_contestant, gguf_path, graded
+from metier.tasks.registry import task_from_json
+
+
+@dataclass(frozen=True)
+class OutsideExam:
+    """What came of it; the shipped file is the first contestant."""
+
+    rows: int
+    leaks: int
+    """Rows that the training text gives away, by the job's own definition of a leak."""
+    contestants: tuple[Contestant, ...]
+    comparison: Comparison | None
+    """Shipped file minus base; None for a model from scratch."""
+
+
+def examine_outside(job: Job, run: Path, on: str, rows: int) -> OutsideExam:
+    """Ask the shipped file and the base the first rows of a file; answers are kept in the run folder.
+
+    Args:
+        job: a job that was built.
+        run: its run folder.
+        on: a tsv, csv or jsonl file, or 'A,B' for two files of lines.
+        rows: how many rows to use.
+
+    Raises:
+        ArtifactError: when the job is not built.
+        DataError: when the rows cannot be read or are too few.
+    """
+    parity, prompts = (load_step(run / name).result for name in ("parity", "prompt"))
+    paths = ",".join(str(Path(part).expanduser().resolve()) for part in on.split(","))
+    table = read_source(Source(source=f"file:{paths}", licence="unknown")).table
+    records = [Record(asked.strip(), wanted.strip()) for asked, wanted in islice(table.pairs, rows)]
+    if len(records) < 2:
+        raise DataError(on, f"{len(records)} usable rows", "Name a file with at least two rows")
+    leaks = count_leaks(records, run / "data" / "train.jsonl", job.data.split.leak_similarity)
+    folder = run / "outside" / key_of([records, parity["chosen"], load_step(run / "exam").key])
+    folder.mkdir(parents=True, exist_ok=True)
+    task = task_from_json(job.task_settings)
+    chosen = gguf_path(run / "files", job, parity["chosen"])
+    with Engine(chosen, slots=SLOTS) as engine:
+        shipped = ShippedFile(job.name, engine, job.evaluate.max_answer_tokens)
+        ours = collect(shipped, records, folder / "shipped.jsonl")
+    contestants = [graded(task, chosen.stem, ours, records, chosen)]
+    comparison = None
+    if prompts["base_prompt"]:
+        with base_contestant(job, prompts["base_prompt"]) as (base, path):
+            theirs = collect(base, records, folder / "base.jsonl")
+        contestants.append(graded(task, "base", theirs, records, path))
+        references = [record.output for record in records]
+        comparison = compare(task.primary_metric, ours, theirs, references, seed=job.seed)
+    return OutsideExam(len(records), leaks, tuple(contestants), comparison)
