@@ -19,6 +19,7 @@ import xllamacpp
 
 from metier.artifact import load_step
 from metier.data.records import read_records
+from metier.export.contestants import tokens_per_s
 from metier.home import run_dir
 from metier.model.bases import find_base
 from metier.progress import track
@@ -26,8 +27,6 @@ from metier.run.engine import Engine
 from metier.spec.load import load_job
 from metier.steps.ship import gguf_path
 from metier.tasks.prompt import PromptFormat
-
-MAX_TOKENS = 32
 
 
 def main() -> None:
@@ -48,7 +47,7 @@ def main() -> None:
     engines = {name: Engine(path, slots=wanted.slots) for name, path in files.items()}
     speeds: dict[str, list[float]] = {name: [] for name in files}
     for engine in engines.values():
-        engine.complete(prompts[0], max_tokens=MAX_TOKENS)
+        tokens_per_s(engine, prompts[:1])
     for _ in track(range(wanted.repeats), "turns"):
         for name, engine in engines.items():
             speeds[name].append(tokens_per_s(engine, prompts))
@@ -72,7 +71,6 @@ def main() -> None:
         "job": job.name,
         "rows": len(prompts),
         "slots": wanted.slots,
-        "max_tokens": MAX_TOKENS,
         "cores": os.cpu_count(),
         "machine": platform.platform(),
         "xllamacpp": xllamacpp._version.version,
@@ -82,13 +80,6 @@ def main() -> None:
     path = Path(__file__).parent / "results" / f"answering-{job.name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-
-
-def tokens_per_s(engine: Engine, prompts: list[str]) -> float:
-    """Return how many tokens a second an engine adds to the prompts."""
-    start = time.monotonic()
-    done = list(engine.many(lambda prompt: engine.complete(prompt, max_tokens=MAX_TOKENS), prompts))
-    return sum(len(one.token_ids) for one in done) / (time.monotonic() - start)
 
 
 if __name__ == "__main__":

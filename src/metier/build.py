@@ -42,7 +42,7 @@ def _road(job: Job, run: Path) -> Verdict:
         lambda folder: prepare(job.data, folder, seed=job.seed),
     )
 
-    from metier.steps import bundle, learn, ship, start  # torch loads here: bad data is told before
+    from metier.steps import bundle, exam, learn, ship, start  # torch loads here: bad data is told before
 
     begun = step(
         "start",
@@ -84,7 +84,7 @@ def _road(job: Job, run: Path) -> Verdict:
         },
         lambda folder: ship.gate(job, data.folder, model, prompt, files.folder, folder),
     )
-    exam = step(
+    examined = step(
         "exam",
         {
             "parity": parity.key,
@@ -92,12 +92,12 @@ def _road(job: Job, run: Path) -> Verdict:
             "release": job.release.model_dump(),
             "shipping": ledger["shipping"],
         },
-        lambda folder: ship.examine(
+        lambda folder: exam.examine(
             job, data.folder, files.folder, parity.result, prompts.result, ledger["shipping"], folder
         ),
     )
     facts = {
-        "verdict": exam.result,
+        "verdict": examined.result,
         "ledger": ledger,
         "start": begun.result,
         "train": trained.result,
@@ -106,11 +106,11 @@ def _road(job: Job, run: Path) -> Verdict:
     shipped = ship.gguf_path(files.folder, job, parity.result["chosen"])
     step(
         "export",
-        {"exam": exam.key, "context": job.export.context_tokens, "ledger": ledger},
+        {"exam": examined.key, "context": job.export.context_tokens, "ledger": ledger},
         lambda folder: bundle.bundle(job, shipped, model, facts, folder),
     )
     write_json(run / "job.json", job.model_dump())
-    return Verdict.from_json(exam.result)
+    return Verdict.from_json(examined.result)
 
 
 class _Steps:

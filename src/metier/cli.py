@@ -122,9 +122,9 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(asdict(found), ensure_ascii=False))
         return
-    Console(highlight=False).print(table(found.contestants))
-    if found.comparison:
-        typer.echo(f"difference to the base: {difference_text(found.comparison)}")
+    Console(highlight=False).print(table(found.met.contestants))
+    if found.met.comparison:
+        typer.echo(f"difference to the base: {difference_text(found.met.comparison)}")
     typer.echo(f"{found.leaks} of {found.rows} rows are given away by the training text")
 
 

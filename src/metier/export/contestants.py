@@ -1,9 +1,19 @@
 """GGUF files as contestants: the shipped file through its own template, a released model through a prompt."""
 
+import time
 from collections.abc import Sequence
 
 from metier.run.engine import Engine
 from metier.tasks.prompt import PromptFormat
+
+_TIMED_TOKENS = 32
+
+
+def tokens_per_s(engine: Engine, prompts: Sequence[str]) -> float:
+    """Return how many tokens a second of wall clock a file adds to prompts, the reading of the prompts included."""
+    start = time.monotonic()
+    done = list(engine.many(lambda prompt: engine.complete(prompt, max_tokens=_TIMED_TOKENS), prompts))
+    return sum(len(one.token_ids) for one in done) / (time.monotonic() - start)
 
 
 class ShippedFile:

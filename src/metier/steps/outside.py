@@ -9,26 +9,19 @@ from metier.data.leaks import count_leaks
 from metier.data.records import Record
 from metier.data.sources import read_source
 from metier.errors import DataError
-from metier.evaluate.answers import collect
-from metier.evaluate.significance import Comparison, compare
-from metier.evaluate.verdict import Contestant
-from metier.export.contestants import ShippedFile
-from metier.run.engine import Engine
 from metier.spec.job import Job, Source
-from metier.steps.ship import SLOTS, base_contestant, gguf_path, graded
-from metier.tasks.registry import task_from_json
+from metier.steps.exam import HeadToHead, head_to_head
+from metier.steps.ship import gguf_path
 
 
 @dataclass(frozen=True)
 class OutsideExam:
-    """What came of it; the shipped file is the first contestant."""
+    """What came of it."""
 
     rows: int
     leaks: int
     """Rows that the training text gives away, by the job's own definition of a leak."""
-    contestants: tuple[Contestant, ...]
-    comparison: Comparison | None
-    """Shipped file minus base; None for a model from scratch."""
+    met: HeadToHead
 
 
 def examine_outside(job: Job, run: Path, on: str, rows: int) -> OutsideExam:
@@ -53,17 +46,5 @@ def examine_outside(job: Job, run: Path, on: str, rows: int) -> OutsideExam:
     leaks = count_leaks(records, run / "data" / "train.jsonl", job.data.split.leak_similarity)
     folder = run / "outside" / key_of([records, parity["chosen"], load_step(run / "exam").key])
     folder.mkdir(parents=True, exist_ok=True)
-    task = task_from_json(job.task_settings)
-    chosen = gguf_path(run / "files", job, parity["chosen"])
-    with Engine(chosen, slots=SLOTS) as engine:
-        shipped = ShippedFile(job.name, engine, job.evaluate.max_answer_tokens)
-        ours = collect(shipped, records, folder / "shipped.jsonl")
-    contestants = [graded(task, chosen.stem, ours, records, chosen)]
-    comparison = None
-    if prompts["base_prompt"]:
-        with base_contestant(job, prompts["base_prompt"]) as (base, path):
-            theirs = collect(base, records, folder / "base.jsonl")
-        contestants.append(graded(task, "base", theirs, records, path))
-        references = [record.output for record in records]
-        comparison = compare(task.primary_metric, ours, theirs, references, seed=job.seed)
-    return OutsideExam(len(records), leaks, tuple(contestants), comparison)
+    met = head_to_head(job, gguf_path(run / "files", job, parity["chosen"]), prompts, records, folder)
+    return OutsideExam(len(records), leaks, met)

@@ -1,0 +1,126 @@
+"""The step ``exam``: the chosen file and its base, head to head on the test set, and the verdict."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from metier.data.records import Record, read_records
+from metier.errors import RunError
+from metier.evaluate.answers import collect
+from metier.evaluate.metrics import score
+from metier.evaluate.significance import Comparison, compare
+from metier.evaluate.verdict import Contestant, Licences, Limit, Parity, decide
+from metier.export.contestants import PromptedFile, ShippedFile, tokens_per_s
+from metier.model.answer import Checkpoint
+from metier.model.bases import find_base
+from metier.model.loading import load
+from metier.run.engine import Engine
+from metier.spec.job import Job
+from metier.steps.ship import SLOTS, gguf_path
+from metier.tasks.prompt import PromptFormat
+from metier.tasks.registry import Task, task_from_json
+
+_TIMED_ROWS = 8
+
+
+@dataclass(frozen=True)
+class HeadToHead:
+    """The shipped file's scores, first, and the base's; how they differ."""
+
+    contestants: tuple[Contestant, ...]
+    comparison: Comparison | None
+    """Shipped file minus base; None for a model from scratch."""
+
+
+def examine(
+    job: Job,
+    data: Path,
+    files: Path,
+    parity: dict[str, Any],
+    prompts: dict[str, Any],
+    shipping: dict[str, Any],
+    folder: Path,
+) -> dict[str, Any]:
+    """Put the chosen file and its base through the test set, once, and decide."""
+    rows = read_records(data / "test.jsonl")[: job.evaluate.test_rows]
+    chosen = gguf_path(files, job, parity["chosen"])
+    met = head_to_head(job, chosen, prompts, rows, folder)
+    exam = parity["exams"][parity["chosen"]]
+    found = Comparison(**exam["comparison"])
+    verdict = decide(
+        must_beat=job.release.must_beat,
+        comparisons={"base": met.comparison} if met.comparison else {},
+        file_mib=Limit(exam["file_mib"], job.limits.file_mib),
+        ram_mib=Limit(memory_mib(chosen, rows[0].input), job.limits.ram_mib),
+        parity=Parity(
+            exam["passed"],
+            f"{found.metric} to the checkpoint above -{job.release.parity_margin:g} (95% bound), and the same "
+            "token at 99.5% of decided positions (F16)",
+            {"low": found.low, "difference": found.difference, "agreement": parity["walk"]["agreement"]},
+        ),
+        licences=Licences(shipping["allowed"], "; ".join(shipping["terms"]), tuple(shipping["reasons"])),
+        scores=met.contestants,
+    )
+    return verdict.to_json()
+
+
+def head_to_head(job: Job, chosen: Path, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> HeadToHead:
+    """Ask the shipped file and the base the same rows; answers are kept in the folder.
+
+    Args:
+        job: the job description.
+        chosen: the shipped file.
+        prompts: the result of the step ``prompt``.
+        rows: questions and references.
+        folder: where the answers are kept, so that a killed exam goes on.
+    """
+    task = task_from_json(job.task_settings)
+    limit = job.evaluate.max_answer_tokens
+    prompt = PromptFormat.from_json(prompts["prompt"])
+    timed = [prompt.render(row.input) for row in rows[:_TIMED_ROWS]]
+    with Engine(chosen, slots=SLOTS) as engine:
+        ours = collect(ShippedFile(job.name, engine, limit), rows, folder / "shipped.jsonl")
+        contestants = [_graded(task, chosen.stem, ours, rows, chosen, tokens_per_s(engine, timed))]
+    if job.base.from_scratch:
+        return HeadToHead(tuple(contestants), None)
+    base = find_base(job.base.model, job.base.licence)
+    shown = PromptFormat.from_json(prompts["base_prompt"])
+    if base.gguf:
+        with Engine(base.gguf, slots=SLOTS) as engine:
+            theirs = collect(PromptedFile("base", engine, shown, limit), rows, folder / "base.jsonl")
+            contestants.append(_graded(task, "base", theirs, rows, base.gguf, tokens_per_s(engine, timed)))
+    else:
+        checkpoint = Checkpoint("base", *load(base.folder), shown, limit, stop="\n")
+        theirs = collect(checkpoint, rows, folder / "base.jsonl")
+        contestants.append(_graded(task, "base", theirs, rows, None, None))
+    comparison = compare(task.primary_metric, ours, theirs, [row.output for row in rows], seed=job.seed)
+    return HeadToHead(tuple(contestants), comparison)
+
+
+def memory_mib(path: Path, question: str) -> float:
+    """Return the peak resident memory, in MiB, of a fresh process that answers one question with a file."""
+    code = (
+        "import resource, sys; from metier.run.session import open_session\n"
+        "with open_session(sys.argv[1]) as session: session.answer(sys.argv[2])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), question], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise RunError(str(path), f"a fresh process cannot answer with it ({last})", "See the message")
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return round(int(done.stdout.split()[-1]) / unit, 1)
+
+
+def _graded(
+    task: Task, name: str, answers: Sequence[str], rows: Sequence[Record], path: Path | None, speed: float | None
+) -> Contestant:
+    references = [row.output for row in rows]
+    language = task.output_language or ""
+    scores = tuple(score(metric, answers, references, language=language) for metric in task.metrics)
+    return Contestant(name, scores, path.stat().st_size / 2**20 if path else None, speed)
