@@ -58,7 +58,7 @@ def write_gguf(
     names = gguf_names(weights, model.config.num_hidden_layers)
     wanted = gguf.GGMLQuantizationType[quantisation]
     for ours, theirs in track(names.items(), f"writing {quantisation}", total=len(names)):
-        values = to_gguf(ours, weights[ours].float()).numpy()
+        values = to_gguf(ours, weights[ours].float().cpu()).numpy()
         kind = _kind_of(values, wanted)
         writer.add_tensor(theirs, gguf.quantize(values, kind), raw_dtype=kind)
     writer.write_header_to_file()

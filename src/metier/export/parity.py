@@ -59,7 +59,7 @@ def decided_tokens(model: PreTrainedModel, examples: Sequence[Example]) -> list[
     found = []
     for prompt, answer in examples:
         ids = prompt + answer
-        logits_TV = model(input_ids=torch.tensor([ids])).logits[0, len(prompt) - 1 : -1]
+        logits_TV = model(input_ids=torch.tensor([ids], device=model.device)).logits[0, len(prompt) - 1 : -1]
         best_T2 = logits_TV.float().log_softmax(-1).topk(2)
         for offset, (values, tokens) in enumerate(zip(best_T2.values, best_T2.indices, strict=True)):
             if values[0] - values[1] > MARGIN_NATS:

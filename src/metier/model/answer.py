@@ -49,7 +49,7 @@ class Checkpoint:
         return answers
 
     def _generate(self, prompts: list[str]) -> list[str]:
-        batch = self._tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
+        batch = self._tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(self._model.device)
         stops = {"stop_strings": [self._stop], "tokenizer": self._tokenizer} if self._stop else {}
         generate: Any = self._model.generate
         out_NT = generate(

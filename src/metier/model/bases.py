@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from metier.artifact import run_step, sha256_file, versions
+from metier.artifact import key_of, run_step, sha256_file, versions
 from metier.data.archives import fetch_archive, members, open_member
 from metier.errors import ArtifactError, DataError, RunError
 from metier.home import cache_dir
@@ -84,7 +84,7 @@ def _of_folder(reference: str, folder: Path, licence: str | None) -> Base:
             f"{folder} has no {'*.safetensors' if (folder / 'config.json').is_file() else 'config.json'}",
             "A model folder holds config.json, a tokenizer and *.safetensors (pickled .bin files are not read)",
         )
-    digest = sha256_file(weights[0])
+    digest = sha256_file(weights[0]) if len(weights) == 1 else key_of([sha256_file(file) for file in weights])
     return Base(reference, folder, None, licence or _stated_licence(folder), folder.name, digest)
 
 

@@ -67,7 +67,9 @@ def resume(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimize
             for name, parameter in model.named_parameters():
                 parameter.copy_(weights[name])
                 optimizer.state[parameter] = {
-                    key.rpartition("/")[2]: value for key, value in moments.items() if key.rpartition("/")[0] == name
+                    key.rpartition("/")[2]: value.to(parameter.device)
+                    for key, value in moments.items()
+                    if key.rpartition("/")[0] == name
                 }
         return int(facts["step"]), facts["state"]
     return None

@@ -53,7 +53,7 @@ def train(
     """
     if not examples or not validation:
         raise DataError("training", "no example is short enough", "Raise train.max_tokens or look at the lengths")
-    model = make_model()
+    model = _placed(make_model())
     pad = int(model.config.pad_token_id)
     held_out = [
         collate([validation[i] for i in numbers], pad)
@@ -66,7 +66,7 @@ def train(
 
     coming = list(itertools.islice(batches(), _PROBED_BATCHES))
     plan = plan_training(folder / "plan.json", model, coming, held_out, settings)
-    run = _Run(make_model(), plan, settings, peak_lr, folder, held_out)
+    run = _Run(_placed(make_model()), plan, settings, peak_lr, folder, held_out)
     return run.to_the_end(batches())
 
 
@@ -161,6 +161,13 @@ class _Run:
             "tokens_per_s": round(self.state["tokens"] / max(self.state["seconds"], 1e-9), 1),
             "validation_loss_nats": {done: round(loss, 4) for done, loss in losses.items()},
         }
+
+
+def _placed(model: PreTrainedModel) -> PreTrainedModel:
+    """Move a model to the accelerator torch finds, if any."""
+    move: Any = model.to
+    placed: PreTrainedModel = move(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    return placed
 
 
 def _quarters(steps: int) -> set[int]:

@@ -16,9 +16,9 @@ def answer_loss(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, int
     The output matrix, the widest product of a small model, is applied only where an answer token is predicted.
     """
     hidden_NTD = model.get_decoder()(
-        input_ids=batch.ids_NT, attention_mask=batch.mask_NT, use_cache=False
+        input_ids=batch.ids_NT.to(model.device), attention_mask=batch.mask_NT.to(model.device), use_cache=False
     ).last_hidden_state
-    targets_NT = batch.targets_NT[:, 1:]
+    targets_NT = batch.targets_NT[:, 1:].to(model.device)
     wanted_NT = targets_NT != -100
     logits_AV = model.get_output_embeddings()(hidden_NTD[:, :-1][wanted_NT])
     targets_A = targets_NT[wanted_NT]
