@@ -25,6 +25,19 @@ from metier.tasks.registry import Task, task_from_json
 
 _TIMED_ROWS = 8
 
+# On Linux ru_maxrss outlives exec, so that it tells the peak of the process that started this one: VmHWM does not.
+_ANSWER_AND_TELL_PEAK = """
+import re, resource, sys
+from pathlib import Path
+from metier.run.session import open_session
+with open_session(sys.argv[1]) as session:
+    session.answer(sys.argv[2])
+status = Path("/proc/self/status")
+peak_kib = re.search(r"VmHWM:\s*([0-9]+) kB", status.read_text()) if status.is_file() else None
+own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(int(peak_kib[1]) * 1024 if peak_kib else own)
+"""
+
 
 @dataclass(frozen=True)
 class HeadToHead:
@@ -102,19 +115,13 @@ def head_to_head(job: Job, chosen: Path, prompts: dict[str, Any], rows: Sequence
 
 def memory_mib(path: Path, question: str) -> float:
     """Return the peak resident memory, in MiB, of a fresh process that answers one question with a file."""
-    code = (
-        "import resource, sys; from metier.run.session import open_session\n"
-        "with open_session(sys.argv[1]) as session: session.answer(sys.argv[2])\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path), question], capture_output=True, text=True, check=False
+        [sys.executable, "-c", _ANSWER_AND_TELL_PEAK, str(path), question], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         last = (done.stderr.strip() or "no message").splitlines()[-1]
         raise RunError(str(path), f"a fresh process cannot answer with it ({last})", "See the message")
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return round(int(done.stdout.split()[-1]) / unit, 1)
+    return round(int(done.stdout.split()[-1]) / 2**20, 1)
 
 
 def _graded(
