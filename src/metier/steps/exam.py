@@ -26,7 +26,7 @@ from metier.tasks.registry import Task, task_from_json
 _TIMED_ROWS = 8
 
 # On Linux ru_maxrss outlives exec, so that it tells the peak of the process that started this one: VmHWM does not.
-_ANSWER_AND_TELL_PEAK = """
+_ANSWER_AND_TELL_PEAK = r"""
 import re, resource, sys
 from pathlib import Path
 from metier.run.session import open_session
