@@ -46,7 +46,7 @@ def card(
         base_prompt: how the base was prompted in the exam.
         languages: codes for the front matter.
     """
-    shipping = ledger["shipping"]
+    shipping, losses = ledger["shipping"], training["validation_loss_nats"]
     lines = [
         "---",
         "library_name: transformers",
@@ -69,7 +69,7 @@ def card(
         "",
         f"Training: {training['steps']} steps, {training['tokens']:,} tokens, {training['seconds'] / 60:.1f} minutes, "
         f"peak learning rate {training['peak_lr']:g}; validation loss by step, in nats an answer token: "
-        + ", ".join(f"{step}: {loss}" for step, loss in training["validation_loss_nats"].items())
+        + ", ".join(f"{step}: {loss}" for step, loss in sorted(losses.items(), key=lambda item: int(item[0])))
         + ".",
         "",
         "| source | licence | attribution | rows read | rows trained on | sha256 |",
