@@ -49,7 +49,12 @@ def new(
     """Write a commented job description to edit."""
     from metier.spec.new import new_job
 
-    typer.echo(new_job(name, task, examples, Path("jobs") / name))
+    try:
+        from metier.data.fit import fit
+    except ModuleNotFoundError:  # without the workshop: the defaults, unmeasured
+        typer.echo(new_job(name, task, examples, Path("jobs") / name))
+    else:
+        typer.echo(new_job(name, task, examples, Path("jobs") / name, fit))
 
 
 @app.command()

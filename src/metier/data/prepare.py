@@ -14,12 +14,17 @@ from metier.data.sources import fingerprint, read_source
 from metier.data.split import first_of_each_input, in_hash_order, in_seeded_order, split
 from metier.errors import DataError
 from metier.progress import track
-from metier.spec.job import Cleaning, Data, Source
+from metier.spec.job import Cleaning, Data, Source, Split
 
 __all__ = ["MIN_EXAM_ROWS", "count_leaks", "fingerprint", "prepare"]
 
 MIN_EXAM_ROWS = 20
 """Below this no exam can tell two systems apart."""
+
+_ALIKE = (
+    "If the same outputs come again in this job (labels), set data.split.leak_sides to 'input'; if all its texts are "
+    "alike, raise data.split.leak_similarity"
+)
 
 
 def prepare(data: Data, folder: Path, *, seed: int = 0) -> dict[str, Any]:
@@ -63,15 +68,14 @@ def prepare(data: Data, folder: Path, *, seed: int = 0) -> dict[str, Any]:
         _check_exam("test", test, *_share_advice("test_share", len(pool)))
     _check_exam("validation", validation, *_share_advice("validation_share", len(pool)))
 
-    similarity = data.split.leak_similarity
-    validation, validation_leaks = _without_leaks(validation, test, similarity, ledger)
+    validation, validation_leaks = _without_leaks(validation, test, data.split, ledger)
     advice = (
         f"{_listed(validation_leaks)} with the test set were removed",
-        "Raise data.split.validation_share, or leak_similarity if all texts of this job are alike",
+        f"Raise data.split.validation_share. {_ALIKE}",
     )
     _check_exam("validation", validation, *advice)
     before = len(train)
-    train, train_leaks = _without_leaks(train, test + validation, similarity, ledger)
+    train, train_leaks = _without_leaks(train, test + validation, data.split, ledger)
     _check_train(train, before, train_leaks)
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,9 +132,9 @@ def _without(records: list[Record], indices: Iterable[int], reason: str, ledger:
 
 
 def _without_leaks(
-    rows: list[Record], exam: Sequence[Record], similarity: float, ledger: Ledger
+    rows: list[Record], exam: Sequence[Record], rules: Split, ledger: Ledger
 ) -> tuple[list[Record], Counter[str]]:
-    found = leaks(rows, exam, similarity)
+    found = leaks(rows, exam, rules.leak_similarity, rules.leak_sides)
     for index, reason in found.items():
         ledger.remove([rows[index]], f"leak: {reason}")
     return [row for index, row in enumerate(rows) if index not in found], Counter(found.values())
@@ -151,8 +155,7 @@ def _check_train(train: Sequence[Record], before: int, found: Counter[str]) -> N
     raise DataError(
         "training",
         f"all {before} rows leak the test or validation set ({_listed(found)})",
-        "Take the test set from other text than the training set; if all texts of this job are alike, raise "
-        "data.split.leak_similarity",
+        f"Take the test set from other text than the training set. {_ALIKE}",
     )
 
 

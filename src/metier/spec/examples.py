@@ -3,9 +3,10 @@
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Literal, NamedTuple, Self
 
 from metier.errors import DataError
 from metier.progress import track
@@ -40,6 +41,46 @@ class Examples(NamedTuple):
     """Names of the columns; empty when the file does not name them."""
     input: int | str
     output: int | str
+
+
+class Rules(NamedTuple):
+    """Settings that fit some examples."""
+
+    usable: int
+    """Rows that count: clean and distinct, where that was measured."""
+    share: float
+    """Share of the rows for each exam."""
+    validation_rows: int
+    test_rows: int
+    max_chars: int = 1000
+    max_ratio: float = 9.0
+    max_tokens: int = 256
+    max_answer_tokens: int = 128
+    near_duplicate: float = 0.8
+    leak_similarity: float = 0.5
+    leak_sides: Literal["either", "input"] = "either"
+    notes: Mapping[str, str] = MappingProxyType({})
+    """What was measured, by the table of the job description it is about."""
+    enough: bool = True
+    """False when too few rows are left for an exam under any rule."""
+
+    @classmethod
+    def without_measuring(cls, rows: int) -> Self:
+        """Return the defaults for a number of rows: each exam has the rows it surely gets.
+
+        The split is by hash and duplicates go, so an exam comes out smaller or larger than its share: 70% can be
+        counted on.
+        """
+        share = exam_share(rows)
+        sure = int(share * rows * 0.7)
+        fitted = max(20, sure)
+        return cls(rows, share, *((fitted, fitted) if sure < 500 else (400, 500)))
+
+
+def exam_share(rows: int) -> float:
+    """Return each exam's share: a tenth, but at least 50 and at most 400 rows, and never above 30% of them."""
+    wanted = min(max(50.0, rows / 10), 400.0)
+    return round(max(0.005, min(0.3, wanted / max(rows, 1))), 4)
 
 
 def look_at(path: Path) -> Examples:

@@ -211,6 +211,11 @@ class Split(_Strict):
     leak_similarity: float = Field(
         0.5, gt=0, le=1, description="3-gram Jaccard similarity from which a row leaks the exam."
     )
+    leak_sides: Literal["either", "input"] = Field(
+        "either",
+        description="Where a leak is looked for: 'either' side, or the 'input' alone, for jobs whose outputs come "
+        "again (labels, amounts). A row with an exam row's input is a leak always.",
+    )
 
 
 class Data(_Strict):

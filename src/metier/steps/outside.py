@@ -43,7 +43,8 @@ def examine_outside(job: Job, run: Path, on: str, rows: int) -> OutsideExam:
     records = [Record(asked.strip(), wanted.strip()) for asked, wanted in islice(table.pairs, rows)]
     if len(records) < 2:
         raise DataError(on, f"{len(records)} usable rows", "Name a file with at least two rows")
-    leaks = count_leaks(records, run / "data" / "train.jsonl", job.data.split.leak_similarity)
+    rules = job.data.split
+    leaks = count_leaks(records, run / "data" / "train.jsonl", rules.leak_similarity, rules.leak_sides)
     folder = run / "outside" / key_of([records, parity["chosen"], load_step(run / "exam").key])
     folder.mkdir(parents=True, exist_ok=True)
     met = head_to_head(job, gguf_path(run / "files", job, parity["chosen"]), prompts, records, folder)

@@ -1,0 +1,182 @@
+"""Jobs nobody prepared: a fresh file of examples becomes a job whose data step works as written."""
+
+import csv
+import json
+import random
+import subprocess
+import sys
+
+import pytest
+
+from metier.data.fit import fit
+from metier.data.leaks import leaks
+from metier.data.prepare import prepare
+from metier.data.records import Record
+from metier.data.similarity import comparable, jaccard
+from metier.errors import SpecError
+from metier.spec.load import load_job
+from metier.spec.new import new_job
+
+GOOD = ("wonderful", "a joy", "better than hoped", "lovely", "worth every coin", "great fun")
+BAD = ("dreadful", "a bore", "worse than feared", "broken", "a waste of money", "awful")
+TOPICS = ("The room", "This hotel", "Our dinner", "The film", "The battery", "The staff", "My lamp", "The soup")
+FILLERS = (
+    "We came on a Monday.",
+    "I bought it for my sister.",
+    "It rained all week.",
+    "They had warned me.",
+    "The box was green.",
+    "I read three opinions first.",
+    "My neighbour agrees.",
+)
+
+
+def review(draw):
+    liked = draw.random() < 0.5
+    said = [f"{draw.choice(TOPICS)} was {draw.choice(GOOD if liked else BAD)}." for _ in range(draw.randint(1, 3))]
+    said += draw.sample(FILLERS, draw.randint(0, 6))
+    draw.shuffle(said)
+    return " ".join(said), "positive" if liked else "negative"
+
+
+def person(draw):
+    first, last = ("".join(draw.choice(("ka", "mi", "ra", "ben", "so", "lu", "dor")) for _ in "123") for _ in "ab")
+    shown = draw.choice(("{1}, {0}", "{0} {1}", "Mr {0} {1}")).format(first, last)
+    return shown.upper() if draw.random() < 0.5 else shown, f"{first.title()} {last.title()}"
+
+
+def amount(draw):
+    number, unit = draw.randint(1, 999), draw.choice(("kg", "litres", "tons", "cups"))
+    thing = draw.choice(("flour", "milk", "sand", "copper wire", "rice", "paint"))
+    asked = draw.choice(("Please send {0} {1} of {2}.", "Order: {2}, {0} {1}", "Could I have {0} {1} of your {2}?"))
+    return asked.format(number, unit, thing), json.dumps({"item": thing, "amount": number, "unit": unit})
+
+
+def formal(draw):
+    who = draw.choice(("I am", "You are", "They are", "We are"))
+    what = draw.choice(("going to call", "happy about", "unable to find", "planning to visit", "waiting for"))
+    whom = draw.choice(("the doctor", "my brother", "the new teacher", "that old shop", "our landlord"))
+    when = draw.choice(("tomorrow", "at noon", "in the evening", "next week", "because of the weather"))
+    text = f"{who} {what} {whom} {when}."
+    return text, text.lower().replace(" am", "'m").replace(" are", "'re").replace("going to", "gonna").rstrip(".")
+
+
+def write_csv(path, make, rows, seed=1):
+    draw = random.Random(seed)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("text", "result"))
+        writer.writerows(make(draw) for _ in range(rows))
+    return path
+
+
+def prepared(path, folder, task="text2text"):
+    job = load_job(new_job("mine", task, path, folder / "job", fit))
+    return job, prepare(job.data, folder / "out", seed=job.seed)["rows"]
+
+
+@pytest.mark.parametrize(
+    ("make", "rows"),
+    [(review, 200), (review, 1000), (person, 800), (amount, 3000), (amount, 200), (formal, 200), (formal, 1200)],
+)
+def test_a_fresh_file_of_examples_becomes_a_job_whose_data_step_works(tmp_path, make, rows):
+    job, left = prepared(write_csv(tmp_path / "mine.csv", make, rows), tmp_path)
+    assert left["train"] >= 0.3 * left["distinct"]
+    assert 20 <= job.evaluate.test_rows <= left["test"]
+    assert 20 <= job.evaluate.validation_rows <= left["validation"]
+
+
+def test_labels_are_looked_at_on_the_input_alone_and_the_file_says_why(tmp_path):
+    job, left = prepared(write_csv(tmp_path / "mine.csv", review, 1000), tmp_path)
+    assert job.data.split.leak_sides == "input"
+    assert job.data.cleaning.max_ratio > 9, "a long review of one word is not damaged"
+    assert left["clean"] == 1000
+    assert "rows removed as leaks: 100% with 0.5 on 'either'" in (tmp_path / "job" / "job.toml").read_text()
+
+
+def test_texts_that_differ_keep_the_strict_rules(tmp_path):
+    job, _ = prepared(write_csv(tmp_path / "mine.csv", person, 800), tmp_path)
+    rules = job.data.split
+    assert (rules.leak_similarity, rules.leak_sides, job.data.cleaning.near_duplicate) == (0.5, "either", 0.8)
+
+
+def test_a_translation_is_looked_at_on_both_sides_whatever_is_measured(tmp_path):
+    path = write_csv(tmp_path / "mine.csv", formal, 600)
+    job, left = prepared(path, tmp_path, "translation")
+    assert job.data.split.leak_sides == "either"
+    assert left["train"] >= 20
+
+
+def test_no_prepared_exam_is_given_away_by_an_equal_or_too_similar_input(tmp_path):
+    job, _ = prepared(write_csv(tmp_path / "mine.csv", review, 200), tmp_path)
+    read = {
+        part: [json.loads(line)["input"] for line in (tmp_path / "out" / f"{part}.jsonl").open(encoding="utf-8")]
+        for part in ("train", "test")
+    }
+    for asked in read["test"]:
+        for learned in read["train"]:
+            assert comparable(asked) != comparable(learned)
+            assert jaccard(asked, learned) < job.data.split.leak_similarity
+
+
+def test_an_equal_input_leaks_under_either_rule_and_an_equal_output_only_when_outputs_are_looked_at():
+    exam = [Record("How was the long night on the train?", "good")]
+    same_input, same_output = Record("How was the LONG night on the train", "bad"), Record("quite other words", "good")
+    assert leaks([same_input, same_output], exam, 1.0, "input") == {0: "equal input"}
+    assert leaks([same_input, same_output], exam, 1.0, "either") == {0: "equal input", 1: "equal output"}
+
+
+def test_long_texts_get_room_to_be_read_and_answered(tmp_path):
+    def long(draw):
+        words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=10)) for _ in range(150)]
+        return " ".join(words), " ".join(words[:40])
+
+    job, left = prepared(write_csv(tmp_path / "mine.csv", long, 120), tmp_path)
+    assert left["clean"] == 120
+    assert job.data.cleaning.max_chars == 2000
+    assert job.train.max_tokens == 512
+    assert job.evaluate.max_answer_tokens == 256
+
+
+def test_a_large_file_is_measured_on_a_sample(tmp_path):
+    draw = random.Random(1)
+    path = tmp_path / "mine.csv"
+    path.write_text("in,out\n" + "".join(f"{draw.random()} {n},{draw.random()}\n" for n in range(50_000)))
+    job = load_job(new_job("mine", "text2text", path, tmp_path / "job", fit))
+    assert job.data.split.test_share == 0.008
+    assert job.evaluate.test_rows <= 0.008 * 50_000
+
+
+def test_rows_that_are_all_the_same_are_told_before_any_build(tmp_path, capsys):
+    path = tmp_path / "mine.csv"
+    path.write_text("in,out\n" + "the same,row\n" * 300)
+    new_job("mine", "text2text", path, tmp_path / "job", fit)
+    assert "Only 1 usable, different rows" in capsys.readouterr().err
+
+
+def cli(folder, *arguments):
+    code = "import sys; from metier.cli import main; sys.argv[0] = 'metier'; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_command_measures_and_without_examples_names_the_file_to_be_made(tmp_path):
+    path = write_csv(tmp_path / "mine.csv", review, 200)
+    assert cli(tmp_path, "new", "mood", "--task", "text2text", "--examples", str(path)).returncode == 0
+    assert load_job(tmp_path / "jobs" / "mood").data.split.leak_sides == "input"
+    done = cli(tmp_path, "new", "de-fr", "--task", "translation")
+    assert done.returncode == 0
+    assert "jobs/de-fr/pairs.tsv" in done.stderr
+    job = load_job(tmp_path / "jobs" / "de-fr")
+    assert job.data.train[0].source == f"file:{tmp_path / 'jobs' / 'de-fr' / 'pairs.tsv'}"
+    built = cli(tmp_path, "build", "jobs/de-fr")
+    assert built.returncode == 3
+    assert "pairs.tsv: there is no such file" in built.stderr
+
+
+def test_leak_sides_takes_two_words_only(tmp_path):
+    path = new_job("mine", "text2text", None, tmp_path)
+    path.write_text(path.read_text().replace('leak_sides = "either"', 'leak_sides = "inputs"'))
+    with pytest.raises(SpecError, match=r"leak_sides.*Did you mean 'input'"):
+        load_job(path)
