@@ -54,7 +54,7 @@ def _table_in(annotation: Any) -> type[BaseModel] | None:
 
 def _kind(field: FieldInfo) -> str:
     bounds = [
-        f"{words} {getattr(rule, name):g}"
+        f"{words} {getattr(rule, name)}"
         for rule in field.metadata
         for name, words in _BOUNDS.items()
         if getattr(rule, name, None) is not None
