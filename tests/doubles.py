@@ -1,5 +1,6 @@
 """Stand-ins that tests share: small enough to make and load in a moment."""
 
+import random
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -105,3 +106,79 @@ def _add_tensors(writer: gguf.GGUFWriter, pieces: int, random: np.random.Generat
         writer.add_tensor(f"{name}.weight", random.normal(0, 0.3, shape).astype(np.float32))
     for name, size in sizes.items():
         writer.add_tensor(f"{name}.weight", np.ones(size, np.float32))
+
+
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_ANIMALS = ("cat", "dog", "fox", "owl", "hen", "pig", "cow", "bee", "ant", "elk")
+_COLOURS = ("red", "blue", "green", "black", "white")
+
+
+def counted_animals(rows: int, seed: int = 7) -> list[tuple[str, str]]:
+    """Return different pairs such as ("forty-two red foxs", "fox red 42"), which a tiny model learns in seconds."""
+    every = [
+        (f"{_in_words(number)} {colour} {animal}s", f"{animal} {colour} {number}")
+        for number in range(20, 100)
+        for colour in _COLOURS
+        for animal in _ANIMALS
+    ]
+    return random.Random(seed).sample(every, rows)
+
+
+def _in_words(number: int) -> str:
+    tens, ones = divmod(number, 10)
+    return _TENS[tens - 2] + (f"-{_NUMBERS[ones]}" if ones else "")
+
+
+def write_job(folder: Path, *, budget: str = "120 steps", quantisations: str = '"Q8_0"', extra: str = "") -> Path:
+    """Write a job that a model of two layers learns from scratch in seconds; return its folder.
+
+    Args:
+        folder: where job.toml and pairs.tsv go.
+        budget: of the training.
+        quantisations: what is written into the list.
+        extra: further lines of the table ``train``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = (f"{asked}\t{answer}\n" for asked, answer in counted_animals(1500))
+    (folder / "pairs.tsv").write_text("".join(lines), encoding="utf-8")
+    (folder / "job.toml").write_text(
+        f"""
+name = "animals"
+task = "text2text"
+[base]
+model = "scratch"
+vocabulary = 400
+hidden_size = 64
+layers = 2
+[[data.train]]
+source = "file:pairs.tsv"
+licence = "own"
+header = false
+[data.cleaning]
+near_duplicate = 1.0
+[data.split]
+validation_share = 0.05
+test_share = 0.05
+leak_similarity = 1.0
+[train]
+budget = "{budget}"
+peak_lr = 5e-3
+batch_tokens = 600
+max_tokens = 64
+{extra}
+[evaluate]
+validation_rows = 40
+test_rows = 40
+max_answer_tokens = 16
+[export]
+quantisations = [{quantisations}]
+context_tokens = 256
+[limits]
+file_mib = 5
+[release]
+must_beat = []
+""",
+        encoding="utf-8",
+    )
+    return folder

@@ -1,0 +1,88 @@
+"""What the tests share: a home of their own, and one tiny model that has really learned something."""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from doubles import counted_animals
+
+# Before torch is imported: golden numbers and bit-equal resumption are checked with one thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+TASK = {"task": "text2text", "input": "Input", "output": "Output"}
+
+
+class Trained(NamedTuple):
+    """A model of six layers that counts animals, and how it was asked."""
+
+    folder: Path
+    model: Any
+    tokenizer: Any
+    prompt: Any
+    held_out: list[Any]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METIER_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A tiny model trained until its greedy answers are decided; six layers, so that both kinds of attention occur."""
+    from metier.data.records import Record
+    from metier.export.huggingface import write_folder
+    from metier.model.scratch import scratch
+    from metier.spec.job import Train
+    from metier.tasks.registry import task_from_json
+    from metier.tokenizer.learn import learn
+    from metier.train.batches import encode
+    from metier.train.loop import train
+
+    records = [Record(asked, answer) for asked, answer in counted_animals(1400)]
+    learned, held_out = records[:1300], records[1300:]
+    prompt = task_from_json(TASK).prompts(False)[0]
+    pieces = learn([prompt.render(""), *(text for row in learned for text in (row.input, row.output))], 400)
+    tokenizer = pieces.tokenizer()
+    model, _ = train(
+        lambda: scratch(len(pieces), 64, 6, 512, seed=0),
+        encode(tokenizer, prompt, learned, 64),
+        encode(tokenizer, prompt, held_out[:50], 64),
+        Train(budget="100 steps", batch_tokens=600, max_tokens=64),
+        5e-3,
+        tmp_path_factory.mktemp("training"),
+        seed=0,
+    )
+    folder = tmp_path_factory.mktemp("trained")
+    write_folder(folder, model, tokenizer, prompt)
+    return Trained(folder, model.eval(), tokenizer, prompt, held_out)
+
+
+@pytest.fixture(scope="session")
+def gguf_of(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The tiny model as a GGUF file of any quantisation, written once each."""
+    from metier.export.gguf import write_gguf
+
+    folder = tmp_path_factory.mktemp("files")
+
+    @cache
+    def written(quantisation: str) -> Path:
+        path = folder / f"animals-{quantisation}.gguf"
+        write_gguf(
+            path,
+            trained.model,
+            trained.tokenizer,
+            quantisation,
+            name="animals",
+            licence="own",
+            prompt=trained.prompt,
+            task=TASK,
+        )
+        return path
+
+    return written

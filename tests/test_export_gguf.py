@@ -1,0 +1,156 @@
+"""The shipped file in llama.cpp: same tokens, same prompt, same answers as the checkpoint."""
+
+import json
+import random
+from typing import get_args
+
+import gguf
+import pytest
+
+from metier.export import gguf as export_gguf
+from metier.export.contestants import ShippedFile
+from metier.model.answer import Checkpoint
+from metier.run.engine import Engine
+from metier.run.gguf_header import read_header
+from metier.spec.job import Quantisation
+
+FOREIGN = "You are a pirate. Answer in rhymes."
+EARLIER = ({"role": "user", "content": "fifty blue owls"}, {"role": "assistant", "content": "owl blue 50"})
+
+
+@pytest.fixture(scope="module")
+def engine(gguf_of):
+    with Engine(gguf_of("F16"), threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def checkpoint_answers(trained):
+    rows = trained.held_out[:30]
+    found = Checkpoint("checkpoint", trained.model, trained.tokenizer, trained.prompt, 16).answer(
+        [row.input for row in rows]
+    )
+    assert sum(answer == row.output for answer, row in zip(found, rows, strict=True)) >= 20, (
+        "the double learned nothing"
+    )
+    return dict(zip((row.input for row in rows), found, strict=True))
+
+
+def unicode_texts(count):
+    draw = random.Random(11)
+    blocks = [(0x20, 0x7E), (0xA0, 0x24F), (0x370, 0x52F), (0x3040, 0x30FF), (0x4E00, 0x9FFF), (0x1F300, 0x1F6FF)]
+
+    def character():
+        low, high = draw.choice([*blocks, (0x20, 0x20), (0x61, 0x7A), (0xE000, 0xE0FF), (0x300, 0x36F), (0x9, 0xA)])
+        return chr(draw.randint(low, high))
+
+    return ["".join(character() for _ in range(draw.randint(1, 40))) for _ in range(count)]
+
+
+def test_llama_cpp_and_the_tokenizer_agree_on_the_jobs_text(trained, engine):
+    for row in trained.held_out:
+        for text in (row.input, row.output, trained.prompt.render(row.input)):
+            assert engine.tokenize(text) == trained.tokenizer(text).input_ids, text
+
+
+def test_llama_cpp_and_the_tokenizer_agree_on_any_text(trained, engine):
+    spaces = [" ", "  ", " a", "a ", "a  b", "\n", "\t", "a\n\nb", "▁", "▁▁a", "<bos>", "<unk>", "<0x41>", "<eos>x"]
+    for text in (*spaces, *unicode_texts(300)):
+        ours = trained.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        assert engine.tokenize(text, special=False) == ours, text
+
+
+def conversations(question):
+    plain = [{"role": "user", "content": question}]
+    foreign = {"role": "system", "content": FOREIGN}
+    return {
+        "alone": plain,
+        "with a foreign system message": [foreign, *plain],
+        "in a second turn": [*EARLIER, *plain],
+        "in a second turn after a system message": [foreign, *EARLIER, *plain],
+        "with white space around": [{"role": "user", "content": f" {question}\n"}],
+    }
+
+
+@pytest.mark.parametrize("kind", conversations(""))
+def test_a_plain_message_becomes_the_prompt_that_was_trained(trained, engine, kind):
+    question = trained.held_out[0].input
+    messages = conversations(question)[kind]
+    wanted = trained.prompt.render(question)
+    assert engine.apply_template(messages).removeprefix("<bos>") == wanted
+    rendered = trained.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert rendered == "<bos>" + wanted
+
+
+def test_the_start_token_is_there_once(trained, engine):
+    question = trained.held_out[0].input
+    reply = engine.chat(question, max_tokens=16)
+    assert reply.prompt_tokens == len(trained.tokenizer(trained.prompt.render(question)).input_ids)
+
+
+def test_a_plain_message_is_answered_as_the_checkpoint_answers(engine, checkpoint_answers):
+    found = ShippedFile("file", engine, 16).answer(list(checkpoint_answers))
+    same = sum(mine == theirs for mine, theirs in zip(found, checkpoint_answers.values(), strict=True))
+    assert same >= len(checkpoint_answers) - 1  # F16 may tip one undecided token
+
+
+@pytest.mark.parametrize("around", [{"system": FOREIGN}, {"history": EARLIER}, {"system": FOREIGN, "history": EARLIER}])
+def test_what_stands_around_a_message_changes_nothing(engine, checkpoint_answers, around):
+    for question in list(checkpoint_answers)[:8]:
+        assert engine.chat(question, max_tokens=16, **around).text == engine.chat(question, max_tokens=16).text
+
+
+def test_the_stop_token_ends_an_answer(engine, checkpoint_answers):
+    for question, answer in list(checkpoint_answers.items())[:8]:
+        reply = engine.chat(question, max_tokens=100)
+        assert reply.finished and reply.tokens < 20
+        assert "\n" not in reply.text and len(reply.text) < 2 * len(answer) + 5
+
+
+@pytest.mark.parametrize("quantisation", get_args(Quantisation))
+def test_every_quantisation_loads_and_answers(gguf_of, checkpoint_answers, quantisation):
+    path = gguf_of(quantisation)
+    with Engine(path, threads=1) as opened:
+        found = ShippedFile("file", opened, 16).answer(list(checkpoint_answers))
+    same = sum(mine == theirs for mine, theirs in zip(found, checkpoint_answers.values(), strict=True))
+    assert same >= (24 if quantisation in ("F16", "Q8_0") else 3), f"{same} of {len(found)}"
+    kinds = {tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
+    assert kinds == {"F32", quantisation}
+    assert read_header(path).metadata["general.file_type"] == gguf.LlamaFileType[f"MOSTLY_{quantisation}"]
+
+
+def test_more_bits_make_a_larger_file(gguf_of):
+    sizes = [gguf_of(quantisation).stat().st_size for quantisation in ("F16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == len(sizes)
+
+
+def test_the_file_says_its_name_licence_and_task(gguf_of, trained):
+    metadata = read_header(gguf_of("Q8_0")).metadata
+    assert (metadata["general.name"], metadata["general.license"]) == ("animals", "own")
+    assert json.loads(metadata["metier.task"])["task"] == "text2text"
+    assert metadata["tokenizer.chat_template"] == trained.prompt.chat_template()
+
+
+def test_a_writer_that_dies_leaves_no_file(trained, tmp_path, monkeypatch):
+    def no_space(_):
+        raise OSError(28, "No space left on device")
+
+    def write():
+        export_gguf.write_gguf(
+            tmp_path / "half.gguf",
+            trained.model,
+            trained.tokenizer,
+            "Q8_0",
+            name="x",
+            licence="own",
+            prompt=trained.prompt,
+            task={},
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gguf.GGUFWriter, "write_tensors_to_file", no_space)
+        with pytest.raises(OSError, match="No space"):
+            write()
+    assert not list(tmp_path.glob("*.gguf"))
+    write()
+    assert [file.name for file in tmp_path.iterdir()] == ["half.gguf"]
