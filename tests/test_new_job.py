@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import random
 import subprocess
 import sys
@@ -157,7 +158,12 @@ def test_rows_that_are_all_the_same_are_told_before_any_build(tmp_path, capsys):
 def cli(folder, *arguments):
     code = "import sys; from metier.cli import main; sys.argv[0] = 'metier'; main()"
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        env={**os.environ, "METIER_HOME": str(folder / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

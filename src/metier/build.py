@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from metier.artifact import Step, read_json, run_step, write_json
 from metier.data.ledger import with_base
@@ -27,7 +28,7 @@ def build(job: Job, run: Path) -> Verdict:
     Raises:
         MetierError: for everything the user can mend; nothing finished is lost.
     """
-    with _alone(run):
+    with _alone(run), _told_when_full(run):
         return _road(job, run)
 
 
@@ -126,6 +127,18 @@ class _Steps:
     @staticmethod
     def _say(name: str, finished: bool) -> None:
         say(f"{name}: already finished" if finished else name)
+
+
+@contextmanager
+def _told_when_full(run: Path) -> Iterator[None]:
+    """Weights are written by a library that has an error of its own for what a disk says."""
+    try:
+        yield
+    except SafetensorError as error:
+        if "os error" not in str(error):
+            raise
+        fix = "Free some space or choose another METIER_HOME; the same command goes on where this one stopped"
+        raise RunError(str(run), f"weights cannot be written ({error})", fix) from error
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import typer
 
 from metier import __version__
 from metier.errors import MetierError, RunError
+from metier.home import home
 
 app = typer.Typer(
     add_completion=False,
@@ -26,6 +27,20 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 NOT_RELEASED = 1
 """Exit code of a build whose model did not earn its release: a result, not an error."""
+
+_INTERRUPTED = 130
+_REFUSALS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EEXIST,
+)
+"""What a disk says when the user can mend it; any other OSError is a bug of ours."""
 
 
 @app.callback(invoke_without_command=True)
@@ -156,29 +171,29 @@ def run(
 
 def main() -> None:
     """Run the command line; every error a user can meet is one line on stderr and an exit code."""
-    debug = "--debug" in sys.argv
+    arguments, debug = _without_debug(sys.argv[1:])
     try:
-        app()
+        app(arguments)
     except MetierError as error:
         if debug:
             raise
         _fail(error)
-    except KeyboardInterrupt:
-        typer.echo("\nstopped; run the same command to go on", err=True)
-        raise SystemExit(130) from None
-    except BrokenPipeError:
-        raise SystemExit(0) from None
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            typer.echo("\nstopped; run the same command to go on", err=True)
+        raise
     except OSError as error:
-        if debug or error.errno not in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EACCES,
-            errno.EROFS,
-            errno.ENAMETOOLONG,
-        ):
+        if debug or error.errno not in _REFUSALS:
             raise
         fix = "Free some space or choose another METIER_HOME; the same command goes on where this one stopped"
-        _fail(RunError(str(error.filename or "the disk"), (error.strerror or str(error)).lower(), fix))
+        _fail(RunError(str(error.filename or home()), (error.strerror or str(error)).lower(), fix))
+
+
+def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
+    """Take --debug out of the arguments, wherever it stands before a "--": it serves every verb."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options = [argument for argument in arguments[:end] if argument != "--debug"]
+    return options + arguments[end:], len(options) < end
 
 
 def _fail(error: MetierError) -> None:
