@@ -4,6 +4,7 @@ Every step works in a folder of its own below the run folder and is done once: c
 it was stopped, and repeats only what depends on something that changed.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,8 @@ def _road(job: Job, run: Path) -> Verdict:
         lambda folder: prepare(job.data, folder, seed=job.seed),
     )
 
+    # Threads that wait asleep: spinning ones make a training on a busy machine several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from metier.steps import bundle, exam, learn, ship, start  # torch loads here: bad data is told before
 
     begun = step(
