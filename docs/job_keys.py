@@ -1,6 +1,6 @@
 """Write the tables of keys in docs/steps/job.md from the job description's own types and descriptions.
 
-    python docs/job_keys.py
+python docs/job_keys.py
 """
 
 import json
