@@ -102,7 +102,7 @@ def test_every_verb_is_in_the_index():
 
 def test_a_command_that_does_not_exist_would_be_noticed():
     for line in ("metier train jobs/tiny", "metier build jobs/tiny --fast", "metier bild"):
-        with pytest.raises(Exception, match="train|[Nn]o such"):
+        with pytest.raises(Exception, match=r"train|[Nn]o such"):
             _parse(line)
 
 
