@@ -1,5 +1,6 @@
 """Whatever a user hands in: one line that says where, what and what to do; nothing lost, nothing trusted."""
 
+import errno
 import json
 import os
 import re
@@ -14,9 +15,12 @@ from pathlib import Path
 import pytest
 from doubles import tiny_gguf
 from filelock import FileLock
+from safetensors.torch import load_file, save_file
 
 from metier import cli
 from metier.artifact import FORMAT
+from metier.errors import ArtifactError
+from metier.model.loading import load
 
 JOB = """\
 name = "micro"
@@ -136,7 +140,7 @@ def test_missing_data_is_named_and_the_build_works_once_it_is_there(place):
     place.rows.unlink()
     assert "pairs.tsv: there is no such file" in place.refused(3, "build", place.folder)
     place.rows.write_bytes(kept)
-    assert place.fresh("build", ".").returncode == 0
+    assert place.metier("build", ".")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -171,8 +175,9 @@ def test_lone_surrogates_and_nul_bytes_cost_their_rows_only(place):
     place.job(
         ("file:pairs.tsv", "file:pairs.jsonl"),
         ('licence = "own"', 'licence = "own"\ninput = "in"\noutput = "out"'),
+        ("[release]", "[limits]\nfile_mib = 0.01\n[release]"),
     )
-    assert place.fresh("build", ".").returncode == 0
+    place.refused(2, "build", ".")  # after the data step, for the limit
     ledger = json.loads((place.home / "runs/micro/data/ledger.json").read_text())
     assert ledger["sources"][0]["removed"]["damaged Unicode"] == 3
     assert ledger["sources"][0]["removed"]["control character"] == 3
@@ -215,6 +220,36 @@ def test_a_base_folder_without_a_model_is_refused(place, kind):
         (base / "model.safetensors").write_bytes(os.urandom(5000))
     place.job((SCRATCH, '[base]\nmodel = "base"\n'))
     assert "base" in place.refused(4, "build", place.folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "wanted"),
+    [
+        ("config.json", b"{}", "cannot be loaded"),
+        ("config.json", b"\xff\x00", "cannot be loaded"),
+        ("tokenizer.json", b'{"a": 1}', "cannot be loaded"),
+        ("tokenizer.json", None, "its tokenizer missing"),
+        ("model.safetensors", None, "no *.safetensors"),
+        ("model.safetensors", "cut", "cannot be loaded"),
+        ("model.safetensors", "hole", "model.norm.weight missing"),
+    ],
+)
+def test_a_base_folder_that_is_not_whole_is_refused(built, tmp_path, file, content, wanted):
+    folder = tmp_path / "base"
+    shutil.copytree(built / "home/runs/micro/start", folder)
+    path = folder / file
+    whole = load_file(path) if file.endswith(".safetensors") else {}
+    if content is None:
+        path.unlink()
+        (folder / "tokenizer_config.json").unlink()
+    elif content == "cut":
+        path.write_bytes(path.read_bytes()[:5000])
+    elif content == "hole":
+        save_file({name: weight for name, weight in whole.items() if name != "model.norm.weight"}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=re.escape(wanted)):
+        load(folder)
 
 
 @pytest.mark.parametrize("budget", ["0m", "0 steps", "0", "-5m", "10 minutes", "0.0h"])
@@ -297,6 +332,26 @@ def test_a_disk_that_is_full_in_the_middle_is_told_and_the_same_command_goes_on(
     assert b"data: already finished" in again.stderr
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "the/file"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        Exception("I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_told_whichever_library_meets_it(place, said):
+    def full(*_, **__):
+        raise said
+
+    with place.monkeypatch.context() as patched:
+        patched.setattr("metier.build.prepare", full)
+        line = place.refused(5, "build", place.folder)
+    assert "no space left on device" in line.lower()
+    assert "the/file" in line or str(place.home) in line
+    assert not list(place.home.glob("runs/micro/*/manifest.json"))
+
+
 def test_a_home_that_cannot_be_made_is_told(place):
     place.home.write_text("a file")
     assert str(place.home) in place.refused(5, "build", place.folder)
@@ -313,9 +368,9 @@ def test_a_run_folder_of_another_version_is_left_alone(after):
 def test_a_damaged_file_of_a_finished_step_is_made_again(after):
     verdict = after.metier("verdict", after.folder, "--json")[1]
     (after.home / "runs/micro/data/train.jsonl").write_text('{"half": ')
-    done = after.fresh("build", ".", "--json")
-    assert done.returncode == 0
-    assert json.loads(done.stdout)["released"] == json.loads(verdict)["released"]
+    code, out, _ = after.metier("build", ".", "--json")
+    assert code == 0
+    assert json.loads(out)["released"] == json.loads(verdict)["released"]
     assert len((after.home / "runs/micro/data/train.jsonl").read_text().splitlines()) > 200
 
 
@@ -394,5 +449,5 @@ def test_examining_on_a_missing_or_empty_file_is_refused(after):
 
 
 def test_files_to_answer_that_are_not_there_are_refused(after):
-    assert "none.txt" in after.refused(5, "run", "micro", "--file", "none.txt")
-    assert "home" in after.refused(5, "run", "micro", "--file", str(after.home))
+    assert "none.txt" in after.refused(3, "run", "micro", "--file", "none.txt")
+    assert "home" in after.refused(3, "run", "micro", "--file", str(after.home))

@@ -4,19 +4,20 @@ Every step works in a folder of its own below the run folder and is done once: c
 it was stopped, and repeats only what depends on something that changed.
 """
 
+import errno
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 
 from metier.artifact import Step, read_json, run_step, write_json
 from metier.data.ledger import with_base
 from metier.data.prepare import fingerprint, prepare
-from metier.errors import RunError
+from metier.errors import MetierError, RunError
 from metier.evaluate.verdict import Verdict
 from metier.progress import say
 from metier.spec.job import Job
@@ -134,14 +135,15 @@ class _Steps:
 
 @contextmanager
 def _told_when_full(run: Path) -> Iterator[None]:
-    """Weights are written by a library that has an error of its own for what a disk says."""
+    """Weights and tokenizers are written by libraries that have errors of their own for what a disk says."""
     try:
         yield
-    except SafetensorError as error:
-        if "os error" not in str(error):
+    except Exception as error:
+        code = re.search(r"\(os error (\d+)\)", str(error))
+        if isinstance(error, MetierError) or not code or int(code[1]) not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
             raise
         fix = "Free some space or choose another METIER_HOME; the same command goes on where this one stopped"
-        raise RunError(str(run), f"weights cannot be written ({error})", fix) from error
+        raise RunError(str(run), f"a file cannot be written ({error})", fix) from error
 
 
 @contextmanager

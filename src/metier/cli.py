@@ -11,7 +11,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from metier import __version__
-from metier.errors import MetierError, RunError
+from metier.errors import DataError, MetierError, RunError
 from metier.home import home
 
 app = typer.Typer(
@@ -219,7 +219,12 @@ def _inputs(files: list[Path] | None) -> Iterator[Iterator[str]]:
         yield sys.stdin
         return
     for file in files:
-        with file.open(encoding="utf-8", errors="replace") as lines:
+        try:
+            lines = file.open(encoding="utf-8", errors="replace")
+        except OSError as error:
+            found = f"cannot be read ({(error.strerror or str(error)).lower()})"
+            raise DataError(str(file), found, "Name a text file you may read") from error
+        with lines:
             yield lines
 
 

@@ -12,6 +12,8 @@ from metier.model.bases import find_base
 
 logging.disable_progress_bar()
 
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
 
 class Loaded(NamedTuple):
     """A causal language model and its tokenizer."""
@@ -31,14 +33,34 @@ def load(reference: str | Path) -> Loaded:
     """
     folder = find_base(str(reference)).folder
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
         )
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    # The libraries have many ways to say "damaged"; what a tokenizer file is refused with has no class of its own.
+    except Exception as error:
         raise ArtifactError(
             str(folder),
-            f"cannot be loaded as a causal language model ({str(error).splitlines()[0]})",
+            f"cannot be loaded as a causal language model ({(str(error).strip() or repr(error)).splitlines()[0]:.300})",
             "Fetch the model again, or choose another base",
         ) from error
+    model, info = loaded
+    _check_whole(folder, sorted(info["missing_keys"]))
     return Loaded(model.eval(), tokenizer)
+
+
+def _check_whole(folder: Path, missing: list[str]) -> None:
+    """Refuse what transformers would fill in silently: weights with random ones, a vocabulary with an empty one."""
+    if not any((folder / name).is_file() for name in _VOCABULARIES):
+        missing = ["its tokenizer", *missing]
+    if missing:
+        raise ArtifactError(
+            str(folder),
+            f"is no whole language model: {', '.join(missing[:3])}{' and more' if len(missing) > 3 else ''} missing",
+            "Fetch the model again, or choose another base",
+        )
