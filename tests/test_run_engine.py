@@ -225,8 +225,22 @@ def test_an_answer_ends_with_the_context(engine: Engine) -> None:
 
 @pytest.mark.parametrize("prompt", [[], [10**8], [-1], "\ud800"])
 def test_what_llama_cpp_refuses_is_an_error_of_ours(engine: Engine, prompt: str | list[int]) -> None:
-    with pytest.raises(RunError, match="llama.cpp refused"):
+    with pytest.raises(RunError, match="cpp refused"):
         engine.complete(prompt, max_tokens=1)
+
+
+AT_ONCE = """
+import sys
+from pathlib import Path
+from metier.run.engine import Engine
+for _ in range(10):
+    Engine(Path(sys.argv[1])).close()
+"""
+
+
+def test_an_engine_can_be_closed_at_once(tiny: Path) -> None:
+    # In a process of its own: llama.cpp would hang in a place where no timeout of this one could stop it.
+    subprocess.run([sys.executable, "-c", AT_ONCE, str(tiny)], check=True, timeout=60)
 
 
 def test_a_server_that_is_gone_is_an_error_of_ours(tiny: Path) -> None:

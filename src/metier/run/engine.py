@@ -96,6 +96,8 @@ class Engine:
             ) from error
         self._address = urlsplit(self._server.listening_address)
         self._prefix = prefix
+        # A server that is freed before its loop runs hangs for ever; this question is answered by the loop.
+        self._get("/lora-adapters")
         # llama.cpp rounds the context up, and down to what the model was trained for.
         self.context_tokens = int(self._get("/props")["default_generation_settings"]["n_ctx"])
 
