@@ -228,7 +228,7 @@ def test_the_tutorial_can_be_followed_with_a_table_of_ones_own(tmp_path):
 
     (description,) = [block.text for block in _blocks(TUTORIAL) if block.kind == "toml"]
     job = tmp_path / "jobs" / "prices" / "job.toml"
-    quick = description.replace('"40s"', '"12 steps"').replace("_rows = 60", "_rows = 20")
+    quick = description.replace('"250 steps"', '"12 steps"').replace("_rows = 60", "_rows = 20")
     job.write_text(quick.replace("[evaluate]", "[evaluate]\nmax_answer_tokens = 8"), encoding="utf-8")
     build, ask, mistaken = commands[made + 2 : made + 5]
     assert "prices-Q8_0" in _do(build, tmp_path, codes=(0, 1)).stdout
