@@ -87,8 +87,9 @@ def card(
 
 
 def checksums(folder: Path) -> str:
-    """Return the lines of SHA256SUMS for every file in a folder."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != "SHA256SUMS")
+    """Return the lines of SHA256SUMS for every file in a folder but itself and the mark of a step under way."""
+    aside = {folder / "SHA256SUMS", folder / "begun.json"}
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file not in aside)
     return "".join(f"{sha256_file(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
 
 
