@@ -71,7 +71,9 @@ def walk(engine: Engine, decided: Sequence[tuple[list[int], int]]) -> Walk:
     """Ask the file for its most likely next token after the same ids."""
 
     def best(ids: list[int]) -> int:
-        return int(engine.complete(ids, max_tokens=1, probabilities=1).top[0][0])
+        found = engine.complete(ids, max_tokens=1, probabilities=1)
+        # llama.cpp names no probability for the first byte of a character, only the token.
+        return found.top[0][0] if found.top else found.token_ids[0]
 
     prefixes = [ids for ids, _ in decided]
     answers = track(engine.many(best, prefixes), "walking beside the checkpoint", total=len(prefixes))
