@@ -189,14 +189,6 @@ def test_what_fails_the_gate_is_not_released_and_parity_is_named(trained, data, 
     shipping = {"allowed": True, "terms": ["own"], "reasons": []}
     prompts = {"prompt": trained.prompt.to_json(), "base_prompt": None}
     verdict = exam.examine(JOB, data, tmp_path / "files", found, prompts, shipping, tmp_path)
-        JOB,
-        data,
-        tmp_path / "files",
-        found,
-        {"prompt": trained.prompt.to_json(), "base_prompt": None},
-        shipping,
-        tmp_path,
-    )
     assert verdict["released"] is False
     assert "parity" in json.dumps(verdict["reasons"]).lower()
 
