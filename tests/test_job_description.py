@@ -294,7 +294,7 @@ def test_exams_fit_the_number_of_examples(tmp_path, rows):
     job = load_job(new_job("a", "text2text", file, tmp_path / "a"))
     held = job.data.split.test_share * rows
     assert 20 <= job.evaluate.test_rows <= max(500, held)
-    assert 20 <= job.evaluate.validation_rows <= max(400, held)
+    assert 20 <= job.evaluate.validation_rows <= max(1000, held)
     if rows < 5000:
         assert job.evaluate.test_rows < held
         assert job.data.split.test_share > 0.005

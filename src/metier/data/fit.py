@@ -81,7 +81,7 @@ def fit(path: Path, found: Examples, task: str) -> Rules:
         leak_similarity=similarity,
         leak_sides=sides,
         share=share,
-        validation_rows=defaults.validation_rows if thinned else _within(len(validation), 400),
+        validation_rows=defaults.validation_rows if thinned else _within(len(validation), 1000),
         test_rows=defaults.test_rows if thinned else _within(len(parts.test), 500),
         notes={"cleaning": near_note, "split": leak_note},
         enough=min(len(validation), len(parts.test)) >= MIN_EXAM_ROWS,

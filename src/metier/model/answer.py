@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from metier.tasks.prompt import PromptFormat
 
-_ROWS = 32
+_ROWS = 64
 
 
 class Checkpoint:

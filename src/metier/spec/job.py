@@ -289,7 +289,7 @@ class Evaluate(_Strict):
     """How the model is examined."""
 
     test_rows: int = Field(500, ge=20, description="Rows of the final exam, taken in hash order.")
-    validation_rows: int = Field(400, ge=20, description="Rows for every selection before it.")
+    validation_rows: int = Field(1000, ge=20, description="Rows for every selection before it, at most.")
     max_answer_tokens: int = Field(128, ge=1, description="Longest answer of any contestant.")
 
 

@@ -57,7 +57,7 @@ def gate(job: Job, data: Path, model_folder: Path, prompt: PromptFormat, files: 
     references = [row.output for row in rows]
     model, tokenizer = load(model_folder)
     checkpoint = Checkpoint("checkpoint", model, tokenizer, prompt, job.evaluate.max_answer_tokens)
-    theirs = collect(checkpoint, rows, folder / "checkpoint.jsonl")
+    theirs = collect(checkpoint, rows, folder / "checkpoint.jsonl", chunk_rows=256)
     decided = decided_tokens(model, encode(tokenizer, prompt, rows[:_WALKED_ROWS], job.train.max_tokens))
     with Engine(gguf_path(files, job, "F16"), slots=SLOTS) as engine:
         walked = walk(engine, decided)
