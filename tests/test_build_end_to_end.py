@@ -1,0 +1,218 @@
+"""From a job description to an answer, in fresh processes; and the same verdict however often a build is killed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from doubles import write_job
+
+STEPS = ("data", "start", "prompt", "train", "files", "parity", "exam", "export")
+
+KILLED_WHEN_DONE = """
+import os, signal, sys
+import metier.build
+from metier.cli import main
+from metier.steps import bundle, exam, learn, ship, start
+import metier.spec.load
+run_step, (job, *steps) = metier.build.run_step, sys.argv[1:]
+
+def build_and_die(wanted):
+    def run_step_or_die(folder, inputs, work, **rest):
+        def die(folder):
+            work(folder)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return run_step(folder, inputs, die if folder.name == wanted else work, **rest)
+
+    metier.build.run_step = run_step_or_die
+    sys.argv = ["metier", "build", job]
+    main()
+
+for step in steps:
+    input()
+    child = os.fork()  # the libraries are loaded once for all
+    if child == 0:
+        build_and_die(step)
+        os._exit(9)
+    print(-os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def environment(home):
+    return os.environ | {"METIER_HOME": str(home), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def metier(home, *arguments, stdin=None):
+    """Run the command line in a fresh process."""
+    return subprocess.run(
+        [sys.executable, "-m", "metier", *map(str, arguments)],
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        input=stdin,
+    )
+
+
+def manifests(run):
+    return {step: (run / step / "manifest.json").stat().st_mtime_ns for step in STEPS if finished(run, step)}
+
+
+def finished(run, step):
+    return (run / step / "manifest.json").exists()
+
+
+MEASURED = ("tokens_per_s", "ram_mib")
+
+
+def without_measurements(value):
+    """A verdict without the memory and the speed, which are measured anew."""
+    if isinstance(value, list):
+        return [without_measurements(item) for item in value if not (isinstance(item, dict) and "ram" in str(item))]
+    if isinstance(value, dict):
+        return {key: without_measurements(item) for key, item in value.items() if key not in MEASURED}
+    return value
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
+    job, home = write_job(folder / "job"), folder / "home"
+    done = metier(home, "build", job)
+    return SimpleNamespace(job=job, home=home, run=home / "runs" / "animals", done=done)
+
+
+@pytest.fixture
+def copy(built, tmp_path):
+    """The finished build, to be damaged."""
+    shutil.copytree(built.home, tmp_path / "home", copy_function=shutil.copy2)
+    return SimpleNamespace(job=built.job, home=tmp_path / "home", run=tmp_path / "home" / "runs" / "animals")
+
+
+def test_a_build_is_released_and_answers(built):
+    assert built.done.returncode == 0, built.done.stderr
+    assert "released" in built.done.stdout and "Traceback" not in built.done.stderr
+    assert set(manifests(built.run)) == set(STEPS)
+    answered = metier(built.home, "run", "animals", "forty-two red foxs")
+    assert (answered.returncode, answered.stdout) == (0, "fox red 42\n"), answered.stderr
+    for model in (built.run, built.run / "export", built.run / "export" / "animals-Q8_0.gguf"):
+        again = metier(built.home, "run", model, stdin="forty-two red foxs\nthirty black hens\n")
+        assert again.stdout == "fox red 42\nhen black 30\n", again.stderr
+
+
+def test_what_is_passed_on_is_complete_and_has_its_checksums(built):
+    export = built.run / "export"
+    names = {file.name for file in export.iterdir()}
+    assert names >= {"animals-Q8_0.gguf", "huggingface", "Modelfile", "README.md", "ledger.json", "verdict.json"}
+    checked = subprocess.run(["sha256sum", "-c", "--strict", "--quiet", "SHA256SUMS"], cwd=export, capture_output=True)
+    assert checked.returncode == 0, checked.stdout
+    assert not list(built.run.rglob("*.part")) and not list(built.run.rglob("begun.json"))
+
+
+def test_a_second_build_repeats_nothing(built):
+    before = manifests(built.run)
+    again = metier(built.home, "build", built.job, "--json")
+    assert again.returncode == 0
+    assert json.loads(again.stdout)["released"] is True
+    assert [line for line in again.stderr.splitlines() if line.endswith("already finished")] == [
+        f"{step}: already finished" for step in STEPS
+    ]
+    assert manifests(built.run) == before
+
+
+def test_a_build_killed_at_the_end_of_every_step_comes_to_the_same_verdict(built, tmp_path):
+    run = tmp_path / "runs" / "animals"
+    before: dict[str, int] = {}
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED_WHEN_DONE, str(built.job), *STEPS],
+        env=environment(tmp_path),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as builds:
+        for number, step in enumerate(STEPS):
+            builds.stdin.write("next\n")
+            builds.stdin.flush()
+            assert builds.stdout.readline() == f"{signal.SIGKILL:d}\n", builds.stderr.read()
+            found = manifests(run)
+            assert list(found) == list(STEPS[:number]), step
+            assert before.items() <= found.items(), "a finished step was repeated"
+            before = found
+    ended = metier(tmp_path, "build", built.job)
+    assert ended.returncode == 0, ended.stderr
+    assert before.items() <= manifests(run).items()
+    assert_same_outcome(built.run, run)
+
+
+def assert_same_outcome(one, other):
+    verdicts = [json.loads((run / "export" / "verdict.json").read_text()) for run in (one, other)]
+    assert without_measurements(verdicts[0]) == without_measurements(verdicts[1])
+    file = Path("export") / "animals-Q8_0.gguf"
+    assert (one / file).read_bytes() == (other / file).read_bytes()
+
+
+def test_a_build_killed_in_the_middle_of_steps_goes_on(built, copy):
+    for later in STEPS[STEPS.index("train") :]:
+        shutil.rmtree(copy.run / later)
+    for sign in ("train/steps.jsonl", "exam/begun.json"):
+        step = sign.partition("/")[0]
+        before = manifests(copy.run)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "metier", "build", str(copy.job)],
+            env=environment(copy.home),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        end = time.monotonic() + 100
+        while not (copy.run / sign).exists():
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not finished(copy.run, step)
+        assert before.items() <= manifests(copy.run).items()
+    before = manifests(copy.run)
+    done = metier(copy.home, "build", copy.job)
+    assert done.returncode == 0, done.stderr
+    assert before.items() <= manifests(copy.run).items()
+    assert_same_outcome(built.run, copy.run)
+
+
+def test_another_budget_repeats_the_training_and_what_comes_after(copy):
+    before = manifests(copy.run)
+    job = copy.job / "shorter.toml"
+    job.write_text((copy.job / "job.toml").read_text().replace("120 steps", "100 steps"))
+    done = metier(copy.home, "build", job)
+    assert done.returncode in (0, 1), done.stderr
+    after = manifests(copy.run)
+    assert [step for step in STEPS if after[step] == before[step]] == ["data", "start", "prompt"]
+
+
+@pytest.mark.parametrize("damaged", ["files/animals-Q8_0.gguf", "export/README.md"])
+def test_a_damaged_file_is_made_again(built, copy, damaged):
+    before = manifests(copy.run)
+    file = copy.run / damaged
+    data = file.read_bytes()
+    file.unlink()  # not in place: the export may be a second name of the same file
+    file.write_bytes(data[: len(data) // 2])
+    done = metier(copy.home, "build", copy.job)
+    assert done.returncode == 0, done.stderr
+    assert file.read_bytes() == data
+    after = manifests(copy.run)
+    assert [step for step in STEPS if after[step] != before[step]] == [damaged.partition("/")[0]]
+    assert_same_outcome(built.run, copy.run)
+
+
+def test_a_run_folder_of_another_version_is_refused_and_left_alone(copy):
+    path = copy.run / "train" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
+    done = metier(copy.home, "build", copy.job)
+    assert done.returncode == 4
+    assert "format 99" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert json.loads(path.read_text())["format"] == 99
