@@ -208,3 +208,14 @@ def test_the_fingerprint_changes_with_the_content_and_the_settings_and_with_noth
     assert "words" in json.dumps(fingerprint(source("pypi:words==1.0", path="rows.tsv")))
     with pytest.raises(DataError, match="no such file"):
         fingerprint(source(f"file:{tmp_path / 'none.tsv'}"))
+
+
+def test_the_same_file_in_another_folder_has_the_same_identity(tmp_path):
+    found = []
+    for place in ("here", "there"):
+        file = tmp_path / place / "pairs.tsv"
+        file.parent.mkdir()
+        file.write_text("sea\tmer\n", encoding="utf-8")
+        found.append(fingerprint(Source(source=f"file:{file}", licence="own")))
+    assert found[0] == found[1]
+    assert str(tmp_path) not in str(found)

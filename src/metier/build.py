@@ -39,8 +39,11 @@ def _road(job: Job, run: Path) -> Verdict:
     data = step(
         "data",
         {
-            "data": job.data.model_dump(),
-            "sources": [fingerprint(s) for s in (*job.data.train, *job.data.test)],
+            "cleaning": job.data.cleaning.model_dump(),
+            "split": job.data.split.model_dump(),
+            "train": [fingerprint(source) for source in job.data.train],
+            "test": [fingerprint(source) for source in job.data.test],
+            "seed": job.seed,
         },
         lambda folder: prepare(job.data, folder, seed=job.seed),
     )

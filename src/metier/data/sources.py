@@ -29,7 +29,8 @@ class Reading(NamedTuple):
 def fingerprint(source: Source) -> dict[str, Any]:
     """Return a source's JSON-able identity, without downloading: if it changes, the data step is redone.
 
-    It holds every setting of the source; local files and folders add the SHA-256 of their content.
+    It holds every setting of the source; local files and folders add the SHA-256 of their content, and count by
+    their names, not by where they are.
 
     Raises:
         DataError: when a local file is missing.
@@ -37,9 +38,12 @@ def fingerprint(source: Source) -> dict[str, Any]:
     kind, reference = _kind(source)
     identity = source.model_dump(mode="json")
     if kind == "file":
-        identity["sha256"] = [sha256_file(path) for path in _files(source, reference)]
+        paths = _files(source, reference)
+        identity["source"] = [path.name for path in paths]  # wherever the folder is: a moved clone finds its work
+        identity["sha256"] = [sha256_file(path) for path in paths]
     elif kind == "hf" and Path(reference).is_dir():
         files = sorted(path for path in Path(reference).rglob("*") if path.is_file())
+        identity["source"] = Path(reference).name
         identity["sha256"] = [[str(path.relative_to(reference)), sha256_file(path)] for path in files]
     return identity
 
