@@ -139,4 +139,4 @@ def _how_asked(prompt: PromptFormat, base_prompt: PromptFormat | None) -> list[s
 
 
 def _block(text: str) -> list[str]:
-    return ["", *(f"    {line}" for line in text.splitlines()), ""]
+    return [*(f"    {line}" for line in text.splitlines()), ""]

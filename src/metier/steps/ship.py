@@ -5,6 +5,7 @@ from typing import Any
 
 from metier.data.records import read_records
 from metier.evaluate.answers import collect
+from metier.evaluate.metrics import score
 from metier.evaluate.significance import compare
 from metier.export.contestants import ShippedFile
 from metier.export.gguf import write_gguf
@@ -72,12 +73,22 @@ def gate(job: Job, data: Path, model_folder: Path, prompt: PromptFormat, files: 
         found = compare(task.primary_metric, mine, theirs, references, seed=job.seed)
         size = path.stat().st_size / 2**20
         passed = walked.passed and exam_passed(found, job.release.parity_margin)
-        exams[quantisation] = {"comparison": vars(found), "file_mib": size, "passed": passed}
+        exams[quantisation] = {
+            "comparison": vars(found),
+            "score": vars(score(task.primary_metric, mine, references)),
+            "file_mib": size,
+            "passed": passed,
+        }
         say(
             f"  {quantisation}: {size:.1f} MiB, {found.metric} {found.difference:+.2f} "
             f"[{found.low:+.2f}, {found.high:+.2f}] to the checkpoint: {'passed' if passed else 'FAILED'}"
         )
-    return {"walk": walked.to_json(), "exams": exams, "chosen": _choice(job, exams)}
+    return {
+        "walk": walked.to_json(),
+        "checkpoint": vars(score(task.primary_metric, theirs, references)),
+        "exams": exams,
+        "chosen": _choice(job, exams),
+    }
 
 
 def _choice(job: Job, exams: dict[str, dict[str, Any]]) -> str:
