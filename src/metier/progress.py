@@ -34,6 +34,7 @@ def bar(*columns: str) -> Iterator[Progress]:
         console=console,
         transient=True,
         disable=not console.is_terminal,
+        redirect_stdout=False,  # stdout is the result, and may go to a file
     ) as progress:
         yield progress
 
