@@ -48,8 +48,9 @@ def _road(job: Job, run: Path) -> Verdict:
         lambda folder: prepare(job.data, folder, seed=job.seed),
     )
 
-    # Threads that wait asleep: spinning ones make a training on a busy machine several times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that wait for microseconds before they sleep: by default they spin through whole time slices, which
+    # makes a training on a busy machine several times slower.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     from metier.steps import bundle, exam, learn, ship, start  # torch loads here: bad data is told before
 
     begun = step(
