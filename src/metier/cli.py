@@ -92,7 +92,8 @@ def build(job: JobPath, as_json: Json = False) -> None:
     description = load_job(job)
     run = run_dir(description.name)
     say(f"run folder: {run}")
-    verdict = build_job(description, run)
+    with _workshop():  # torch is imported on the way
+        verdict = build_job(description, run)
     if as_json:
         typer.echo(json.dumps(verdict.to_json(), ensure_ascii=False))
     else:
