@@ -31,6 +31,8 @@ class Plan:
     steps: int
     step_seconds: float
     """Median time of a step when the plan was made; 0 for a budget in steps."""
+    probe_seconds: float = 0.0
+    """What making the plan took; it counts towards the budget."""
 
 
 def plan_training(
@@ -81,7 +83,8 @@ def _probe(
     checkpoint_seconds = _seconds(lambda: save_checkpoint(folder, 0, model, optimizer, {}))
     shutil.rmtree(folder)
     # A validation may save the best weights: a third of a checkpoint, which holds the moments, too.
-    aside = time.monotonic() - start + (VALIDATIONS + 1) * (validation_seconds + checkpoint_seconds / 3)
+    probe_seconds = time.monotonic() - start
+    aside = probe_seconds + (VALIDATIONS + 1) * (validation_seconds + checkpoint_seconds / 3)
     checkpoints_share = checkpoint_seconds / (settings.checkpoint_seconds + checkpoint_seconds)
     steps = int((budget_seconds - aside) * (1 - checkpoints_share) / step_seconds)
     if steps < 1:
@@ -91,7 +94,7 @@ def _probe(
             "validation",
             f"Write at least '{int(aside + 10 * step_seconds) + 1}s', or a number of steps",
         )
-    return Plan(steps, step_seconds)
+    return Plan(steps, step_seconds, round(probe_seconds, 1))
 
 
 def _seconds(work: Callable[[], object]) -> float:

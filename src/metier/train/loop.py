@@ -158,6 +158,7 @@ class _Run:
             "best_step": int(min(losses, key=lambda done: (losses[done], -int(done)))),
             "tokens": self.state["tokens"],
             "seconds": round(self.state["seconds"], 1),
+            "probe_seconds": self.plan.probe_seconds,
             "tokens_per_s": round(self.state["tokens"] / max(self.state["seconds"], 1e-9), 1),
             "validation_loss_nats": {done: round(loss, 4) for done, loss in losses.items()},
         }
