@@ -1,10 +1,12 @@
-"""Generation speed of a job's shipped file beside its base: same llama.cpp, same prompts, turn by turn.
+"""Speed of a job's files beside its base: same llama.cpp, same rows, turn by turn.
 
-    python benchmarks/answering.py jobs/ja-en [--rows 40] [--repeats 5] [--slots 4]
+    python benchmarks/answering.py jobs/ja-en [--rows 24] [--repeats 5]
 
-Both files continue the job's own prompts of the same test rows, greedily, up to 32 tokens. A turn of one is followed
-by a turn of the other, so that a busy machine slows both. Printed: tokens generated a second of wall clock, prompt
-processing included, as median [lowest, highest] over the repeats, and how many times the base's speed that is.
+Two measurements, each with one request at a time and with four. *Generating*: every file continues the job's own
+prompt of the same test rows by 32 tokens, whatever it says; tokens a second of wall clock. *Answering*: every file
+does the job on the same rows as in the exam, the shipped ones through their templates, the base with its examples in
+front and a stop at the end of the line; answers a second. A turn of one is followed by a turn of the next, so that a
+busy machine slows all. Printed: median [lowest, highest] over the repeats, and the median as a multiple of the base's.
 """
 
 import argparse
@@ -13,13 +15,13 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
-
-import xllamacpp
 
 from metier.artifact import load_step
 from metier.data.records import read_records
-from metier.export.contestants import tokens_per_s
+from metier.export.contestants import PromptedFile, ShippedFile, tokens_per_s
 from metier.home import run_dir
 from metier.model.bases import find_base
 from metier.progress import track
@@ -33,53 +35,81 @@ def main() -> None:
     """Measure, print a table, and write the numbers to benchmarks/results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job", type=Path)
-    parser.add_argument("--rows", type=int, default=40)
+    parser.add_argument("--rows", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--slots", type=int, default=4)
     wanted = parser.parse_args()
     job = load_job(wanted.job)
     run = run_dir(job.name)
-    prompt = PromptFormat.from_json(load_step(run / "prompt").result["prompt"])
-    prompts = [prompt.render(row.input) for row in read_records(run / "data" / "test.jsonl")[: wanted.rows]]
+    formats = load_step(run / "prompt").result
+    prompt, base_prompt = (PromptFormat.from_json(formats[name]) for name in ("prompt", "base_prompt"))
+    questions = [row.input for row in read_records(run / "data" / "test.jsonl")[: wanted.rows]]
+    prompts = [prompt.render(question) for question in questions]
     base = find_base(job.base.model, job.base.licence).gguf
     assert base, "the base is no GGUF file, so llama.cpp cannot run it as it was released"
-    files = {q: gguf_path(run / "files", job, q) for q in job.export.quantisations} | {"base": base}
-    engines = {name: Engine(path, slots=wanted.slots) for name, path in files.items()}
-    speeds: dict[str, list[float]] = {name: [] for name in files}
-    for engine in engines.values():
-        tokens_per_s(engine, prompts[:1])
-    for _ in track(range(wanted.repeats), "turns"):
-        for name, engine in engines.items():
-            speeds[name].append(tokens_per_s(engine, prompts))
-    base_speed = statistics.median(speeds["base"])
-    found = {
-        name: {
-            "file_mib": round(path.stat().st_size / 2**20, 1),
-            "tokens_per_s": [round(value, 1) for value in sorted(speeds[name])],
-            "median": round(statistics.median(speeds[name]), 1),
-            "times_base": round(statistics.median(speeds[name]) / base_speed, 2),
+    files = {"base": base} | {q: gguf_path(run / "files", job, q) for q in job.export.quantisations}
+    found = []
+    for slots in (1, 4):
+        engines = {name: Engine(path, slots=slots) for name, path in files.items()}
+        limit = job.evaluate.max_answer_tokens
+        contestants = {
+            name: PromptedFile(name, engine, base_prompt, limit) if name == "base" else ShippedFile(name, engine, limit)
+            for name, engine in engines.items()
         }
-        for name, path in files.items()
-    }
-    for name, numbers in found.items():
-        low, *_, high = numbers["tokens_per_s"]
-        print(
-            f"{name:8} {numbers['file_mib']:7.1f} MiB  {numbers['median']:7.1f} tokens/s [{low}, {high}]  "
-            f"{numbers['times_base']:.2f} x base"
-        )
+        measures: dict[str, Callable[[str], float]] = {
+            "generating, tokens/s": lambda name, engines=engines: tokens_per_s(engines[name], prompts),
+            "answering, answers/s": lambda name, contestants=contestants: answers_per_s(contestants[name], questions),
+        }
+        for what, measure in measures.items():
+            turns = track(range(wanted.repeats + 1), f"{what}, {slots} at a time")
+            # the first turn warms up and does not count
+            speeds = [{name: measure(name) for name in files} for _ in turns][1:]
+            for name in files:
+                found.append(row(what, slots, name, [turn[name] for turn in speeds], [t["base"] for t in speeds]))
+                print(line(found[-1]))
+        for engine in engines.values():
+            engine.close()
     report = {
         "job": job.name,
-        "rows": len(prompts),
-        "slots": wanted.slots,
+        "rows": len(questions),
+        "file_mib": {name: round(path.stat().st_size / 2**20, 1) for name, path in files.items()},
         "cores": os.cpu_count(),
         "machine": platform.platform(),
-        "xllamacpp": xllamacpp._version.version,
+        "xllamacpp": metadata.version("xllamacpp"),
         "date": time.strftime("%Y-%m-%d"),
-        "files": found,
+        "measured": found,
     }
     path = Path(__file__).parent / "results" / f"answering-{job.name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def answers_per_s(contestant: PromptedFile | ShippedFile, questions: list[str]) -> float:
+    """Return how many questions a second a contestant answers."""
+    start = time.monotonic()
+    contestant.answer(questions)
+    return len(questions) / (time.monotonic() - start)
+
+
+def row(what: str, slots: int, name: str, speeds: list[float], base: list[float]) -> dict[str, object]:
+    """Return one line of the report."""
+    median = statistics.median(speeds)
+    return {
+        "what": what,
+        "at_a_time": slots,
+        "file": name,
+        "median": round(median, 2),
+        "lowest": round(min(speeds), 2),
+        "highest": round(max(speeds), 2),
+        "times_base": round(median / statistics.median(base), 2),
+    }
+
+
+def line(one: dict[str, object]) -> str:
+    """Return one line of the table."""
+    return (
+        f"{one['what']}, {one['at_a_time']} at a time  {one['file']:5}  {one['median']:7} "
+        f"[{one['lowest']}, {one['highest']}]  {one['times_base']} x base"
+    )
 
 
 if __name__ == "__main__":

@@ -158,6 +158,7 @@ class Engine:
         max_tokens: int,
         stop: Sequence[str] = (),
         probabilities: int = 0,
+        stop_at_end: bool = True,
     ) -> Completion:
         """Continue a prompt as it is, greedily.
 
@@ -167,6 +168,7 @@ class Engine:
             max_tokens: longest continuation.
             stop: texts that end it; they are not part of it.
             probabilities: how many likeliest tokens to return for the first place.
+            stop_at_end: False goes on for ``max_tokens`` whatever the model says, for measuring speed.
 
         Raises:
             RunError: when the prompt is empty or does not fit into the context.
@@ -182,6 +184,7 @@ class Engine:
                 "n_predict": max_tokens,
                 "stop": list(stop),
                 "n_probs": probabilities,
+                "ignore_eos": not stop_at_end,
                 "return_tokens": True,
             },
         )
