@@ -73,7 +73,8 @@ MEASURED = ("tokens_per_s", "ram_mib")
 def without_measurements(value):
     """A verdict without the memory and the speed, which are measured anew."""
     if isinstance(value, list):
-        return [without_measurements(item) for item in value if not (isinstance(item, dict) and "ram" in str(item))]
+        gates = (item for item in value if not (isinstance(item, dict) and item.get("name") == "memory"))
+        return [without_measurements(item) for item in gates]
     if isinstance(value, dict):
         return {key: without_measurements(item) for key, item in value.items() if key not in MEASURED}
     return value
