@@ -207,7 +207,7 @@ def _print_verdict(verdict: Any) -> None:
 
     from metier.evaluate.report import render
 
-    Console(highlight=False).print(render(verdict, verdict.scores))
+    Console(highlight=False).print(render(verdict))
 
 
 def _print_answer(asked: str, answered: str, as_json: bool) -> None:

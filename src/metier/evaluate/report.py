@@ -12,16 +12,11 @@ from metier.evaluate.verdict import NOT_ASKED, Contestant, Gate, Verdict
 _LABELS = {"chrf2": "chrF2", "bleu": "BLEU", "exact": "exact %"}
 
 
-def render(verdict: Verdict, scores: Sequence[Contestant]) -> RenderableType:
-    """Return a table of the contestants, a line for each gate, and the verdict, for a rich console.
-
-    Args:
-        verdict: the decision.
-        scores: the contestants to show, usually ``verdict.scores``.
-    """
+def render(verdict: Verdict) -> RenderableType:
+    """Return a table of the contestants, a line for each gate, and the verdict, for a rich console."""
     gates = (Text(f"{_mark(gate)}  {_gate_line(gate)}") for gate in verdict.gates)
     # good news and bad news look the same
-    return Group(table(scores), Text(), *gates, Text(), Text(conclusion(verdict), style="bold"))
+    return Group(table(verdict.scores), Text(), *gates, Text(), Text(conclusion(verdict), style="bold"))
 
 
 def table(scores: Sequence[Contestant]) -> Table:
@@ -36,13 +31,13 @@ def table(scores: Sequence[Contestant]) -> Table:
     return shown
 
 
-def markdown(verdict: Verdict, scores: Sequence[Contestant]) -> str:
+def markdown(verdict: Verdict) -> str:
     """Return the same as Markdown, with the metrics' signatures."""
-    header, *rows = _rows(scores)
+    header, *rows = _rows(verdict.scores)
     lines = [_line(header), _line(["---"] + ["---:"] * (len(header) - 1)), *map(_line, rows), ""]
     lines += [f"- **{_mark(gate).strip()}** {_cell(_gate_line(gate))}" for gate in verdict.gates]
     lines += ["", f"**{_cell(conclusion(verdict))}**", ""]
-    signatures = {score.metric: score.signature for one in scores for score in one.scores}
+    signatures = {score.metric: score.signature for one in verdict.scores for score in one.scores}
     lines += [f"- {_label(metric)}: `{signature}`" for metric, signature in signatures.items()]
     lines += ["", "Brackets: 95% bootstrap percentile interval. n: rows of the exam."]
     return "\n".join(lines) + "\n"

@@ -61,7 +61,7 @@ def card(
         "",
         "## Verdict",
         "",
-        markdown(verdict, verdict.scores),
+        markdown(verdict),
         *_how_asked(prompt, base_prompt),
         "## Made from",
         "",

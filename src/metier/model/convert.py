@@ -21,7 +21,6 @@ SLIDING_PATTERN = 6
 def config_of(field: dict[str, Any], pieces: int) -> Gemma3TextConfig:
     """Return the configuration written in a GGUF file's metadata, without the architecture's prefix."""
     layers = int(field["block_count"])
-    kinds = ["sliding_attention", "full_attention"]
     return Gemma3TextConfig(
         vocab_size=pieces,
         hidden_size=int(field["embedding_length"]),
@@ -34,13 +33,19 @@ def config_of(field: dict[str, Any], pieces: int) -> Gemma3TextConfig:
         rms_norm_eps=float(field["attention.layer_norm_rms_epsilon"]),
         max_position_embeddings=int(field["context_length"]),
         sliding_window=int(field["attention.sliding_window"]),
-        layer_types=[kinds[(i + 1) % SLIDING_PATTERN == 0] for i in range(layers)],
-        rope_parameters={
-            "full_attention": {"rope_type": "default", "rope_theta": float(field["rope.freq_base"])},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
-        },
+        **attention_pattern(layers, full_theta=float(field["rope.freq_base"])),
         tie_word_embeddings=True,
     )
+
+
+def attention_pattern(layers: int, full_theta: float) -> dict[str, Any]:
+    """Return which layers of Gemma 3 attend to a window and which to everything, and the rotary base of each kind."""
+    kinds = ["sliding_attention", "full_attention"]
+    thetas = {"full_attention": full_theta, "sliding_attention": 1e4}
+    return {
+        "layer_types": [kinds[(i + 1) % SLIDING_PATTERN == 0] for i in range(layers)],
+        "rope_parameters": {kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()},
+    }
 
 
 def gguf_to_folder(path: Path, folder: Path) -> None:

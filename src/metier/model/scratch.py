@@ -3,7 +3,7 @@
 import torch
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
-from metier.model.convert import SLIDING_PATTERN
+from metier.model.convert import attention_pattern
 
 
 def scratch(pieces: int, hidden_size: int, layers: int, context_tokens: int, seed: int) -> Gemma3ForCausalLM:
@@ -12,7 +12,6 @@ def scratch(pieces: int, hidden_size: int, layers: int, context_tokens: int, see
     Heads are 32 wide, the feed-forward layer 4 times the model's width.
     """
     torch.manual_seed(seed)
-    kinds = ["sliding_attention", "full_attention"]
     config = Gemma3TextConfig(
         vocab_size=pieces,
         hidden_size=hidden_size,
@@ -24,11 +23,7 @@ def scratch(pieces: int, hidden_size: int, layers: int, context_tokens: int, see
         query_pre_attn_scalar=32,
         max_position_embeddings=context_tokens,
         sliding_window=512,
-        layer_types=[kinds[(i + 1) % SLIDING_PATTERN == 0] for i in range(layers)],
-        rope_parameters={
-            "full_attention": {"rope_type": "default", "rope_theta": 1e6},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
-        },
+        **attention_pattern(layers, full_theta=1e6),
         pad_token_id=0,
         eos_token_id=1,
         bos_token_id=2,

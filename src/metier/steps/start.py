@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import gguf
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -21,8 +22,6 @@ from metier.tasks.registry import Task, task_from_json
 from metier.tokenizer.learn import learn
 from metier.tokenizer.pieces import Pieces
 from metier.tokenizer.trim import choose, count_tokens
-
-_BITS_A_WEIGHT = {"F16": 16.0, "Q8_0": 8.5, "Q5_1": 6.0, "Q5_0": 5.5, "Q4_1": 5.0, "Q4_0": 4.5}
 
 
 def inputs(job: Job) -> dict[str, Any]:
@@ -122,7 +121,7 @@ def _check_size(job: Job, parameters: int) -> None:
     """Refuse, before any training, limits that no asked quantisation can meet."""
     if job.limits.file_mib is None:
         return
-    least = min(_BITS_A_WEIGHT[q] for q in job.export.quantisations)
+    least = min(_bits_a_weight(q) for q in job.export.quantisations)
     smallest = parameters * least / 8 / 2**20
     if smallest > job.limits.file_mib:
         raise SpecError(
@@ -132,3 +131,9 @@ def _check_size(job: Job, parameters: int) -> None:
             f"Write at least {smallest * 1.03:.0f}, ask for a smaller quantisation in export.quantisations, "
             "or keep fewer pieces in vocabulary.pieces",
         )
+
+
+def _bits_a_weight(quantisation: str) -> float:
+    """Return the size of a stored weight, its share of the block's scale included."""
+    weights, size_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[quantisation]]
+    return 8 * size_bytes / weights
