@@ -50,7 +50,7 @@ def losses(folder):
     return [(line["step"], line["loss_nats"], line["grad_norm"]) for line in map(json.loads, lines)]
 
 
-def run_and_stop(folder, step):
+def run_and_stop(folder, step, settings=SETTINGS):
     """Run until the loop's update, which raises before it makes this step."""
     made, update = iter(range(10**6)), loop.update
 
@@ -62,7 +62,7 @@ def run_and_stop(folder, step):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "update", update_or_stop)
         with pytest.raises(KilledError):
-            run(folder)
+            run(folder, settings)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import gguf
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from metier.compress.blocks import quantise
 from metier.model.gguf_names import ARCHITECTURE, gguf_names, to_gguf
 from metier.progress import track
 from metier.tasks.prompt import PromptFormat
@@ -59,7 +60,7 @@ def write_gguf(
     for ours, theirs in track(names.items(), f"writing {quantisation}", total=len(names)):
         values = to_gguf(ours, weights[ours].float().cpu()).numpy()
         kind = _kind_of(values, wanted)
-        writer.add_tensor(theirs, gguf.quantize(values, kind), raw_dtype=kind)
+        writer.add_tensor(theirs, quantise(values, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

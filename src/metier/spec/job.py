@@ -254,6 +254,10 @@ class Train(_Strict):
         gt=0,
         description="Highest learning rate; by default 6e-5 for a released base, 3e-3 from scratch.",
     )
+    quantisation: Literal["Q5_0", "Q4_0"] | None = Field(
+        None,
+        description="Round the weights to this GGUF type while training, so that the file of this type loses nothing.",
+    )
     batch_tokens: int = Field(1200, ge=16, description="Tokens of a step, prompt included.")
     max_tokens: int = Field(256, ge=8, description="Longest example, in tokens; longer ones are left out.")
     warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the steps that warm up.")

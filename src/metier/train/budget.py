@@ -16,6 +16,7 @@ from metier.progress import say
 from metier.spec.job import Train
 from metier.train.batches import Batch
 from metier.train.checkpoint import save_checkpoint
+from metier.train.grid import Grid
 from metier.train.objective import adamw, mean_loss, update
 
 VALIDATIONS = 4
@@ -36,7 +37,12 @@ class Plan:
 
 
 def plan_training(
-    path: Path, model: PreTrainedModel, coming: Sequence[Batch], held_out: Sequence[Batch], settings: Train
+    path: Path,
+    model: PreTrainedModel,
+    coming: Sequence[Batch],
+    held_out: Sequence[Batch],
+    settings: Train,
+    grid: Grid | None = None,
 ) -> Plan:
     """Return the stored plan, or make it: a budget in steps as it is, a wall-clock budget by a probe.
 
@@ -46,6 +52,7 @@ def plan_training(
         coming: the first batches of the training, enough to know their mean size.
         held_out: the validation batches.
         settings: budget and schedule.
+        grid: what the weights are rounded to in a step, if anything.
 
     Raises:
         SpecError: when the budget has no room for a single step.
@@ -56,7 +63,7 @@ def plan_training(
         plan = Plan(settings.budget_steps, 0.0)
     else:
         assert settings.budget_seconds is not None
-        plan = _probe(path.parent / "probe", model, coming, held_out, settings, settings.budget_seconds)
+        plan = _probe(path.parent / "probe", model, coming, held_out, settings, grid, settings.budget_seconds)
         say(f"  {plan.steps} steps of {plan.step_seconds:.2f} s fit the budget of {settings.budget}")
     write_json(path, asdict(plan))
     return plan
@@ -68,6 +75,7 @@ def _probe(
     coming: Sequence[Batch],
     held_out: Sequence[Batch],
     settings: Train,
+    grid: Grid | None,
     budget_seconds: float,
 ) -> Plan:
     """Make a few real steps, a validation and a checkpoint, and divide what is left of the budget by a step's time."""
@@ -76,7 +84,7 @@ def _probe(
     # by padded tokens, because a probe's batches may be shorter or longer than the mean
     pace = []
     for batch in coming[: _PROBE_STEPS + 1]:
-        step = partial(update, model, optimizer, batch, 0.0, settings.clip_norm)
+        step = partial(update, model, optimizer, batch, 0.0, settings.clip_norm, grid)
         pace.append(_seconds(step) / batch.ids_NT.numel())
     step_seconds = statistics.median(pace[1:] or pace) * statistics.mean(batch.ids_NT.numel() for batch in coming)
     validation_seconds = _seconds(lambda: mean_loss(model, held_out))

@@ -17,6 +17,7 @@ from metier.spec.job import Train
 from metier.train.batches import Batch, Example, collate, one_pass, plan_batches
 from metier.train.budget import VALIDATIONS, Plan, plan_training
 from metier.train.checkpoint import resume, save_checkpoint
+from metier.train.grid import Grid, on_grid
 from metier.train.objective import adamw, mean_loss, update
 from metier.train.schedule import learning_rate
 
@@ -64,9 +65,11 @@ def train(
         for numbers in plan_batches([example.tokens for example in examples], settings.batch_tokens, seed):
             yield collate([examples[i] for i in numbers], pad)
 
+    # of the untrained weights, so that a run that goes on after a kill has the same
+    grid = Grid.fit(model, settings.quantisation) if settings.quantisation else None
     coming = list(itertools.islice(batches(), _PROBED_BATCHES))
-    plan = plan_training(folder / "plan.json", model, coming, held_out, settings)
-    run = _Run(_placed(make_model()), plan, settings, peak_lr, folder, held_out)
+    plan = plan_training(folder / "plan.json", model, coming, held_out, settings, grid)
+    run = _Run(_placed(make_model()), plan, settings, peak_lr, folder, held_out, grid)
     return run.to_the_end(batches())
 
 
@@ -81,9 +84,11 @@ class _Run:
         peak_lr: float,
         folder: Path,
         held_out: list[Batch],
+        grid: Grid | None,
     ) -> None:
         self.model, self.optimizer, self.plan = model, adamw(model, settings), plan
         self.settings, self.peak_lr, self.folder, self.held_out = settings, peak_lr, folder, held_out
+        self.grid = grid
         self.state: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "validation": {}}
         """Seconds and tokens so far, and the validation loss after some numbers of steps."""
 
@@ -124,7 +129,7 @@ class _Run:
     def _step(self, step: int, batch: Batch) -> dict[str, Any]:
         start = time.monotonic()
         rate = learning_rate(step, self.plan.steps, self.peak_lr, self.settings.warmup_share)
-        loss_nats, grad_norm = update(self.model, self.optimizer, batch, rate, self.settings.clip_norm)
+        loss_nats, grad_norm = update(self.model, self.optimizer, batch, rate, self.settings.clip_norm, self.grid)
         self.state["tokens"] += batch.tokens
         return {
             "step": step,
@@ -136,12 +141,13 @@ class _Run:
         }
 
     def _validate(self, done: int) -> None:
-        """Record the validation loss after ``done`` steps; keep the weights when they are the best so far."""
-        loss_nats = mean_loss(self.model, self.held_out)
-        if loss_nats <= min(self.state["validation"].values(), default=float("inf")):
-            part = self.folder / "best.safetensors.part"
-            save_file({n: p.detach().contiguous() for n, p in self.model.named_parameters()}, part)
-            part.replace(self.folder / "best.safetensors")
+        """Record the validation loss after ``done`` steps; keep the weights, on their grid, when they are the best."""
+        with on_grid(self.model, self.grid):
+            loss_nats = mean_loss(self.model, self.held_out)
+            if loss_nats <= min(self.state["validation"].values(), default=float("inf")):
+                part = self.folder / "best.safetensors.part"
+                save_file({n: p.detach().contiguous() for n, p in self.model.named_parameters()}, part)
+                part.replace(self.folder / "best.safetensors")
         self.state["validation"][str(done)] = loss_nats
         say(f"  validation loss after {done} steps: {loss_nats:.4f} nats an answer token")
 

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from metier.spec.job import Train
 from metier.train.batches import Batch
+from metier.train.grid import Grid, on_grid
 
 
 def answer_loss(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, int]:
@@ -48,13 +49,19 @@ def adamw(model: PreTrainedModel, settings: Train) -> torch.optim.Optimizer:
 
 
 def update(
-    model: PreTrainedModel, optimizer: torch.optim.Optimizer, batch: Batch, rate: float, clip_norm: float
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    rate: float,
+    clip_norm: float,
+    grid: Grid | None = None,
 ) -> tuple[float, float]:
-    """Make one step; return its loss and its gradient norm."""
+    """Make one step, with loss and gradient on the grid if there is one; return its loss and its gradient norm."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-    loss, _ = answer_loss(model, batch)
-    loss.backward()
+    with on_grid(model, grid):
+        loss, _ = answer_loss(model, batch)
+        loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
