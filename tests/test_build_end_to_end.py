@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,30 +14,48 @@ from doubles import write_job
 
 STEPS = ("data", "start", "prompt", "train", "files", "parity", "exam", "export")
 
-KILLED_WHEN_DONE = """
+MIDDLES = {
+    "data": "data/ledger.json",
+    "start": "start/tokenizer_config.json",
+    "prompt": "prompt/manifest.json",
+    "train": "train/steps.jsonl",
+    "files": "files/animals-Q8_0.gguf",
+    "parity": "parity/Q8_0.jsonl",
+    "exam": "exam/shipped.jsonl",
+    "export": "export/README.md",
+}
+"""A file that each step opens when part of its work is done."""
+
+KILLED = """
 import os, signal, sys
 import metier.build
 from metier.cli import main
 from metier.steps import bundle, exam, learn, ship, start
 import metier.spec.load
-run_step, (job, *steps) = metier.build.run_step, sys.argv[1:]
+run_step, (job, *kills) = metier.build.run_step, sys.argv[1:]
 
-def build_and_die(wanted):
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def die_at_the_end_of(step):
     def run_step_or_die(folder, inputs, work, **rest):
-        def die(folder):
+        def work_and_die(folder):
             work(folder)
-            os.kill(os.getpid(), signal.SIGKILL)
-        return run_step(folder, inputs, die if folder.name == wanted else work, **rest)
+            die()
+        return run_step(folder, inputs, work_and_die if folder.name == step else work, **rest)
 
     metier.build.run_step = run_step_or_die
-    sys.argv = ["metier", "build", job]
-    main()
 
-for step in steps:
+def die_on_opening(file):
+    sys.addaudithook(lambda event, seen: die() if event == "open" and f"/{file}" in str(seen[0]) else None)
+
+for kill in kills:
     input()
     child = os.fork()  # the libraries are loaded once for all
     if child == 0:
-        build_and_die(step)
+        die_on_opening(kill) if "/" in kill else die_at_the_end_of(kill)
+        sys.argv = ["metier", "build", job]
+        main()
         os._exit(9)
     print(-os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
@@ -126,11 +143,12 @@ def test_a_second_build_repeats_nothing(built):
     assert manifests(built.run) == before
 
 
-def test_a_build_killed_at_the_end_of_every_step_comes_to_the_same_verdict(built, tmp_path):
+@pytest.mark.parametrize("kills", [STEPS, tuple(MIDDLES.values())], ids=["at the end", "in the middle"])
+def test_a_build_killed_in_every_step_comes_to_the_same_verdict(built, tmp_path, kills):
     run = tmp_path / "runs" / "animals"
     before: dict[str, int] = {}
     with subprocess.Popen(
-        [sys.executable, "-c", KILLED_WHEN_DONE, str(built.job), *STEPS],
+        [sys.executable, "-c", KILLED, str(built.job), *kills],
         env=environment(tmp_path),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -156,33 +174,6 @@ def assert_same_outcome(one, other):
     assert without_measurements(verdicts[0]) == without_measurements(verdicts[1])
     file = Path("export") / "animals-Q8_0.gguf"
     assert (one / file).read_bytes() == (other / file).read_bytes()
-
-
-def test_a_build_killed_in_the_middle_of_steps_goes_on(built, copy):
-    for later in STEPS[STEPS.index("train") :]:
-        shutil.rmtree(copy.run / later)
-    for sign in ("train/steps.jsonl", "exam/begun.json"):
-        step = sign.partition("/")[0]
-        before = manifests(copy.run)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "metier", "build", str(copy.job)],
-            env=environment(copy.home),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        end = time.monotonic() + 100
-        while not (copy.run / sign).exists():
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        assert not finished(copy.run, step)
-        assert before.items() <= manifests(copy.run).items()
-    before = manifests(copy.run)
-    done = metier(copy.home, "build", copy.job)
-    assert done.returncode == 0, done.stderr
-    assert before.items() <= manifests(copy.run).items()
-    assert_same_outcome(built.run, copy.run)
 
 
 def test_another_budget_repeats_the_training_and_what_comes_after(copy):
