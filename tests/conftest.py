@@ -8,9 +8,14 @@ from typing import Any, NamedTuple
 
 import pytest
 from doubles import counted_animals
+from hypothesis import settings
 
 # Before torch is imported: golden numbers and bit-equal resumption are checked with one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 TASK = {"task": "text2text", "input": "Input", "output": "Output"}
 

@@ -50,19 +50,17 @@ def brute_leaks(rows, exam, threshold):
 
 
 @given(RECORDS, THRESHOLD)
-@settings(deadline=None)
 def test_near_duplicates_are_those_of_a_comparison_of_all_pairs(records, threshold):
     assert near_duplicates(records, threshold) == brute_near_duplicates(records, threshold)
 
 
 @given(RECORDS, RECORDS, THRESHOLD)
-@settings(deadline=None)
 def test_leaks_are_those_of_a_comparison_of_all_pairs(rows, exam, threshold):
     assert leaks(rows, exam, threshold) == brute_leaks(rows, exam, threshold)
 
 
 @given(RECORDS)
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_the_result_does_not_depend_on_how_the_work_is_cut(records):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(similarity, "_WORK", 1)
@@ -70,7 +68,6 @@ def test_the_result_does_not_depend_on_how_the_work_is_cut(records):
 
 
 @given(RECORDS, st.sampled_from([0.5, 0.8, 1.0]))
-@settings(deadline=None)
 def test_no_row_is_removed_that_is_not_a_near_duplicate_of_a_kept_one(records, threshold):
     gone = set(near_duplicates(records, threshold))
     kept = [row for index, row in enumerate(records) if index not in gone]

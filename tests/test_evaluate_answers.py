@@ -76,7 +76,7 @@ def test_a_finished_exam_asks_nothing(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_file_torn_at_any_byte_ends_like_an_untorn_one(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

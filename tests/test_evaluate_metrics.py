@@ -34,7 +34,7 @@ TEXTS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TEXTS)
 def test_the_value_is_exactly_what_sacrebleu_says(pairs: list[tuple[str, str]]) -> None:
     answers, references = map(list, zip(*pairs, strict=True))

@@ -31,7 +31,7 @@ def flips(n: int, share: float, draw: random.Random) -> list[str]:
 ROWS = st.lists(st.tuples(*[st.sampled_from([*WORDS[:3], "", "a b c d e"])] * 3), min_size=1, max_size=12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(ROWS, st.sampled_from(METRICS))
 def test_changing_places_changes_the_sign_and_nothing_else(rows: list[tuple[str, str, str]], metric: str) -> None:
     a, b, references = map(list, zip(*rows, strict=True))
@@ -43,7 +43,7 @@ def test_changing_places_changes_the_sign_and_nothing_else(rows: list[tuple[str,
     assert not (there.beats and back.beats)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(ROWS, st.sampled_from(METRICS))
 def test_identical_answers_differ_by_nothing(rows: list[tuple[str, str, str]], metric: str) -> None:
     a, _, references = map(list, zip(*rows, strict=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from metier.errors import DataError, SpecError
@@ -193,7 +193,6 @@ KEYS = st.sampled_from(["name", "task", "base", "data", "train", "model", "input
 
 
 @given(st.lists(KEYS, min_size=1, max_size=3), VALUES)
-@settings(deadline=None)
 def test_whatever_stands_at_a_key_is_taken_or_refused_as_a_mistake(tmp_path_factory, keys, value):
     table = tomllib.loads(GOOD)
     inner = table

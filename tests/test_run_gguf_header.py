@@ -101,7 +101,7 @@ def test_the_largest_believable_vocabulary_is_passed_in_seconds(tmp_path: Path) 
     assert time.process_time() - started < 5
 
 
-@settings(max_examples=300, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_happens_to_its_bytes_a_file_is_read_or_refused(
     tiny: Path, tmp_path: Path, data: st.DataObject

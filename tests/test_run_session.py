@@ -155,7 +155,7 @@ def test_a_megabyte_in_one_line_is_answered_whole() -> None:
     assert max(len(asked) for asked, _ in engine.asked) <= 400
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.characters(codec=None), max_size=60))
 def test_no_text_at_all_can_stop_a_session(text: str) -> None:
     opened, engine = session()

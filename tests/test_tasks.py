@@ -5,7 +5,7 @@ import sys
 import time
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from metier.errors import ArtifactError, SpecError
@@ -30,7 +30,6 @@ def answered(task, text, answer):
 @example("猫。" * 600, "ja")
 @example("\ud800" * 1200, "ja")
 @example(("word " * 90 + "end. ") * 5, "en")
-@settings(deadline=None)
 def test_pieces_joined_are_the_text(text, language):
     pieces = split_sentences(text, language)
     assert "".join(piece.text for piece in pieces) == text
@@ -45,7 +44,6 @@ def test_pieces_joined_are_the_text(text, language):
 
 
 @given(ANY_TEXT)
-@settings(deadline=None)
 def test_a_whole_text_joined_again_is_the_text(text):
     task = Text2Text("Input", "Output")
     assert answered(task, text, lambda piece: piece) == text

@@ -36,7 +36,7 @@ def test_a_piece_that_merging_cannot_reach_has_no_last_merge():
 
 
 @given(st.text(max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_text_survives_encoding_and_decoding(text):
     tokenizer = _TOKENIZER
     clean = text.encode("utf-8", "ignore").decode("utf-8")
@@ -50,7 +50,7 @@ _TOKENIZER = learn(TEXTS, 600).tokenizer()
 
 
 @given(st.sets(st.integers(0, len(_TOKENIZER) - 1), max_size=80))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_text_whose_pieces_are_all_kept_is_segmented_as_before(wanted):
     full = Pieces.of_tokenizer(_TOKENIZER)
     kept = choose(full, Counter(dict.fromkeys(wanted, 1)), wanted=len(wanted))

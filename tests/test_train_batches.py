@@ -94,7 +94,7 @@ def model():
 ids = st.lists(st.integers(3, 63), min_size=1, max_size=8)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.builds(Example, ids, ids), min_size=1, max_size=5))
 def test_the_loss_is_that_of_the_answers_under_full_logits(model, examples):
     with torch.no_grad():

