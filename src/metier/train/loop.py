@@ -14,10 +14,13 @@ from transformers import PreTrainedModel
 from metier.errors import DataError
 from metier.progress import bar, say
 from metier.spec.job import Train
+from metier.spec.training import Losses, Training
 from metier.train.batches import Batch, Example, collate, one_pass, plan_batches
 from metier.train.budget import VALIDATIONS, Plan, plan_training
 from metier.train.checkpoint import resume, save_checkpoint
-from metier.train.objective import adamw, mean_loss, update
+from metier.train.objective import PLAIN, mean_loss, update
+from metier.train.optimizers import optimizer_for
+from metier.train.router import freeze_routers
 from metier.train.schedule import learning_rate
 
 _PROBED_BATCHES = 32
@@ -32,11 +35,9 @@ def train(
     folder: Path,
     *,
     seed: int,
+    losses: Losses = PLAIN,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Train to the end of the budget and return the model of the lowest validation loss, with the facts.
-
-    Called again after a kill with the same arguments, it goes on from the last checkpoint in ``folder``: same
-    batches, same steps. Every step is a line of ``steps.jsonl``.
+    """Train on examples of the job: `fit`, with batches of examples of like length.
 
     Args:
         make_model: returns the untrained model, the same at every call.
@@ -46,6 +47,7 @@ def train(
         peak_lr: the highest learning rate.
         folder: where plan, log and checkpoints live.
         seed: seed of the order of batches.
+        losses: what is minimised beside the loss on the answers.
 
     Raises:
         DataError: when there is nothing to learn or to validate on.
@@ -53,7 +55,7 @@ def train(
     """
     if not examples or not validation:
         raise DataError("training", "no example is short enough", "Raise train.max_tokens or look at the lengths")
-    model = _placed(make_model())
+    model = make_model()
     pad = int(model.config.pad_token_id)
     held_out = [
         collate([validation[i] for i in numbers], pad)
@@ -64,9 +66,46 @@ def train(
         for numbers in plan_batches([example.tokens for example in examples], settings.batch_tokens, seed):
             yield collate([examples[i] for i in numbers], pad)
 
+    return fit(make_model, batches, held_out, settings, peak_lr, folder, losses=losses)
+
+
+def fit(
+    make_model: Callable[[], PreTrainedModel],
+    batches: Callable[[], Iterator[Batch]],
+    held_out: list[Batch],
+    settings: Training,
+    peak_lr: float,
+    folder: Path,
+    *,
+    losses: Losses = PLAIN,
+    keep: Callable[[int, PreTrainedModel], None] | None = None,
+    kept: int = 0,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Train to the end of the budget and return the model of the lowest validation loss, with the facts.
+
+    Called again after a kill with the same arguments, it goes on from the last checkpoint in ``folder``: same
+    batches, same steps. Every step is a line of ``steps.jsonl``.
+
+    Args:
+        make_model: returns the untrained model, the same at every call.
+        batches: returns the batches from the first on, the same at every call; their targets are what is learned.
+        held_out: what the loss is watched on.
+        settings: budget, optimiser, schedule.
+        peak_lr: the highest learning rate.
+        folder: where plan, log and checkpoints live.
+        losses: what is minimised beside the loss on the targets.
+        keep: called with the number of steps done and the model as it is then, to write it somewhere. A step made
+            again after a kill is kept again.
+        kept: how often, evenly spaced; the last time is the end.
+
+    Raises:
+        SpecError: when the budget has no room for a single step.
+    """
     coming = list(itertools.islice(batches(), _PROBED_BATCHES))
-    plan = plan_training(folder / "plan.json", model, coming, held_out, settings)
-    run = _Run(_placed(make_model()), plan, settings, peak_lr, folder, held_out)
+    plan = plan_training(folder / "plan.json", _placed(make_model()), coming, held_out, settings, losses)
+    run = _Run(_placed(make_model()), plan, settings, peak_lr, folder, held_out, losses)
+    if keep is not None:
+        run.keep, run.kept_at = keep, {round(plan.steps * part / kept) for part in range(1, kept + 1)}
     return run.to_the_end(batches())
 
 
@@ -77,13 +116,17 @@ class _Run:
         self,
         model: PreTrainedModel,
         plan: Plan,
-        settings: Train,
+        settings: Training,
         peak_lr: float,
         folder: Path,
         held_out: list[Batch],
+        losses: Losses,
     ) -> None:
-        self.model, self.optimizer, self.plan = model, adamw(model, settings), plan
+        self.model, self.optimizer, self.plan = model, optimizer_for(model, settings), plan
         self.settings, self.peak_lr, self.folder, self.held_out = settings, peak_lr, folder, held_out
+        self.losses = losses
+        self.keep: Callable[[int, PreTrainedModel], None] = lambda done, model: None
+        self.kept_at: set[int] = set()
         self.state: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "validation": {}}
         """Seconds and tokens so far, and the validation loss after some numbers of steps."""
 
@@ -114,23 +157,26 @@ class _Run:
                 done = step + 1
                 if done in _quarters(self.plan.steps):
                     self._validate(done)
+                if done in self.kept_at:
+                    self.keep(done, self.model)
                 self.state["seconds"] = time.monotonic() - clock
                 if time.monotonic() - saved >= self.settings.checkpoint_seconds and done < self.plan.steps:
                     save_checkpoint(self.folder, done, self.model, self.optimizer, self.state)
                     saved = time.monotonic()
         self._load_best()
-        return self.model, self._facts()
+        return self.model.eval(), self._facts()
 
     def _step(self, step: int, batch: Batch) -> dict[str, Any]:
-        start = time.monotonic()
-        rate = learning_rate(step, self.plan.steps, self.peak_lr, self.settings.warmup_share)
-        loss_nats, grad_norm = update(self.model, self.optimizer, batch, rate, self.settings.clip_norm)
+        start, settings = time.monotonic(), self.settings
+        if settings.freeze_router_after is not None and step >= round(self.plan.steps * settings.freeze_router_after):
+            freeze_routers(self.model)
+        rate = learning_rate(step, self.plan.steps, self.peak_lr, settings.warmup_share, settings.schedule)
+        facts = update(self.model, self.optimizer, batch, rate, settings.clip_norm, self.losses)
         self.state["tokens"] += batch.tokens
         return {
             "step": step,
-            "loss_nats": loss_nats,
             "lr": rate,
-            "grad_norm": grad_norm,
+            **facts,
             "tokens": batch.tokens,
             "tokens_per_s": round(batch.tokens / (time.monotonic() - start), 1),
         }
@@ -143,7 +189,7 @@ class _Run:
             save_file({n: p.detach().contiguous() for n, p in self.model.named_parameters()}, part)
             part.replace(self.folder / "best.safetensors")
         self.state["validation"][str(done)] = loss_nats
-        say(f"  validation loss after {done} steps: {loss_nats:.4f} nats an answer token")
+        say(f"  validation loss after {done} steps: {loss_nats:.4f} nats a token")
 
     def _load_best(self) -> None:
         best = load_file(self.folder / "best.safetensors")
