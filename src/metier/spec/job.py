@@ -193,6 +193,9 @@ class TextSource(_Source):
         return self.text
 
 
+AnySource = Source | TextSource
+
+
 class Cleaning(_Strict):
     """What a row must be like to be kept; lengths in characters, counted after NFKC."""
 

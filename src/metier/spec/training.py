@@ -39,6 +39,9 @@ class Training(Strict):
         lt=1,
         description="For a mixture of experts: share of the steps after which its routers learn no more.",
     )
+    validations: int = Field(
+        4, ge=1, description="How often the validation loss is taken after the start, evenly spaced."
+    )
     checkpoint_seconds: float = Field(60.0, gt=0, description="Time between two checkpoints.")
 
     @field_validator("budget")

@@ -19,9 +19,6 @@ from metier.train.checkpoint import save_checkpoint
 from metier.train.objective import PLAIN, mean_loss, update
 from metier.train.optimizers import optimizer_for
 
-VALIDATIONS = 4
-"""Validation losses after the start: at each quarter of the way."""
-
 _PROBE_STEPS = 4
 
 
@@ -91,7 +88,7 @@ def _probe(
     shutil.rmtree(folder)
     # A validation may save the best weights: a third of a checkpoint, which holds the moments, too.
     probe_seconds = time.monotonic() - start
-    aside = probe_seconds + (VALIDATIONS + 1) * (validation_seconds + checkpoint_seconds / 3)
+    aside = probe_seconds + (settings.validations + 1) * (validation_seconds + checkpoint_seconds / 3)
     checkpoints_share = checkpoint_seconds / (settings.checkpoint_seconds + checkpoint_seconds)
     steps = int((settings.budget_seconds - aside) * (1 - checkpoints_share) / step_seconds)
     if steps < 1:

@@ -16,7 +16,7 @@ from metier.progress import bar, say
 from metier.spec.job import Train
 from metier.spec.training import Losses, Training
 from metier.train.batches import Batch, Example, collate, one_pass, plan_batches
-from metier.train.budget import VALIDATIONS, Plan, plan_training
+from metier.train.budget import Plan, plan_training
 from metier.train.checkpoint import resume, save_checkpoint
 from metier.train.objective import PLAIN, mean_loss, update
 from metier.train.optimizers import optimizer_for
@@ -105,7 +105,7 @@ def fit(
     plan = plan_training(folder / "plan.json", _placed(make_model()), coming, held_out, settings, losses)
     run = _Run(_placed(make_model()), plan, settings, peak_lr, folder, held_out, losses)
     if keep is not None:
-        run.keep, run.kept_at = keep, {round(plan.steps * part / kept) for part in range(1, kept + 1)}
+        run.keep, run.kept_at = keep, evenly(plan.steps, kept)
     return run.to_the_end(batches())
 
 
@@ -127,8 +127,9 @@ class _Run:
         self.losses = losses
         self.keep: Callable[[int, PreTrainedModel], None] = lambda done, model: None
         self.kept_at: set[int] = set()
-        self.state: dict[str, Any] = {"seconds": 0.0, "tokens": 0, "validation": {}}
-        """Seconds and tokens so far, and the validation loss after some numbers of steps."""
+        self.state: dict[str, Any] = {"seconds": 0.0, "step_seconds": 0.0, "tokens": 0, "validation": {}, "curve": []}
+        """Seconds, those spent in steps, and tokens so far; the validation loss after some numbers of steps; and the
+        four together, as the training's curve."""
 
     def to_the_end(self, batches: Iterator[Batch]) -> tuple[PreTrainedModel, dict[str, Any]]:
         """Make the steps that are left; load the best weights; return the model and the training's facts."""
@@ -142,6 +143,7 @@ class _Run:
         clock = saved - self.state["seconds"]
         if first == 0:
             self._validate(0)
+        watched_at = evenly(self.plan.steps, self.settings.validations)
         with (
             log_path.open("a", encoding="utf-8") as log,
             bar("loss {task.fields[loss_nats]:.3f}", "{task.fields[tokens_per_s]:.0f} tokens/s") as progress,
@@ -155,7 +157,7 @@ class _Run:
                 log.flush()
                 progress.update(shown, advance=1, loss_nats=facts["loss_nats"], tokens_per_s=facts["tokens_per_s"])
                 done = step + 1
-                if done in _quarters(self.plan.steps):
+                if done in watched_at:
                     self._validate(done)
                 if done in self.kept_at:
                     self.keep(done, self.model)
@@ -172,13 +174,15 @@ class _Run:
             freeze_routers(self.model)
         rate = learning_rate(step, self.plan.steps, self.peak_lr, settings.warmup_share, settings.schedule)
         facts = update(self.model, self.optimizer, batch, rate, settings.clip_norm, self.losses)
+        seconds = time.monotonic() - start
         self.state["tokens"] += batch.tokens
+        self.state["step_seconds"] += seconds
         return {
             "step": step,
             "lr": rate,
             **facts,
             "tokens": batch.tokens,
-            "tokens_per_s": round(batch.tokens / (time.monotonic() - start), 1),
+            "tokens_per_s": round(batch.tokens / seconds, 1),
         }
 
     def _validate(self, done: int) -> None:
@@ -189,6 +193,8 @@ class _Run:
             save_file({n: p.detach().contiguous() for n, p in self.model.named_parameters()}, part)
             part.replace(self.folder / "best.safetensors")
         self.state["validation"][str(done)] = loss_nats
+        point = {"steps": done, "tokens": self.state["tokens"], "seconds": round(self.state["step_seconds"], 2)}
+        self.state["curve"].append(point | {"loss_nats": loss_nats})
         say(f"  validation loss after {done} steps: {loss_nats:.4f} nats a token")
 
     def _load_best(self) -> None:
@@ -206,6 +212,7 @@ class _Run:
             "seconds": round(self.state["seconds"], 1),
             "probe_seconds": self.plan.probe_seconds,
             "tokens_per_s": round(self.state["tokens"] / max(self.state["seconds"], 1e-9), 1),
+            "curve": self.state["curve"],
             "validation_loss_nats": {done: round(loss, 4) for done, loss in losses.items()},
         }
 
@@ -217,8 +224,9 @@ def _placed(model: PreTrainedModel) -> PreTrainedModel:
     return placed
 
 
-def _quarters(steps: int) -> set[int]:
-    return {round(steps * part / VALIDATIONS) for part in range(1, VALIDATIONS + 1)}
+def evenly(steps: int, times: int) -> set[int]:
+    """Return after how many steps something is done that is done so many times, the last time at the end."""
+    return {round(steps * part / times) for part in range(1, times + 1)}
 
 
 def _truncate(path: Path, steps: int) -> None:
