@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,11 +19,21 @@ from transformers import (
 )
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
+from metier.errors import ArtifactError
 from metier.model.scratch import scratch
 from metier.spec.training import Losses
 from metier.train.batches import Example, collate
 from metier.train.objective import PLAIN, batch_loss, mean_loss, smoothed
-from metier.train.router import freeze_routers, is_mixture, is_router, load_balance, router_losses, router_z, routers
+from metier.train.router import (
+    freeze_routers,
+    is_mixture,
+    is_router,
+    load_balance,
+    router_losses,
+    router_z,
+    routers,
+    scores,
+)
 
 REFERENCE = np.load(Path(__file__).parent / "fixtures" / "router_losses.npz")
 SIZES = {
@@ -150,6 +161,15 @@ def test_a_mixture_is_charged_for_its_routing_by_default(make):
     assert p["load_balance"].item() == pytest.approx(sum(theirs) / len(theirs), rel=1e-5)
     loss.total.backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in routers(model))
+
+
+def test_scores_are_found_where_a_model_puts_them():
+    logits_NE = torch.zeros(3, 4)
+    openmoe = SimpleNamespace(routing=(SimpleNamespace(logits_NE=logits_NE),))
+    assert scores(openmoe, None)[0] is logits_NE
+    assert scores(SimpleNamespace(router_logits=(logits_NE,)), None)[0] is logits_NE
+    with pytest.raises(ArtifactError, match=r"'other'.*Set losses\.load_balance and losses\.router_z to 0"):
+        scores(SimpleNamespace(), SimpleNamespace(config=SimpleNamespace(model_type="other")))
 
 
 @MIXTURES

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from metier.spec.training import Losses
 from metier.train.batches import IGNORED, Batch
-from metier.train.router import experts_a_token, router_losses
+from metier.train.router import experts_a_token, router_losses, scores
 
 OUTPUT_Z = 1e-4
 """Weight of the output's z-loss for mixtures of experts, by default: that of OpenMoE's runs."""
@@ -38,7 +38,7 @@ def batch_loss(model: PreTrainedModel, batch: Batch, losses: Losses = PLAIN) -> 
     no part in any of the losses.
     """
     top_k = experts_a_token(model.config) if losses.load_balance or losses.router_z else None
-    outputs = model.get_decoder()(**_inputs(model, batch, scores=top_k is not None))
+    outputs = model.get_decoder()(**_inputs(model, batch, routing=top_k is not None))
     targets_NT = batch.targets_NT.to(model.device)
     wanted_NT = targets_NT != IGNORED
     logits_AV = model.get_output_embeddings()(outputs.last_hidden_state[wanted_NT]).float()
@@ -53,7 +53,7 @@ def batch_loss(model: PreTrainedModel, batch: Batch, losses: Losses = PLAIN) -> 
         total = total + weight * parts["output_z"]
     if top_k is not None:
         real_N = batch.mask_NT.to(model.device).flatten() == 1
-        parts["load_balance"], parts["router_z"] = router_losses(outputs.router_logits, real_N, top_k)
+        parts["load_balance"], parts["router_z"] = router_losses(scores(outputs, model), real_N, top_k)
         total = total + losses.load_balance * parts["load_balance"] + losses.router_z * parts["router_z"]
     return Loss(total, nats, len(targets_A), parts)
 
@@ -104,13 +104,13 @@ def update(
     return {"loss_nats": loss.nats.item(), "grad_norm": float(norm), **others}
 
 
-def _inputs(model: PreTrainedModel, batch: Batch, *, scores: bool) -> dict[str, Any]:
+def _inputs(model: PreTrainedModel, batch: Batch, *, routing: bool) -> dict[str, Any]:
     """Return what a batch is to the model; texts packed into a row are told apart by positions that start again."""
     inputs: dict[str, Any] = {"input_ids": batch.ids_NT.to(model.device), "use_cache": False}
     if batch.positions_NT is None:
         inputs["attention_mask"] = batch.mask_NT.to(model.device)
     else:
         inputs["position_ids"] = batch.positions_NT.to(model.device)
-    if scores:
+    if routing:
         inputs["output_router_logits"] = True
     return inputs

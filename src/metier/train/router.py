@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from metier.errors import ArtifactError
+
 # Qwen3-MoE, OLMoE, Mixtral: ...mlp.gate.weight; OpenMoE: ...mlp.gate_weight; Switch, Granite and others: ...router...
 # Not a dense layer's gate_proj, nor Qwen2-MoE's shared_expert_gate.
 _ROUTER = re.compile(r"(^|\.)(gate\.weight|gate_weight|router[^.]*(\..+)?)$")
@@ -43,6 +45,23 @@ def experts_a_token(config: Any) -> int | None:
 def is_mixture(model: PreTrainedModel) -> bool:
     """Whether the model is a mixture of experts."""
     return experts_a_token(model.config) is not None
+
+
+def scores(outputs: Any, model: PreTrainedModel) -> Sequence[torch.Tensor]:
+    """Return each layer's router scores, (N, E) for N tokens, from what the decoder returned.
+
+    Raises:
+        ArtifactError: when the model does not tell them.
+    """
+    if getattr(outputs, "router_logits", None):  # transformers' mixtures
+        return tuple(outputs.router_logits)
+    if getattr(outputs, "routing", None):  # OpenMoE
+        return tuple(routing.logits_NE for routing in outputs.routing)
+    raise ArtifactError(
+        f"a mixture of experts of type {model.config.model_type!r}",
+        "the model does not return its routers' scores, so its routing losses cannot be taken",
+        "Set losses.load_balance and losses.router_z to 0, or choose Qwen3-MoE, OLMoE, Mixtral or OpenMoE",
+    )
 
 
 def load_balance(logits_NE: torch.Tensor, top_k: int) -> torch.Tensor:
