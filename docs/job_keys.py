@@ -33,6 +33,8 @@ def _tables(model: type[BaseModel], name: str) -> str:
     title = f"`[{name}]`" if name else "Top of the file"
     if name in ("data.train", "data.test"):
         title = "`[[data.train]]` and `[[data.test]]`"
+    if name == "data.text":
+        title = "`[[data.text]]`"
     own, inner = [], []
     for key, field in model.model_fields.items():
         if table := _table_in(field.annotation):

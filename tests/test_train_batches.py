@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from metier.data.records import Record
 from metier.model.scratch import scratch
 from metier.train.batches import Example, collate, encode, one_pass, plan_batches
-from metier.train.objective import answer_loss, mean_loss
+from metier.train.objective import batch_loss, mean_loss
 from metier.train.schedule import learning_rate
 
 some_lengths = st.lists(st.integers(1, 60), min_size=1, max_size=120)
@@ -98,7 +98,7 @@ ids = st.lists(st.integers(3, 63), min_size=1, max_size=8)
 @given(st.lists(st.builds(Example, ids, ids), min_size=1, max_size=5))
 def test_the_loss_is_that_of_the_answers_under_full_logits(model, examples):
     with torch.no_grad():
-        loss, tokens = answer_loss(model, collate(examples, pad=0))
+        _, loss, tokens, _ = batch_loss(model, collate(examples, pad=0))
         assert tokens == sum(len(example.answer) for example in examples)
         assert loss.item() == pytest.approx(reference_loss(model, examples), rel=1e-5)
         apart = mean_loss(model, [collate([example], pad=0) for example in examples])
@@ -108,12 +108,12 @@ def test_the_loss_is_that_of_the_answers_under_full_logits(model, examples):
 def test_the_loss_does_not_depend_on_what_fills_the_padding(model):
     examples = [Example([2, 9, 8], [7, 1]), Example([2, 9, 8, 5, 6, 7], [7, 4, 3, 1])]
     with torch.no_grad():
-        assert answer_loss(model, collate(examples, pad=0))[0] == answer_loss(model, collate(examples, pad=5))[0]
+        assert batch_loss(model, collate(examples, pad=0)) == batch_loss(model, collate(examples, pad=5))
 
 
-def test_only_answers_are_targets():
+def test_only_answers_are_targets_each_where_it_is_predicted():
     batch = collate([Example([2, 9, 8], [7, 1]), Example([2], [7, 4, 3, 1])], pad=0)
-    assert batch.targets_NT.tolist() == [[-100, -100, -100, 7, 1], [-100, 7, 4, 3, 1]]
+    assert batch.targets_NT.tolist() == [[-100, -100, 7, 1, -100], [7, 4, 3, 1, -100]]
     assert batch.mask_NT.sum() == batch.tokens == 10
 
 

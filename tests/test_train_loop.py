@@ -167,7 +167,7 @@ def test_the_best_weights_are_returned_not_the_last(tmp_path, monkeypatch):
     found = iter([5.0, 2.0, 1.0, 3.0, 4.0])
     kept = {}
 
-    def mean_loss(model, _):
+    def mean_loss(model, *_):
         loss = next(found)
         kept[loss] = {name: p.detach().clone() for name, p in model.named_parameters()}
         return loss

@@ -7,7 +7,7 @@ it was stopped, and repeats only what depends on something that changed.
 import errno
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from metier.data.prepare import fingerprint, prepare
 from metier.errors import MetierError, RunError
 from metier.evaluate.verdict import Verdict
 from metier.progress import say
-from metier.spec.job import Job
+from metier.spec.job import AnySource, Job
 from metier.tasks.prompt import PromptFormat
 
 
@@ -36,13 +36,15 @@ def build(job: Job, run: Path) -> Verdict:
 
 def _road(job: Job, run: Path) -> Verdict:
     step = _Steps(run)
+    sources: dict[str, Sequence[AnySource]] = {"train": job.data.train, "test": job.data.test}
+    if job.data.text:
+        sources["text"] = job.data.text
     data = step(
         "data",
         {
             "cleaning": job.data.cleaning.model_dump(),
             "split": job.data.split.model_dump(),
-            "train": [fingerprint(source) for source in job.data.train],
-            "test": [fingerprint(source) for source in job.data.test],
+            **{role: [fingerprint(source) for source in these] for role, these in sources.items()},
             "seed": job.seed,
         },
         lambda folder: prepare(job.data, folder, seed=job.seed),
@@ -51,13 +53,26 @@ def _road(job: Job, run: Path) -> Verdict:
     # Threads that wait for microseconds before they sleep: by default they spin through whole time slices, which
     # makes a training on a busy machine several times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    from metier.steps import bundle, exam, learn, ship, start  # torch loads here: bad data is told before
+    from metier.steps import bundle, exam, learn, pretrain, ship, start  # torch loads here: bad data is told before
 
     begun = step(
         "start",
         {"job": start.inputs(job), "data": data.key},
         lambda folder: start.start(job, data.folder, folder),
     )
+    weights, learned_from = begun.folder, begun.key
+    if job.pretrain:
+        pretrained = step(
+            "pretrain",
+            {
+                "pretrain": job.pretrain.model_dump(),
+                "losses": job.losses.model_dump(),
+                "seed": job.seed,
+                "start": begun.key,
+            },
+            lambda folder: pretrain.pretrain_job(job, data, begun.folder, folder),
+        )
+        weights, learned_from = pretrained.folder / "model", pretrained.key
     prompts = step(
         "prompt",
         {"task": job.task_settings, "start": begun.key},
@@ -66,8 +81,14 @@ def _road(job: Job, run: Path) -> Verdict:
     prompt = PromptFormat.from_json(prompts.result["prompt"])
     trained = step(
         "train",
-        {"train": job.train.model_dump(), "seed": job.seed, "start": begun.key, "prompt": prompts.key},
-        lambda folder: learn.learn_job(job, data.folder, begun.folder, prompt, folder),
+        {
+            "train": job.train.model_dump(),
+            "losses": job.losses.model_dump(),
+            "seed": job.seed,
+            "start": learned_from,
+            "prompt": prompts.key,
+        },
+        lambda folder: learn.learn_job(job, data.folder, weights, prompt, folder),
     )
     model = trained.folder / "model"
     ledger = with_base(read_json(data.folder / "ledger.json"), begun.result["base"])

@@ -42,11 +42,13 @@ def quantise(weight: npt.NDArray[np.float32], kind: gguf.GGMLQuantizationType) -
     return np.concatenate(packed).reshape(*weight.shape[:-1], bytes_a_row)
 
 
+@torch.no_grad()
 def fit_scales(weight: torch.Tensor, kind: str) -> torch.Tensor:
     """Return the scale of each block, float32 values that F16 holds exactly; shape (blocks, 1)."""
     return torch.cat([_best_scales(block_BW, LOWEST[kind]) for block_BW in _chunks(weight)])
 
 
+@torch.no_grad()
 def rounded(weight: torch.Tensor, scales: torch.Tensor, kind: str) -> torch.Tensor:
     """Return a weight rounded to whole multiples of its blocks' scales, within the type's levels."""
     result = torch.empty_like(weight)

@@ -1,7 +1,8 @@
 """Layouts of row files: bytes to (input, output) pairs, with every row that is left out counted.
 
 TSV is split on tabs and knows no quotes; CSV follows Python's strict ``csv``; JSONL holds one object (or
-array) a line; Moses is two files whose lines belong together.
+array) a line; Moses is two files whose lines belong together. Of plain text a row is a paragraph, up to an empty line,
+or a line.
 """
 
 import csv
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metier.errors import DataError
-from metier.spec.job import Source
+from metier.spec.job import AnySource, TextSource
 
 RARE = 0.1
 """Up to this share of rows may lack a column and be left out; above it, the columns are set wrongly."""
@@ -33,7 +34,7 @@ class Table(NamedTuple):
     removed: Counter[str]
 
 
-def parse(source: Source, names: Sequence[str], contents: Sequence[bytes]) -> Table:
+def parse(source: AnySource, names: Sequence[str], contents: Sequence[bytes]) -> Table:
     """Return the pairs in the bytes of a file, or of two Moses files.
 
     Args:
@@ -48,7 +49,12 @@ def parse(source: Source, names: Sequence[str], contents: Sequence[bytes]) -> Ta
         if not content.strip():
             raise DataError(name, "is empty", "Write rows into it, or remove the source")
     texts = [decode(name, content, source.encoding) for name, content in zip(names, contents, strict=True)]
-    layout = source.format or ("moses" if len(names) > 1 else _guess(names[0]))
+    layout = source.format or ("moses" if len(names) > 1 else _guess(names[0], isinstance(source, TextSource)))
+    if layout in ("paragraphs", "lines"):
+        rows = (
+            _paragraphs(texts[0]) if layout == "paragraphs" else ((n, [t]) for n, t in enumerate(_lines(texts[0]), 1))
+        )
+        return pick(rows, 0, 0, names[0], source.missing)
     if layout == "moses":
         return pick(_moses(names, texts), 0, 1, names[0], None)
     if layout == "jsonl":
@@ -156,10 +162,12 @@ def _position(name: str, column: int | str, titles: list[str] | None) -> int:
     raise DataError(name, f"has no column named {column!r}", hint)
 
 
-def _guess(name: str) -> str:
-    layout = _LAYOUTS.get(Path(name).suffix.lower())
+def _guess(name: str, plain_text: bool) -> str:
+    suffix = Path(name).suffix.lower()
+    layout = "paragraphs" if plain_text and suffix == ".txt" else _LAYOUTS.get(suffix)
     if layout is None:
-        raise DataError(name, "its name does not tell its layout", 'Set format = "tsv", "csv", "jsonl" or "moses"')
+        known = '"paragraphs", "lines", "tsv", "csv" or "jsonl"' if plain_text else '"tsv", "csv", "jsonl" or "moses"'
+        raise DataError(name, "its name does not tell its layout", f"Set format = {known}")
     return layout
 
 
@@ -179,6 +187,16 @@ def _lines(text: str) -> list[str]:
     # Not splitlines(): it also breaks at characters that occur inside sentences, such as U+2028 and U+0085.
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     return lines[:-1] if lines[-1] == "" else lines
+
+
+def _paragraphs(text: str) -> Iterator[Row]:
+    lines: list[str] = []
+    for number, line in enumerate([*_lines(text), ""], 1):
+        if line.strip():
+            lines.append(line)
+        elif lines:
+            yield number - len(lines), ["\n".join(lines)]
+            lines = []
 
 
 def _tsv(text: str) -> Iterator[Row]:

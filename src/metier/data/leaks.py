@@ -1,16 +1,22 @@
 """Rows that give an exam away: the same sentence, or nearly, on either side (or on the input's alone)."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from metier.data.records import Record, read_records
 from metier.data.similarity import comparable, gram_sets, similar_pairs
+from metier.progress import track
 
 Sides = Literal["either", "input"]
 """Where leaks are looked for: labels and amounts come again as outputs without giving anything away."""
+
+QUOTED_CHARS = 20
+"""Shortest exam text that is looked for inside documents."""
 
 REASONS = ("equal input", "equal output", "near input", "near output")
 
@@ -40,6 +46,35 @@ def leaks(rows: Sequence[Record], exam: Sequence[Record], similarity: float, sid
             for index in np.unique(hits):
                 near.setdefault(int(index), REASONS[2 + side])
     return {**near, **found}
+
+
+def quoting(documents: Sequence[str], exam: Sequence[str]) -> list[int]:
+    """Return the indices of documents that hold a whole exam text, in the form of `comparable`.
+
+    Exam texts of fewer than `QUOTED_CHARS` characters are not looked for: they occur anywhere by chance.
+    """
+    texts: dict[int, list[str]] = defaultdict(list)
+    for text in {comparable(text) for text in exam}:
+        if len(text) >= QUOTED_CHARS:
+            texts[int(_windows(text)[0])].append(text)
+    starts = np.array(sorted(texts), dtype=np.uint64)
+    found = []
+    for index, document in enumerate(track(documents, "looking for quotations")):
+        where = comparable(document)
+        windows = _windows(where)
+        places = np.flatnonzero(np.isin(windows, starts)).tolist()
+        if any(where.startswith(text, at) for at in places for text in texts[int(windows[at])]):
+            found.append(index)
+    return found
+
+
+def _windows(text: str) -> npt.NDArray[np.uint64]:
+    """Return a hash of every run of `QUOTED_CHARS` characters: equal runs, equal hashes."""
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
+    hashes = np.zeros(max(len(codes) - QUOTED_CHARS + 1, 0), dtype=np.uint64)
+    for at in range(QUOTED_CHARS):
+        hashes = hashes * np.uint64(1099511628211) + codes[at : at + len(hashes)]
+    return hashes
 
 
 def count_leaks(

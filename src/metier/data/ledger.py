@@ -20,7 +20,7 @@ class Entry:
     """One source: ``rows_read`` is the sum of ``kept`` (by part) and ``removed`` (by reason)."""
 
     name: str
-    role: Literal["train", "test"]
+    role: Literal["train", "test", "text"]
     reference: str
     origin: str
     sha256: str
@@ -88,7 +88,7 @@ def with_base(ledger: Mapping[str, Any], base: Mapping[str, Any] | None) -> dict
         ledger: what `Ledger.write` wrote.
         base: the base's facts, ``licence`` among them; None for a model from scratch.
     """
-    licences = [str(source["licence"]) for source in ledger["sources"] if source["role"] == "train"]
+    licences = [str(source["licence"]) for source in ledger["sources"] if source["role"] != "test"]
     if base is not None:
         licences.append(str(base["licence"]))
     return {**ledger, "base": base, "shipping": may_ship(licences)._asdict()}

@@ -7,19 +7,23 @@ from typing import Any
 
 from metier.data.clean import clean
 from metier.data.duplicates import exact_duplicates, near_duplicates
-from metier.data.leaks import count_leaks, leaks
+from metier.data.leaks import count_leaks, leaks, quoting
 from metier.data.ledger import Entry, Ledger
-from metier.data.records import Record, write_records
+from metier.data.records import Record, write_documents, write_records
 from metier.data.sources import fingerprint, read_source
 from metier.data.split import first_of_each_input, in_hash_order, in_seeded_order, split
 from metier.errors import DataError
 from metier.progress import track
-from metier.spec.job import Cleaning, Data, Source, Split
+from metier.spec.job import AnySource, Cleaning, Data, Split
 
 __all__ = ["MIN_EXAM_ROWS", "count_leaks", "fingerprint", "prepare"]
 
 MIN_EXAM_ROWS = 20
 """Below this no exam can tell two systems apart."""
+
+_LEAST_DOCUMENTS = 2
+_DOCUMENTS = Cleaning(max_chars=10**9)
+"""The rules for plain text: damaged documents are left out, of any length."""
 
 _ALIKE = (
     "If the same outputs come again in this job (labels), set data.split.leak_sides to 'input'; if all its texts are "
@@ -30,7 +34,8 @@ _ALIKE = (
 def prepare(data: Data, folder: Path, *, seed: int = 0) -> dict[str, Any]:
     """Read, clean, deduplicate and split all sources; remove leaks; write the parts and the ledger.
 
-    Writes ``train.jsonl``, ``validation.jsonl``, ``test.jsonl`` and ``ledger.json``. Validation and test come
+    Writes ``train.jsonl``, ``validation.jsonl``, ``test.jsonl`` and ``ledger.json``; of plain text ``text.jsonl`` and
+    ``text_validation.jsonl``. Validation and test come
     in hash order: their first n rows are a stable sample. The parts do not depend on the seed; the order of
     the training rows does.
 
@@ -40,7 +45,8 @@ def prepare(data: Data, folder: Path, *, seed: int = 0) -> dict[str, Any]:
         seed: mixes the training rows.
 
     Returns:
-        Row counts at each stage, rows removed by reason, and leaks found in each part by reason.
+        Row counts at each stage, rows removed by reason, and leaks found in each part by reason; the same of plain
+        text, if there is any.
 
     Raises:
         DataError: when a source is damaged, or too few rows are left for training or for an exam.
@@ -85,23 +91,61 @@ def prepare(data: Data, folder: Path, *, seed: int = 0) -> dict[str, Any]:
     ledger.keep(train, "train")
     ledger.keep(validation, "validation")
     ledger.keep(test, "test")
-    ledger.write(folder / "ledger.json")
-    removed: Counter[str] = Counter()
-    for entry in ledger.entries.values():
-        removed.update(entry.removed)
-    return {
+    facts: dict[str, Any] = {
         "rows": {
             "read": sum(entry.rows_read for entry in ledger.entries.values()),
             "clean": cleaned,
             "distinct": distinct,
             **{part: len(rows) for part, rows in parts.items()},
         },
-        "removed": dict(removed),
+        "removed": dict(sum((entry.removed for entry in ledger.entries.values()), Counter())),
         "leaks": {"train": dict(train_leaks), "validation": dict(validation_leaks)},
+    }
+    if data.text:
+        facts["text"] = _prepare_text(data, test + validation, folder, ledger)
+    ledger.write(folder / "ledger.json")
+    return facts
+
+
+def _prepare_text(data: Data, exam: Sequence[Record], folder: Path, ledger: Ledger) -> dict[str, Any]:
+    """Clean plain text, remove duplicates and what gives the exam away, hold some out; write and describe it.
+
+    A document is a record whose two sides are the same, so that it is compared with both sides of an exam row.
+    """
+    known = set(ledger.entries)
+    documents = _read(data.text, "text", _DOCUMENTS, ledger)
+    names = [name for name in ledger.entries if name not in known]
+    documents = _without(documents, exact_duplicates(documents), "exact duplicate", ledger)
+    sides = [row.input for row in exam] + [row.output for row in exam if data.split.leak_sides == "either"]
+    quotations = quoting([document.input for document in documents], sides)
+    documents = _without(documents, quotations, "leak: quotation", ledger)
+    # A text much longer than all of the exam's shares too small a part of itself with any of them.
+    longest = max(map(len, sides)) / data.split.leak_similarity
+    short, found = _without_leaks([d for d in documents if len(d.input) <= longest], exam, data.split, ledger)
+    ordered = in_hash_order([*short, *(d for d in documents if len(d.input) > longest)])
+    if len(ordered) < _LEAST_DOCUMENTS:
+        raise DataError(
+            "data.text",
+            f"{len(ordered)} documents are left of the {_LEAST_DOCUMENTS} that pretraining needs: {len(quotations)} "
+            f"quoted the test or validation set, {_listed(found)}",
+            "Add text, or cut it into more documents (format 'paragraphs' or 'lines')",
+        )
+    held_out = max(1, round(len(ordered) * data.split.validation_share))
+    parts = {"validation": ordered[:held_out], "train": ordered[held_out:]}
+    write_documents(folder / "text_validation.jsonl", parts["validation"])
+    write_documents(folder / "text.jsonl", parts["train"])
+    for part, rows in parts.items():
+        ledger.keep(rows, part)
+    entries = [ledger.entries[name] for name in names]
+    return {
+        "documents": {"read": sum(e.rows_read for e in entries), **{part: len(rows) for part, rows in parts.items()}},
+        "removed": dict(sum((entry.removed for entry in entries), Counter())),
+        "leaks": {"quotation": len(quotations), **found},
+        "weights": {name: source.weight for name, source in zip(names, data.text, strict=True)},
     }
 
 
-def _read(sources: Iterable[Source], role: Any, rules: Cleaning, ledger: Ledger) -> list[Record]:
+def _read(sources: Iterable[AnySource], role: Any, rules: Cleaning, ledger: Ledger) -> list[Record]:
     records: list[Record] = []
     for source in sources:
         reading = read_source(source)

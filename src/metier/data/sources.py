@@ -13,7 +13,7 @@ from metier.data.archives import MAX_BYTES, fetch_archive, open_member
 from metier.data.formats import Row, Table, parse, pick
 from metier.errors import DataError, RunError
 from metier.progress import track
-from metier.spec.job import Source
+from metier.spec.job import AnySource, Source
 
 
 class Reading(NamedTuple):
@@ -26,7 +26,7 @@ class Reading(NamedTuple):
     table: Table
 
 
-def fingerprint(source: Source) -> dict[str, Any]:
+def fingerprint(source: AnySource) -> dict[str, Any]:
     """Return a source's JSON-able identity, without downloading: if it changes, the data step is redone.
 
     It holds every setting of the source; local files and folders add the SHA-256 of their content, and count by
@@ -48,7 +48,7 @@ def fingerprint(source: Source) -> dict[str, Any]:
     return identity
 
 
-def read_source(source: Source) -> Reading:
+def read_source(source: AnySource) -> Reading:
     """Read all rows of a source.
 
     Raises:
@@ -61,14 +61,15 @@ def read_source(source: Source) -> Reading:
     return _read_archive(source, reference) if kind == "pypi" else _read_hub(source, reference)
 
 
-def _kind(source: Source) -> tuple[str, str]:
+def _kind(source: AnySource) -> tuple[str, str]:
     kind, _, reference = source.source.partition(":")
     return kind, reference
 
 
-def _files(source: Source, reference: str) -> list[Path]:
+def _files(source: AnySource, reference: str) -> list[Path]:
     whole = Path(reference)
-    pair = source.format == "moses" or (source.format is None and "," in reference and not whole.exists())
+    moses = isinstance(source, Source) and (source.format == "moses" or source.format is None)
+    pair = moses and (source.format is not None or ("," in reference and not whole.exists()))
     first, comma, second = reference.partition(",")
     paths = [Path(first), Path(second)] if pair and comma else [whole]
     for path in paths:
@@ -79,7 +80,7 @@ def _files(source: Source, reference: str) -> list[Path]:
     return paths
 
 
-def _read_files(source: Source, reference: str) -> Reading:
+def _read_files(source: AnySource, reference: str) -> Reading:
     paths = _files(source, reference)
     try:
         contents = [path.read_bytes() for path in paths]
@@ -93,7 +94,7 @@ def _read_files(source: Source, reference: str) -> Reading:
     )
 
 
-def _read_archive(source: Source, reference: str) -> Reading:
+def _read_archive(source: AnySource, reference: str) -> Reading:
     assert source.path  # the job description demands it
     inside = source.path.split(",") if source.format == "moses" else [source.path]
     archive = fetch_archive(reference, inside[0])
@@ -106,7 +107,7 @@ def _read_archive(source: Source, reference: str) -> Reading:
     return Reading(name, source.source, archive.name, sha256_file(archive), table)
 
 
-def _read_hub(source: Source, reference: str) -> Reading:
+def _read_hub(source: AnySource, reference: str) -> Reading:
     try:
         import datasets
     except ImportError as error:
@@ -142,7 +143,7 @@ def _hub_rows(loaded: Any) -> Iterator[Row]:
     return enumerate(track(loaded, "reading the data set", total=len(loaded)), 1)
 
 
-def _hub_column(source: Source, column: int | str, names: list[str]) -> str:
+def _hub_column(source: AnySource, column: int | str, names: list[str]) -> str:
     if isinstance(column, int) and 1 <= column <= len(names):
         return names[column - 1]
     if isinstance(column, int) or _head(column, names) not in names:

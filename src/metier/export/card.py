@@ -95,7 +95,7 @@ def checksums(folder: Path) -> str:
 
 def _licence_name(ledger: Mapping[str, Any]) -> str:
     """The licences that bind the model: of what it learned from and of its base."""
-    names = [source["licence"] for source in ledger["sources"] if source["role"] == "train"]
+    names = [source["licence"] for source in ledger["sources"] if source["role"] != "test"]
     if ledger["base"]:
         names.append(ledger["base"]["licence"])
     return " AND ".join(dict.fromkeys(names))

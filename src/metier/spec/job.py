@@ -4,36 +4,18 @@ The descriptions below become the JSON schema that editors use (``metier schema`
 """
 
 import codecs
-import re
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, field_validator, model_validator
 
 from metier.errors import SpecError
+from metier.spec.strict import Strict as _Strict
+from metier.spec.strict import mistake as _mistake
+from metier.spec.strict import printable as _printable
+from metier.spec.training import Losses, Pretrain, Training
 from metier.tasks.translation import language_name
 
 Quantisation = Literal["F16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"]
-
-_BUDGET = re.compile(r"(?P<amount>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>s|m|h|steps)")
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def _mistake(key: str, found: str, fix: str) -> PydanticCustomError:
-    """Return a mistake at a key (dotted, below the table being checked) for the loader to report."""
-    return PydanticCustomError("mistake", "{found}. {fix}", {"key": key, "found": found, "fix": fix})
-
-
-def _printable(value: str, fix: str) -> str:
-    if not value.strip() or not value.isprintable():
-        raise _mistake("", f"{value!r} is not one line of printable text", fix)
-    return value
-
-
-class _Strict(BaseModel):
-    """Unknown keys and wrong types are errors; a description never changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Translation(_Strict):
@@ -103,8 +85,8 @@ class Base(_Strict):
         return self.model == "scratch"
 
 
-class Source(_Strict):
-    """One source of rows, with its licence."""
+class _Source(_Strict):
+    """What sources of pairs and of plain text have in common."""
 
     source: str = Field(
         description="'file:PATH' (relative to the job description), 'file:A,B' for Moses pairs, "
@@ -116,15 +98,10 @@ class Source(_Strict):
     )
     attribution: str = Field("", description="Who is to be named: authors, project, link.")
     path: str | None = Field(None, description="For 'pypi:': the file inside the archive.")
-    format: Literal["tsv", "csv", "jsonl", "moses"] | None = Field(
-        None, description="Layout of the rows; guessed from the file name when left out."
-    )
     header: bool | None = Field(
         None,
         description="Whether the first row names the columns; by default csv: true, tsv: false.",
     )
-    input: int | str = Field(1, description="Column of the input: a name, or a number from 1.")
-    output: int | str = Field(2, description="Column of the output: a name, or a number from 1.")
     missing: str | None = Field(None, description="A cell with this text means 'no value'.")
     split: str = Field("train", description="For 'hf:': the split of the dataset to read.")
     encoding: str = Field("utf-8", description="Text encoding of the file.")
@@ -159,7 +136,7 @@ class Source(_Strict):
             ) from error
         return value
 
-    @field_validator("input", "output")
+    @field_validator("input", "output", "text", check_fields=False)
     @classmethod
     def _from_one(cls, value: int | str) -> int | str:
         if value == "" or (isinstance(value, int) and value < 1):
@@ -175,9 +152,48 @@ class Source(_Strict):
             raise _mistake("path", f"does not fit {self.source!r}", "Remove it, it is for 'pypi:' sources")
         if kind != "hf" and "split" in self.model_fields_set:
             raise _mistake("split", f"does not fit {self.source!r}", "Remove it, it is for 'hf:' sources")
+        return self
+
+
+class Source(_Source):
+    """One source of rows, with its licence."""
+
+    format: Literal["tsv", "csv", "jsonl", "moses"] | None = Field(
+        None, description="Layout of the rows; guessed from the file name when left out."
+    )
+    input: int | str = Field(1, description="Column of the input: a name, or a number from 1.")
+    output: int | str = Field(2, description="Column of the output: a name, or a number from 1.")
+
+    @model_validator(mode="after")
+    def _two_columns(self) -> Self:
         if self.format != "moses" and self.input == self.output:
             raise _mistake("output", f"{self.output!r} is also the input", "Name two different columns")
         return self
+
+
+class TextSource(_Source):
+    """One source of plain text to learn from in `[pretrain]`, with its licence."""
+
+    format: Literal["paragraphs", "lines", "tsv", "csv", "jsonl"] | None = Field(
+        None,
+        description="Layout: a document is a paragraph (up to an empty line), a line, or a column; guessed from the "
+        "file name when left out, .txt being 'paragraphs'.",
+    )
+    text: int | str = Field("text", description="Column of the text, where there are columns: a name, or a number.")
+    weight: float = Field(1.0, gt=0, description="Share of the rows that come from here, relative to other sources.")
+
+    @property
+    def input(self) -> int | str:
+        """The column of the text: a document is read as a row whose two sides are the same."""
+        return self.text
+
+    @property
+    def output(self) -> int | str:
+        """See `input`."""
+        return self.text
+
+
+AnySource = Source | TextSource
 
 
 class Cleaning(_Strict):
@@ -226,6 +242,7 @@ class Data(_Strict):
         default_factory=list,
         description="Sources to be examined on; by default a share of the training sources.",
     )
+    text: list[TextSource] = Field(default_factory=list, description="Sources of plain text, for [pretrain].")
     cleaning: Cleaning = Cleaning()
     split: Split = Split()
 
@@ -245,48 +262,14 @@ class Vocabulary(_Strict):
         return value
 
 
-class Train(_Strict):
-    """How the model learns."""
+class Train(Training):
+    """How the model learns the job."""
 
-    budget: str = Field("10m", description="Wall clock ('90s', '10m', '2h') or number of steps ('300 steps').")
-    peak_lr: float | None = Field(
-        None,
-        gt=0,
-        description="Highest learning rate; by default 6e-5 for a released base, 3e-3 from scratch.",
-    )
+    max_tokens: int = Field(256, ge=8, description="Longest example, in tokens; longer ones are left out.")
     quantisation: Literal["Q5_0", "Q4_0"] | None = Field(
         None,
         description="Round the weights to this GGUF type while training, so that the file of this type loses nothing.",
     )
-    batch_tokens: int = Field(1200, ge=16, description="Tokens of a step, prompt included.")
-    max_tokens: int = Field(256, ge=8, description="Longest example, in tokens; longer ones are left out.")
-    warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the steps that warm up.")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay.")
-    clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
-    checkpoint_seconds: float = Field(60.0, gt=0, description="Time between two checkpoints.")
-
-    @field_validator("budget")
-    @classmethod
-    def _budget(cls, value: str) -> str:
-        match = _BUDGET.fullmatch(value)
-        if not match or not 0 < float(match["amount"]) < 1e9:
-            fix = "Write a time above zero such as '90s', '10m' or '2h', or '300 steps'"
-            raise _mistake("", f"found {value!r:.60}", fix)
-        if match["unit"] == "steps" and not match["amount"].isdigit():
-            raise _mistake("", f"found {value!r:.60}", "Write a whole number of steps, such as '300 steps'")
-        return value
-
-    @property
-    def budget_seconds(self) -> float | None:
-        """The wall-clock budget, or None when the budget is in steps."""
-        match = _BUDGET.fullmatch(self.budget)
-        assert match
-        return None if match["unit"] == "steps" else float(match["amount"]) * _SECONDS[match["unit"]]
-
-    @property
-    def budget_steps(self) -> int | None:
-        """The budget in steps, or None when it is a wall-clock time."""
-        return None if self.budget_seconds is not None else int(self.budget.split("steps")[0])
 
 
 class Evaluate(_Strict):
@@ -344,7 +327,9 @@ class Job(_Strict):
     base: Base
     data: Data
     vocabulary: Vocabulary = Vocabulary()
+    pretrain: Pretrain | None = Field(None, description="Learn from [[data.text]] first.")
     train: Train = Train()
+    losses: Losses = Losses()
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
     limits: Limits = Limits()
@@ -372,6 +357,10 @@ class Job(_Strict):
         if self.base.from_scratch and "base" in self.release.must_beat:
             fix = "Write must_beat = [] under [release]"
             raise _mistake("release.must_beat", "a model from scratch has no base to beat", fix)
+        if self.pretrain and not self.data.text:
+            raise _mistake("data.text", "missing, and [pretrain] learns from it", "Write [[data.text]] tables")
+        if self.data.text and not self.pretrain:
+            raise _mistake("data.text", "is learned from by [pretrain] alone", "Write a [pretrain] table, too")
         if self.data.test and "test_share" in self.data.split.model_fields_set:
             fix = "Remove test_share, the exam comes from [[data.test]]"
             raise _mistake("data.split.test_share", "does not fit [[data.test]]", fix)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from metier.errors import SpecError
-from metier.spec.job import Base, Job, Source
+from metier.spec.job import AnySource, Base, Job
 
 _MAX_BYTES = 1 << 20
 """A job description is a few kilobytes; anything above this is another file."""
@@ -38,6 +38,7 @@ def load_job(path: Path) -> Job:
         update={
             "train": [_local_source(source, folder) for source in job.data.train],
             "test": [_local_source(source, folder) for source in job.data.test],
+            "text": [_local_source(source, folder) for source in job.data.text],
         }
     )
     return job.model_copy(update={"base": _local_base(job.base, folder, file), "data": data})
@@ -172,7 +173,7 @@ def _absolute(folder: Path, name: str) -> Path:
     return (folder / os.path.expanduser(name.strip())).resolve()  # noqa: PTH111 - never raises
 
 
-def _local_source(source: Source, folder: Path) -> Source:
+def _local_source(source: AnySource, folder: Path) -> AnySource:
     kind, _, rest = source.source.partition(":")
     if kind != "file":
         return source

@@ -51,11 +51,11 @@ def choose_prompt(job: Job, data: Path, start: Path) -> dict[str, Any]:
 def learn_job(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: Path) -> dict[str, Any]:
     """Train the model; leave it as a Hugging Face folder ``model`` and return the training's facts."""
     torch.manual_seed(job.seed)
-    _check_disk(folder, start)
+    check_disk(folder, start)
     tokenizer = load(start).tokenizer
     examples = encode(tokenizer, prompt, read_records(data / "train.jsonl"), job.train.max_tokens)
     validation = read_records(data / "validation.jsonl")[:_WATCHED_ROWS]
-    peak_lr = job.train.peak_lr or (3e-3 if job.base.from_scratch else 6e-5)
+    peak_lr = job.train.peak(from_scratch=job.base.from_scratch)
     model, facts = train(
         lambda: load(start).model,
         examples,
@@ -64,17 +64,29 @@ def learn_job(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: P
         peak_lr,
         folder,
         seed=job.seed,
+        losses=job.losses,
     )
     write_folder(folder / "model", model, tokenizer, prompt)
-    for left_over in (*folder.glob("step-????????"), *folder.glob("*.part")):
-        shutil.rmtree(left_over)
-    (folder / "best.safetensors").unlink()
+    clear(folder)
     return facts | {"peak_lr": peak_lr, "examples": len(examples)}
 
 
-def _check_disk(folder: Path, start: Path) -> None:
-    """Refuse to begin what would fill the disk: two checkpoints of weights and moments, the best and the result."""
-    needed = 10 * sum(file.stat().st_size for file in start.glob("*.safetensors"))
+def clear(folder: Path) -> None:
+    """Remove what only an unfinished training needs."""
+    for left_over in (*folder.glob("step-????????"), *folder.glob("*.part")):
+        shutil.rmtree(left_over)
+    (folder / "best.safetensors").unlink()
+
+
+def check_disk(folder: Path, start: Path, *, kept: int = 0) -> None:
+    """Refuse to begin what would fill the disk: two checkpoints of weights and moments, the best and the result.
+
+    Args:
+        folder: where the training is to work.
+        start: the folder of the untrained model.
+        kept: further copies of the weights that will be kept.
+    """
+    needed = (10 + kept) * sum(file.stat().st_size for file in start.glob("*.safetensors"))
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise RunError(

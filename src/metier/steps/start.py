@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from metier.artifact import versions
-from metier.data.records import Record, read_records
+from metier.data.records import Record, read_documents, read_records
 from metier.errors import ArtifactError, SpecError
 from metier.export.huggingface import write_folder
 from metier.model.bases import find_base
@@ -22,6 +22,7 @@ from metier.tasks.registry import Task, task_from_json
 from metier.tokenizer.learn import learn
 from metier.tokenizer.pieces import Pieces
 from metier.tokenizer.trim import choose, count_tokens
+from metier.train.ul2 import sentinels_needed
 
 
 def inputs(job: Job) -> dict[str, Any]:
@@ -33,16 +34,18 @@ def inputs(job: Job) -> dict[str, Any]:
         "seed": job.seed,
         "max_tokens": job.train.max_tokens,
         "versions": versions("gguf", "tokenizers", "transformers"),
+        **({"row_tokens": job.pretrain.row_tokens, "sentinels": _sentinels(job)} if job.pretrain else {}),
     }
 
 
 def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
     """Write the untrained model into the folder; return its facts and its base's."""
     train = read_records(data / "train.jsonl")
+    plain = [text for texts in read_documents(data / "text.jsonl").values() for text in texts] if job.pretrain else []
     task = task_from_json(job.task_settings)
     facts: dict[str, Any]
     if job.base.from_scratch:
-        model, tokenizer = _from_scratch(job, task, train)
+        model, tokenizer = _from_scratch(job, task, train, plain)
         facts = {"base": None}
     else:
         base = find_base(job.base.model, job.base.licence)
@@ -59,7 +62,7 @@ def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
             }
         }
         if job.vocabulary.pieces != "all":
-            model, tokenizer = _trimmed(model, tokenizer, task, train, job.vocabulary.pieces)
+            model, tokenizer = _trimmed(model, tokenizer, task, train, plain, job.vocabulary.pieces)
     facts |= {"pieces": len(tokenizer), "parameters": model.num_parameters()}
     _check_size(job, facts["parameters"])
     write_folder(folder, model, tokenizer)
@@ -72,11 +75,12 @@ def _trimmed(
     tokenizer: PreTrainedTokenizerFast,
     task: Task,
     train: Sequence[Record],
+    plain: Sequence[str],
     wanted: int,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Keep the most used pieces, and of the embedding their rows."""
     prompts = task.prompts(knows_turns(tokenizer))
-    counts = count_tokens(tokenizer, _texts(train, prompts[0]))
+    counts = count_tokens(tokenizer, [*_texts(train, prompts[0]), *plain])
     always = count_tokens(tokenizer, [prompt.render("") for prompt in prompts])
     full = Pieces.of_tokenizer(tokenizer)
     pieces, old = full.subset(choose(full, counts, wanted, always))
@@ -88,13 +92,20 @@ def _trimmed(
     return model, pieces.tokenizer()
 
 
-def _from_scratch(job: Job, task: Task, train: Sequence[Record]) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+def _from_scratch(
+    job: Job, task: Task, train: Sequence[Record], plain: Sequence[str]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     prompt = task.prompts(False)[0]
-    texts = [prompt.render(""), *_texts(train, prompt)]
-    pieces = learn(texts, job.base.vocabulary)
-    context = max(job.export.context_tokens, job.train.max_tokens)
+    texts = [prompt.render(""), *_texts(train, prompt), *plain]
+    pieces = learn(texts, job.base.vocabulary, sentinels=_sentinels(job))
+    context = max(job.export.context_tokens, job.train.max_tokens, job.pretrain.row_tokens if job.pretrain else 0)
     model = scratch(len(pieces), job.base.hidden_size, job.base.layers, context, job.seed)
     return model, pieces.tokenizer()
+
+
+def _sentinels(job: Job) -> int:
+    """Return how many sentinels pretraining needs."""
+    return sentinels_needed(job.pretrain.row_tokens) if job.pretrain and job.pretrain.objective == "ul2" else 0
 
 
 def knows_turns(tokenizer: PreTrainedTokenizerFast) -> bool:

@@ -7,17 +7,21 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from metier.tokenizer.pieces import SPACE, Kind, Pieces
 
+SENTINEL = "<extra_id_{}>"
+"""How a vocabulary calls the marks of UL2's hidden spans; their ids count down from ``<extra_id_0>``."""
+
 _SPECIALS = ("<pad>", "<eos>", "<bos>", "<unk>")
 
 
-def learn(texts: Iterable[str], size: int) -> Pieces:
-    """Learn a vocabulary of at most ``size`` pieces, 256 bytes and 4 specials among them.
+def learn(texts: Iterable[str], size: int, *, sentinels: int = 0) -> Pieces:
+    """Learn a vocabulary of at most ``size`` pieces, 256 bytes, 4 specials and the sentinels among them.
 
-    Words are not joined by a piece: a piece holds a space only in front.
+    Words are not joined by a piece: a piece holds a space only in front. The sentinels of UL2 come last, as T5's do:
+    the last piece is ``<extra_id_0>``, the one before ``<extra_id_1>``.
     """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never")
-    learned = max(size - 256 - len(_SPECIALS), 1)
+    learned = max(size - 256 - len(_SPECIALS) - sentinels, 1)
     bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=learned, show_progress=False))
     vocab = json.loads(bpe.to_str())["model"]["vocab"]
     made = sorted((t for t in vocab if len(t) > 1), key=lambda text: vocab[text])
@@ -25,10 +29,11 @@ def learn(texts: Iterable[str], size: int) -> Pieces:
     normal = [*made, *characters]
     byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
     kinds = [Kind.CONTROL] * len(_SPECIALS) + [Kind.BYTE] * 256 + [Kind.NORMAL] * len(normal)
+    marks = [SENTINEL.format(k) for k in reversed(range(sentinels))]
     return Pieces(
-        texts=[*_SPECIALS, *byte_pieces, *normal],
-        scores=[0.0] * (len(_SPECIALS) + 256) + [-float(rank) for rank in range(len(normal))],
-        kinds=kinds,
+        texts=[*_SPECIALS, *byte_pieces, *normal, *marks],
+        scores=[0.0] * (len(_SPECIALS) + 256) + [-float(rank) for rank in range(len(normal))] + [0.0] * sentinels,
+        kinds=kinds + [Kind.CONTROL] * sentinels,
         pad=0,
         eos=1,
         bos=2,

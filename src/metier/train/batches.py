@@ -10,6 +10,9 @@ from transformers import PreTrainedTokenizerFast
 from metier.data.records import Record
 from metier.tasks.prompt import PromptFormat
 
+IGNORED = -100
+"""The target where nothing is to be learned."""
+
 _WINDOW_BATCHES = 32
 """Examples are sorted by length inside a window this many batches long: close lengths, still shuffled."""
 
@@ -27,12 +30,16 @@ class Example(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A padded batch. N examples, T tokens; targets are -100 everywhere but on the answers."""
+    """Rows of tokens. N rows, T places."""
 
     ids_NT: torch.Tensor
     mask_NT: torch.Tensor
+    """1 where there is a token, 0 in the padding."""
     targets_NT: torch.Tensor
+    """What is to be predicted *at* each place, the token after it; -100 where nothing is learned."""
     tokens: int
+    positions_NT: torch.Tensor | None = None
+    """For rows of several texts, which do not see each other: places within the text, from 0."""
 
 
 def encode(
@@ -83,16 +90,16 @@ def one_pass(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
 
 
 def collate(examples: Sequence[Example], pad: int) -> Batch:
-    """Pad examples on the right to one rectangle."""
+    """Pad examples on the right to one rectangle; the answers are the targets."""
     width = max(example.tokens for example in examples)
     ids = torch.full((len(examples), width), pad)
     mask = torch.zeros((len(examples), width), dtype=torch.long)
-    targets = torch.full((len(examples), width), -100)
+    targets = torch.full((len(examples), width), IGNORED)
     for row, (prompt, answer) in enumerate(examples):
         whole = torch.tensor(prompt + answer)
         ids[row, : len(whole)] = whole
         mask[row, : len(whole)] = 1
-        targets[row, len(prompt) : len(whole)] = whole[len(prompt) :]
+        targets[row, len(prompt) - 1 : len(whole) - 1] = whole[len(prompt) :]
     return Batch(ids, mask, targets, int(mask.sum()))
 
 

@@ -13,14 +13,12 @@ from transformers import PreTrainedModel
 from metier.artifact import read_json, write_json
 from metier.errors import SpecError
 from metier.progress import say
-from metier.spec.job import Train
+from metier.spec.training import Losses, Training
 from metier.train.batches import Batch
 from metier.train.checkpoint import save_checkpoint
-from metier.train.grid import Grid
-from metier.train.objective import adamw, mean_loss, update
-
-VALIDATIONS = 4
-"""Validation losses after the start: at each quarter of the way."""
+from metier.train.numerics import EXACT, Numerics
+from metier.train.objective import PLAIN, mean_loss, update
+from metier.train.optimizers import optimizer_for
 
 _PROBE_STEPS = 4
 
@@ -41,8 +39,9 @@ def plan_training(
     model: PreTrainedModel,
     coming: Sequence[Batch],
     held_out: Sequence[Batch],
-    settings: Train,
-    grid: Grid | None = None,
+    settings: Training,
+    losses: Losses = PLAIN,
+    numerics: Numerics = EXACT,
 ) -> Plan:
     """Return the stored plan, or make it: a budget in steps as it is, a wall-clock budget by a probe.
 
@@ -52,7 +51,8 @@ def plan_training(
         coming: the first batches of the training, enough to know their mean size.
         held_out: the validation batches.
         settings: budget and schedule.
-        grid: what the weights are rounded to in a step, if anything.
+        losses: what is minimised beside the loss on the targets.
+        numerics: how losses are computed.
 
     Raises:
         SpecError: when the budget has no room for a single step.
@@ -62,8 +62,7 @@ def plan_training(
     if settings.budget_steps is not None:
         plan = Plan(settings.budget_steps, 0.0)
     else:
-        assert settings.budget_seconds is not None
-        plan = _probe(path.parent / "probe", model, coming, held_out, settings, grid, settings.budget_seconds)
+        plan = _probe(path.parent / "probe", model, coming, held_out, settings, losses, numerics)
         say(f"  {plan.steps} steps of {plan.step_seconds:.2f} s fit the budget of {settings.budget}")
     write_json(path, asdict(plan))
     return plan
@@ -74,27 +73,28 @@ def _probe(
     model: PreTrainedModel,
     coming: Sequence[Batch],
     held_out: Sequence[Batch],
-    settings: Train,
-    grid: Grid | None,
-    budget_seconds: float,
+    settings: Training,
+    losses: Losses,
+    numerics: Numerics,
 ) -> Plan:
     """Make a few real steps, a validation and a checkpoint, and divide what is left of the budget by a step's time."""
+    assert settings.budget_seconds is not None
     start = time.monotonic()
-    optimizer = adamw(model, settings)
+    optimizer = optimizer_for(model, settings)
     # by padded tokens, because a probe's batches may be shorter or longer than the mean
     pace = []
     for batch in coming[: _PROBE_STEPS + 1]:
-        step = partial(update, model, optimizer, batch, 0.0, settings.clip_norm, grid)
+        step = partial(update, model, optimizer, batch, 0.0, settings.clip_norm, losses, numerics)
         pace.append(_seconds(step) / batch.ids_NT.numel())
     step_seconds = statistics.median(pace[1:] or pace) * statistics.mean(batch.ids_NT.numel() for batch in coming)
-    validation_seconds = _seconds(lambda: mean_loss(model, held_out))
+    validation_seconds = _seconds(lambda: mean_loss(model, held_out, numerics))
     checkpoint_seconds = _seconds(lambda: save_checkpoint(folder, 0, model, optimizer, {}))
     shutil.rmtree(folder)
     # A validation may save the best weights: a third of a checkpoint, which holds the moments, too.
     probe_seconds = time.monotonic() - start
-    aside = probe_seconds + (VALIDATIONS + 1) * (validation_seconds + checkpoint_seconds / 3)
+    aside = probe_seconds + (settings.validations + 1) * (validation_seconds + checkpoint_seconds / 3)
     checkpoints_share = checkpoint_seconds / (settings.checkpoint_seconds + checkpoint_seconds)
-    steps = int((budget_seconds - aside) * (1 - checkpoints_share) / step_seconds)
+    steps = int((settings.budget_seconds - aside) * (1 - checkpoints_share) / step_seconds)
     if steps < 1:
         raise SpecError(
             "train.budget",

@@ -6,6 +6,7 @@ is used.
 """
 
 import shutil
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ def save_checkpoint(
         folder: where checkpoints live.
         step: number of steps done.
         model: the model, whose parameters all belong to the optimizer.
-        optimizer: AdamW; its tensors are stored under the parameters' names.
+        optimizer: of any kind; what it remembers of a parameter is stored under the parameter's name: tensors beside
+            the weights, numbers and None among the facts.
         state: JSON-able facts of the loop.
     """
     part = folder / f"step-{step:08d}.part"
@@ -37,14 +39,16 @@ def save_checkpoint(
     part.mkdir(parents=True)
     named = dict(model.named_parameters())
     save_file({name: p.detach().contiguous() for name, p in named.items()}, part / "model.safetensors")
-    moments = {
+    remembered = {
         f"{name}/{key}": value
         for name, parameter in named.items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
-    save_file(moments, part / "optimizer.safetensors")
+    tensors = {key: value.contiguous() for key, value in remembered.items() if isinstance(value, torch.Tensor)}
+    save_file(tensors, part / "optimizer.safetensors")
+    plain = {key: value for key, value in remembered.items() if key not in tensors}
     hashes = {file.name: sha256_file(file) for file in sorted(part.iterdir())}
-    write_json(part / "checkpoint.json", {"step": step, "sha256": hashes, "state": state})
+    write_json(part / "checkpoint.json", {"step": step, "sha256": hashes, "state": state, "optimizer": plain})
     final = folder / f"step-{step:08d}"
     shutil.rmtree(final, ignore_errors=True)
     part.rename(final)
@@ -62,15 +66,18 @@ def resume(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimize
             shutil.rmtree(checkpoint)
             continue
         weights = load_file(checkpoint / "model.safetensors")
-        moments = load_file(checkpoint / "optimizer.safetensors")
+        remembered: dict[str, dict[str, Any]] = defaultdict(dict)
+        for key, value in {**load_file(checkpoint / "optimizer.safetensors"), **facts["optimizer"]}.items():
+            name, _, what = key.rpartition("/")
+            remembered[name][what] = value
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(weights[name])
-                optimizer.state[parameter] = {
-                    key.rpartition("/")[2]: value.to(parameter.device)
-                    for key, value in moments.items()
-                    if key.rpartition("/")[0] == name
-                }
+                if name in remembered:
+                    optimizer.state[parameter] = {
+                        what: value.to(parameter.device) if isinstance(value, torch.Tensor) else value
+                        for what, value in remembered[name].items()
+                    }
         return int(facts["step"]), facts["state"]
     return None
 

@@ -1,51 +1,88 @@
-"""What is learned, and one step of learning it: the answer's tokens, and nothing else."""
+"""What is minimised, and one step of minimising it: the loss on the targets, and what else the job asks for."""
 
 from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from metier.spec.job import Train
-from metier.train.batches import Batch
-from metier.train.grid import Grid, on_grid
+from metier.spec.training import Losses
+from metier.train.batches import IGNORED, Batch
+from metier.train.numerics import EXACT, Numerics
+from metier.train.router import experts_a_token, router_losses, scores
+
+OUTPUT_Z = 1e-4
+"""Weight of the output's z-loss for mixtures of experts, by default: that of OpenMoE's runs."""
+
+PLAIN = Losses(output_z=0.0, load_balance=0.0, router_z=0.0)
+"""The loss on the targets alone."""
 
 
-def answer_loss(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, int]:
-    """Return the mean loss in nats over a batch's answer tokens, and their number.
+class Loss(NamedTuple):
+    """What a batch costs."""
 
-    The output matrix, the widest product of a small model, is applied only where an answer token is predicted.
+    total: torch.Tensor
+    """What is minimised."""
+    nats: torch.Tensor
+    """Mean cross entropy of a target token."""
+    targets: int
+    """Number of target tokens."""
+    parts: dict[str, torch.Tensor]
+    """The other losses by name, before their weights."""
+
+
+def batch_loss(model: PreTrainedModel, batch: Batch, losses: Losses = PLAIN) -> Loss:
+    """Return the loss of a batch: of answers, or of packed rows of text.
+
+    The output matrix, the widest product of a small model, is applied only where a target is predicted. Padding has
+    no part in any of the losses.
     """
-    hidden_NTD = model.get_decoder()(
-        input_ids=batch.ids_NT.to(model.device), attention_mask=batch.mask_NT.to(model.device), use_cache=False
-    ).last_hidden_state
-    targets_NT = batch.targets_NT[:, 1:].to(model.device)
-    wanted_NT = targets_NT != -100
-    logits_AV = model.get_output_embeddings()(hidden_NTD[:, :-1][wanted_NT])
+    top_k = experts_a_token(model.config) if losses.load_balance or losses.router_z else None
+    outputs = model.get_decoder()(**_inputs(model, batch, routing=top_k is not None))
+    targets_NT = batch.targets_NT.to(model.device)
+    wanted_NT = targets_NT != IGNORED
+    logits_AV = model.get_output_embeddings()(outputs.last_hidden_state[wanted_NT]).float()
     targets_A = targets_NT[wanted_NT]
-    return functional.cross_entropy(logits_AV.float(), targets_A), len(targets_A)
+    nats = functional.cross_entropy(logits_AV, targets_A)
+    total, parts = nats, {}
+    if losses.label_smoothing:
+        total = smoothed(logits_AV, targets_A, losses.label_smoothing)
+    weight = losses.output_z if losses.output_z is not None else OUTPUT_Z * (experts_a_token(model.config) is not None)
+    if weight:
+        parts["output_z"] = logits_AV.logsumexp(dim=-1).square().mean()
+        total = total + weight * parts["output_z"]
+    if top_k is not None:
+        real_N = batch.mask_NT.to(model.device).flatten() == 1
+        parts["load_balance"], parts["router_z"] = router_losses(scores(outputs, model), real_N, top_k)
+        total = total + losses.load_balance * parts["load_balance"] + losses.router_z * parts["router_z"]
+    return Loss(total, nats, len(targets_A), parts)
+
+
+def smoothed(logits_AV: torch.Tensor, targets_A: torch.Tensor, share: float) -> torch.Tensor:
+    """Return the mean cross entropy with targets that give ``share`` of their probability to the V - 1 other pieces.
+
+    That is T5X's definition (Szegedy et al. 2016, arXiv 1512.00567, section 7, spreads it over all V, as torch does),
+    without the constant that it takes off.
+    """
+    pieces = logits_AV.shape[-1]
+    each = share / (pieces - 1)
+    target = functional.cross_entropy(logits_AV, targets_A)
+    every = (pieces * logits_AV.logsumexp(dim=-1) - logits_AV.sum(dim=-1)).mean()
+    return (1 - share - each) * target + each * every
 
 
 @torch.no_grad()
-def mean_loss(model: PreTrainedModel, batches: Iterable[Batch]) -> float:
-    """Return the loss in nats an answer token over some batches."""
+def mean_loss(model: PreTrainedModel, batches: Iterable[Batch], numerics: Numerics = EXACT) -> float:
+    """Return the loss in nats a target token over some batches."""
+    model.eval()
     total, tokens = 0.0, 0
-    for batch in batches:
-        loss, count = answer_loss(model, batch)
-        total += loss.item() * count
-        tokens += count
+    with numerics.weights(model), numerics.products(model.device):
+        for batch in batches:
+            loss = batch_loss(model, batch)
+            total += loss.nats.item() * loss.targets
+            tokens += loss.targets
     return total / tokens
-
-
-def adamw(model: PreTrainedModel, settings: Train) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019) whose weight decay spares the norms."""
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=0.0, fused=True)
 
 
 def update(
@@ -54,15 +91,31 @@ def update(
     batch: Batch,
     rate: float,
     clip_norm: float,
-    grid: Grid | None = None,
-) -> tuple[float, float]:
-    """Make one step, with loss and gradient on the grid if there is one; return its loss and its gradient norm."""
+    losses: Losses = PLAIN,
+    numerics: Numerics = EXACT,
+) -> dict[str, float]:
+    """Make one step; return its loss in nats a target token, its gradient norm, and its other losses by name."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-    with on_grid(model, grid):
-        loss, _ = answer_loss(model, batch)
-        loss.backward()
+    model.train()
+    with numerics.weights(model):
+        with numerics.products(model.device):
+            loss = batch_loss(model, batch, losses)
+        loss.total.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return loss.item(), float(norm)
+    others = {name: part.item() for name, part in loss.parts.items()}
+    return {"loss_nats": loss.nats.item(), "grad_norm": float(norm), **others}
+
+
+def _inputs(model: PreTrainedModel, batch: Batch, *, routing: bool) -> dict[str, Any]:
+    """Return what a batch is to the model; texts packed into a row are told apart by positions that start again."""
+    inputs: dict[str, Any] = {"input_ids": batch.ids_NT.to(model.device), "use_cache": False}
+    if batch.positions_NT is None:
+        inputs["attention_mask"] = batch.mask_NT.to(model.device)
+    else:
+        inputs["position_ids"] = batch.positions_NT.to(model.device)
+    if routing:
+        inputs["output_router_logits"] = True
+    return inputs

@@ -1,4 +1,4 @@
-"""Training on rounded weights: what is learned is what the file of few bits holds."""
+"""The numbers of a step: rounded weights are what the file holds, bfloat16 learns what float32 learns."""
 
 from types import SimpleNamespace
 
@@ -10,8 +10,9 @@ from test_train_loop import SETTINGS, assert_same, examples, losses, run, run_an
 
 from metier.compress.blocks import fit_scales, quantise, rounded
 from metier.train.batches import collate
-from metier.train.grid import Grid, on_grid
-from metier.train.objective import adamw, answer_loss, update
+from metier.train.numerics import Grid, Numerics, multiplies_bfloat16
+from metier.train.objective import batch_loss, update
+from metier.train.optimizers import optimizer_for
 
 ON_GRID = SETTINGS.model_copy(update={"quantisation": "Q4_0"})
 
@@ -42,10 +43,10 @@ def test_loss_and_gradient_are_those_of_the_rounded_weights():
         for parameter in rounded_model.parameters():
             if parameter.dim() > 1:
                 parameter.copy_(torch.from_numpy(stored(parameter.detach())))
-    wanted, _ = answer_loss(rounded_model, batch())
+    wanted = batch_loss(rounded_model, batch()).total
     wanted.backward()
-    with on_grid(model, grid):
-        found, _ = answer_loss(model, batch())
+    with Numerics(grid).weights(model):
+        found = batch_loss(model, batch()).total
         found.backward()
     assert found.item() == wanted.item()
     for mine, theirs in zip(model.parameters(), rounded_model.parameters(), strict=True):
@@ -55,8 +56,8 @@ def test_loss_and_gradient_are_those_of_the_rounded_weights():
 def test_a_step_too_small_for_the_grid_is_not_forgotten():
     model = tiny_model()
     grid, before = Grid.fit(model, "Q4_0"), {n: p.detach().clone() for n, p in model.named_parameters()}
-    optimizer = adamw(model, SETTINGS)
-    update(model, optimizer, batch(), 1e-6, 1.0, grid)
+    optimizer = optimizer_for(model, SETTINGS)
+    update(model, optimizer, batch(), 1e-6, 1.0, numerics=Numerics(grid))
     moved = {name: (p - before[name]).abs().max() for name, p in model.named_parameters() if p.dim() > 1}
     assert all(0 < distance < 1e-5 for distance in moved.values())
 
@@ -64,7 +65,7 @@ def test_a_step_too_small_for_the_grid_is_not_forgotten():
 def test_the_exact_weights_come_back_after_an_error():
     model = tiny_model()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    with pytest.raises(ZeroDivisionError), on_grid(model, Grid.fit(model, "Q4_0")):
+    with pytest.raises(ZeroDivisionError), Numerics(Grid.fit(model, "Q4_0")).weights(model):
         raise ZeroDivisionError
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
 
@@ -74,3 +75,21 @@ def test_a_killed_training_on_the_grid_goes_on_with_equal_losses_and_weights(tmp
     whole = SimpleNamespace(weights=model.state_dict(), facts=facts, losses=losses(tmp_path / "whole"))
     run_and_stop(tmp_path / "killed", 7, ON_GRID)
     assert_same(whole, tmp_path / "killed", *run(tmp_path / "killed", ON_GRID))
+
+
+def test_bfloat16_products_learn_nearly_the_same_from_float32_weights(tmp_path):
+    model, facts = run(tmp_path / "half", SETTINGS.model_copy(update={"precision": "bfloat16"}))
+    _, exact = run(tmp_path / "whole")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert (facts["precision"], exact["precision"]) == ("bfloat16", "float32")
+    mine, theirs = losses(tmp_path / "half"), losses(tmp_path / "whole")
+    assert mine != theirs
+    assert [loss for _, loss, _ in mine] == pytest.approx([loss for _, loss, _ in theirs], rel=0.02)
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_auto_takes_bfloat16_only_where_the_hardware_multiplies_it(monkeypatch, tmp_path, able):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able})
+    assert multiplies_bfloat16(torch.device("cpu")) is able
+    _, facts = run(tmp_path, SETTINGS.model_copy(update={"precision": "auto", "budget": "2 steps"}))
+    assert facts["precision"] == ("bfloat16" if able else "float32")

@@ -1,0 +1,148 @@
+"""How models learn, as tables of the job description: what pretraining and training have in common, and the losses."""
+
+import re
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from metier.spec.strict import Strict, mistake
+
+_BUDGET = re.compile(r"(?P<amount>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>s|m|h|steps)")
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_TOKENS = re.compile(r"[0-9]+ ?tokens")
+
+
+class Training(Strict):
+    """What every training must be told."""
+
+    budget: str = Field("10m", description="Wall clock ('90s', '10m', '2h') or number of steps ('300 steps').")
+    optimizer: Literal["adamw", "adafactor"] = Field(
+        "adamw", description="'adafactor' takes a third of AdamW's memory and steps relative to a weight's size."
+    )
+    peak_lr: float | None = Field(
+        None,
+        gt=0,
+        description="Highest learning rate; by default 6e-5 for a released base, 3e-3 from scratch; Adafactor 1e-2.",
+    )
+    schedule: Literal["linear", "inverse_sqrt", "constant"] = Field(
+        "linear",
+        description="After the warm-up: 'linear' falls to zero, 'inverse_sqrt' with the root of the steps, 'constant' "
+        "stays. Warming up is a linear rise, but with 'inverse_sqrt' it is the peak.",
+    )
+    precision: Literal["float32", "bfloat16", "auto"] = Field(
+        "float32",
+        description="Of the factors of matrix products; weights stay float32. 'auto' takes bfloat16 where the hardware "
+        "multiplies it.",
+    )
+    batch_tokens: int = Field(1200, ge=16, description="Tokens of a step, prompt included.")
+    warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the steps that warm up.")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay.")
+    clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
+    freeze_router_after: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="For a mixture of experts: share of the steps after which its routers learn no more.",
+    )
+    validations: int = Field(
+        4, ge=1, description="How often the validation loss is taken after the start, evenly spaced."
+    )
+    checkpoint_seconds: float = Field(60.0, gt=0, description="Time between two checkpoints.")
+
+    @field_validator("budget")
+    @classmethod
+    def _budget(cls, value: str) -> str:
+        match = _BUDGET.fullmatch(value)
+        if not match or not 0 < float(match["amount"]) < 1e9:
+            fix = "Write a time above zero such as '90s', '10m' or '2h', or '300 steps'"
+            raise mistake("", f"found {value!r:.60}", fix)
+        if match["unit"] == "steps" and not match["amount"].isdigit():
+            raise mistake("", f"found {value!r:.60}", "Write a whole number of steps, such as '300 steps'")
+        return value
+
+    @model_validator(mode="after")
+    def _decay_is_of_adamw(self) -> Self:
+        if self.optimizer != "adamw" and "weight_decay" in self.model_fields_set:
+            raise mistake("weight_decay", f"does not fit optimizer {self.optimizer!r}", "Remove it, it is AdamW's")
+        return self
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """The wall-clock budget, or None when the budget is in steps."""
+        match = _BUDGET.fullmatch(self.budget)
+        return float(match["amount"]) * _SECONDS[match["unit"]] if match and match["unit"] != "steps" else None
+
+    @property
+    def budget_steps(self) -> int | None:
+        """The budget in steps, or None when it is a wall-clock time."""
+        return None if self.budget_seconds is not None else int(self.budget.split("steps")[0])
+
+    def peak(self, *, from_scratch: bool) -> float:
+        """Return the highest learning rate."""
+        default = 1e-2 if self.optimizer == "adafactor" else 3e-3 if from_scratch else 6e-5
+        return self.peak_lr or default
+
+
+class Pretrain(Training):
+    """How the model learns from plain text, before it learns the job. Without this table it does not."""
+
+    budget: str = Field(
+        "10m",
+        description="Wall clock ('90s', '10m', '2h'), number of steps ('300 steps') or of tokens ('5000000 tokens').",
+    )
+    objective: Literal["causal", "ul2"] = Field(
+        "causal", description="'causal' predicts every next token; 'ul2' is UL2's mixture of hidden spans."
+    )
+    switch_tokens: int | None = Field(
+        None, gt=0, description="For 'ul2': tokens after which the objective becomes 'causal'."
+    )
+    row_tokens: int = Field(256, ge=32, description="Length of a row; texts are packed into rows.")
+    batch_tokens: int = Field(2048, ge=32, description="Tokens of a step: as many whole rows as fit.")
+    keep_checkpoints: int = Field(
+        0, ge=0, description="Models to keep on the way, evenly spaced, each as a Hugging Face folder."
+    )
+
+    @field_validator("budget")
+    @classmethod
+    def _budget(cls, value: str) -> str:
+        return value if _TOKENS.fullmatch(value) and int(value.split("tokens")[0]) else Training._budget(value)
+
+    @model_validator(mode="after")
+    def _rows_and_switch_fit(self) -> Self:
+        if self.batch_tokens < self.row_tokens:
+            found = f"{self.batch_tokens} tokens do not hold a row of {self.row_tokens}"
+            raise mistake("batch_tokens", found, f"Write at least {self.row_tokens}")
+        if self.switch_tokens is not None and self.objective != "ul2":
+            fix = "Remove it, or write objective = 'ul2'"
+            raise mistake("switch_tokens", f"does not fit objective {self.objective!r}", fix)
+        return self
+
+    @property
+    def step_tokens(self) -> int:
+        """Places in the rows of a step."""
+        return self.batch_tokens // self.row_tokens * self.row_tokens
+
+    @property
+    def switch_step(self) -> int | None:
+        """The first step of the causal objective after UL2's, or None for no switch."""
+        return None if self.switch_tokens is None else -(-self.switch_tokens // self.step_tokens)
+
+    @property
+    def budget_steps(self) -> int | None:
+        """The budget in steps, or None when it is a wall-clock time."""
+        if _TOKENS.fullmatch(self.budget):
+            return -(-int(self.budget.split("tokens")[0]) // self.step_tokens)
+        return super().budget_steps
+
+
+class Losses(Strict):
+    """What is minimised beside the loss on the targets; a training's reported loss is the latter alone."""
+
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Share of a target's probability that the other pieces are given."
+    )
+    output_z: float | None = Field(
+        None, ge=0, description="Weight of log^2 Z of the output; by default 1e-4 for a mixture of experts, else 0."
+    )
+    load_balance: float = Field(0.01, ge=0, description="For a mixture of experts: weight of the load balance loss.")
+    router_z: float = Field(1e-4, ge=0, description="For a mixture of experts: weight of the routers' z-loss.")

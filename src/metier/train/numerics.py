@@ -1,0 +1,82 @@
+"""The numbers a step computes with: weights as they will be stored, products in the precision a machine is fast at.
+
+Quantisation-aware training with the straight-through estimator (Bengio et al. 2013, arXiv 1308.3432; Jacob et al.
+2018, arXiv 1712.05877, section 3): a step's loss and gradient are those of the rounded weights, and the gradient
+moves the exact ones, so that a file of few bits loses nothing against the checkpoint. The grid, one scale a block of
+32 weights, is fitted once, to the weights a training begins with.
+
+Mixed precision (Micikevicius et al. 2018, arXiv 1710.03740): matrix products take bfloat16 factors; weights, moments,
+norms and losses stay float32.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from transformers import PreTrainedModel
+
+from metier.compress.blocks import BLOCK, fit_scales, rounded
+
+
+class Grid:
+    """The values that a model's matrices may have; vectors are stored exactly and left alone."""
+
+    def __init__(self, scales: dict[str, torch.Tensor], kind: str) -> None:
+        self._scales, self._kind = scales, kind
+
+    @classmethod
+    def fit(cls, model: PreTrainedModel, kind: str) -> Self:
+        """Return the grid of a GGUF type (Q4_0 or Q5_0) that lies closest to a model's weights."""
+        matrices = {n: p for n, p in model.named_parameters() if p.dim() > 1 and p.shape[-1] % BLOCK == 0}
+        return cls({name: fit_scales(p.detach(), kind) for name, p in matrices.items()}, kind)
+
+    @contextmanager
+    def applied(self, model: PreTrainedModel) -> Iterator[None]:
+        """Give the model its rounded weights inside the block, and the exact ones back after it."""
+        exact = {}
+        try:
+            for name, parameter in model.named_parameters():
+                if name in self._scales:
+                    exact[name] = parameter.data
+                    parameter.data = rounded(parameter.data, self._scales[name], self._kind)
+            yield
+        finally:
+            for name, parameter in model.named_parameters():
+                if name in exact:
+                    parameter.data = exact[name]
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How losses are computed: by default exactly, in the precision the weights are in."""
+
+    grid: Grid | None = None
+    bfloat16: bool = False
+
+    @contextmanager
+    def weights(self, model: PreTrainedModel) -> Iterator[None]:
+        """Give the model the weights it is judged by inside the block; a gradient is taken in here, too."""
+        if self.grid is None:
+            yield
+            return
+        with self.grid.applied(model):
+            yield
+
+    def products(self, device: torch.device) -> torch.autocast:
+        """Return the context of a forward pass."""
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
+
+
+EXACT = Numerics()
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Return whether a device multiplies bfloat16 matrices in hardware, where it is about twice as fast."""
+    if device.type == "cpu":
+        found = torch.cpu.get_capabilities()
+        return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return False

@@ -1,0 +1,102 @@
+"""The routers of mixtures of experts: their parameters, what they said, and the losses that keep them useful."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from metier.errors import ArtifactError
+
+# Qwen3-MoE, OLMoE, Mixtral: ...mlp.gate.weight; OpenMoE: ...mlp.gate_weight; Switch, Granite and others: ...router...
+# Not a dense layer's gate_proj, nor Qwen2-MoE's shared_expert_gate.
+_ROUTER = re.compile(r"(^|\.)(gate\.weight|gate_weight|router[^.]*(\..+)?)$")
+
+
+def is_router(name: str) -> bool:
+    """Whether a parameter of this name belongs to a router."""
+    return _ROUTER.search(name) is not None
+
+
+def routers(model: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
+    """Yield the parameters of a model's routers."""
+    return (parameter for name, parameter in model.named_parameters() if is_router(name))
+
+
+def freeze_routers(model: torch.nn.Module) -> None:
+    """Let the routers learn no more: without a gradient no optimiser moves them, nor does weight decay.
+
+    Routing of OpenMoE hardly changes after the warm-up (Xue et al. 2024, sections 4 and 5).
+    """
+    for parameter in routers(model):
+        parameter.requires_grad_(False)
+        parameter.grad = None
+
+
+def experts_a_token(config: Any) -> int | None:
+    """Return how many experts a token is sent to, or None for a dense model."""
+    if not (getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None)):
+        return None
+    chosen = getattr(config, "num_experts_per_tok", None) or getattr(config, "router_topk", None)
+    return int(chosen) if chosen else None
+
+
+def is_mixture(model: PreTrainedModel) -> bool:
+    """Whether the model is a mixture of experts."""
+    return experts_a_token(model.config) is not None
+
+
+def scores(outputs: Any, model: PreTrainedModel) -> Sequence[torch.Tensor]:
+    """Return each layer's router scores, (N, E) for N tokens, from what the decoder returned.
+
+    Raises:
+        ArtifactError: when the model does not tell them.
+    """
+    if getattr(outputs, "router_logits", None):  # transformers' mixtures
+        return tuple(outputs.router_logits)
+    if getattr(outputs, "routing", None):  # OpenMoE
+        return tuple(routing.logits_NE for routing in outputs.routing)
+    raise ArtifactError(
+        f"a mixture of experts of type {model.config.model_type!r}",
+        "the model does not return its routers' scores, so its routing losses cannot be taken",
+        "Set losses.load_balance and losses.router_z to 0, or choose Qwen3-MoE, OLMoE, Mixtral or OpenMoE",
+    )
+
+
+def load_balance(logits_NE: torch.Tensor, top_k: int) -> torch.Tensor:
+    """Return E * sum over the experts of f * P: ``top_k`` when all are used alike, more when they are not.
+
+    f is the share of the tokens that choose an expert (among their ``top_k``, before any is dropped), P its mean
+    probability; f is not differentiated. Shazeer et al. 2017, Fedus et al. 2022 (arXiv 2101.03961, section 2.2), in
+    OpenMoE's form, where a token's choices are not divided by their number.
+
+    Args:
+        logits_NE: a router's scores for N real tokens and E experts.
+        top_k: experts that a token chooses.
+    """
+    chosen_NK = logits_NE.topk(top_k, dim=-1).indices
+    experts = logits_NE.shape[-1]
+    share_E = torch.bincount(chosen_NK.flatten(), minlength=experts) / len(logits_NE)
+    probability_E = logits_NE.float().softmax(dim=-1).mean(dim=0)
+    return experts * (share_E * probability_E).sum()
+
+
+def router_z(logits_NE: torch.Tensor) -> torch.Tensor:
+    """Return the mean square of the log of the softmax's denominator (Zoph et al. 2022, arXiv 2202.08906, eq. 5)."""
+    return logits_NE.float().logsumexp(dim=-1).square().mean()
+
+
+def router_losses(
+    layers: Sequence[torch.Tensor], real_N: torch.Tensor, top_k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return load balance and router z, each the mean over the layers, counting real tokens alone.
+
+    Args:
+        layers: scores of each layer's router, (N, E).
+        real_N: true where there is a token, false in the padding.
+        top_k: experts that a token chooses.
+    """
+    scores = [layer_NE.reshape(-1, layer_NE.shape[-1])[real_N] for layer_NE in layers]
+    balance = torch.stack([load_balance(logits_NE, top_k) for logits_NE in scores]).mean()
+    return balance, torch.stack([router_z(logits_NE) for logits_NE in scores]).mean()
