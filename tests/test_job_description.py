@@ -118,6 +118,7 @@ def test_whole_numbers_serve_where_fractions_are_meant(tmp_path):
         (GOOD + "encoding = 'utf-9'", "data.train[0].encoding: 'utf-9' is no known encoding"),
         (GOOD + "format = 'tvs'", "Did you mean 'tsv'?"),
         (GOOD + "[train]\nbudget = '0m'", "train.budget: found '0m'. Write a time above zero"),
+        (GOOD + "[train]\nquantisation = 'Q4_0'", "train.quantisation: weights are rounded to a type that no file will have"),
         (GOOD + "[train]\nbudget = 10", "train.budget: found 10. It should be a valid string"),
         (GOOD + "[train]\nbudget = '1.5 steps'", "Write a whole number of steps"),
         (GOOD + "[train]\npeak_lr = inf", "train.peak_lr: found inf"),

@@ -361,6 +361,9 @@ class Job(_Strict):
             raise _mistake("data.text", "missing, and [pretrain] learns from it", "Write [[data.text]] tables")
         if self.data.text and not self.pretrain:
             raise _mistake("data.text", "is learned from by [pretrain] alone", "Write a [pretrain] table, too")
+        if self.train.quantisation and self.train.quantisation not in self.export.quantisations:
+            fix = f"Add '{self.train.quantisation}' to export.quantisations"
+            raise _mistake("train.quantisation", "weights are rounded to a type that no file will have", fix)
         if self.data.test and "test_share" in self.data.split.model_fields_set:
             fix = "Remove test_share, the exam comes from [[data.test]]"
             raise _mistake("data.split.test_share", "does not fit [[data.test]]", fix)
