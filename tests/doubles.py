@@ -3,6 +3,7 @@
 import random
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -106,6 +107,33 @@ def _add_tensors(writer: gguf.GGUFWriter, pieces: int, random: np.random.Generat
         writer.add_tensor(f"{name}.weight", random.normal(0, 0.3, shape).astype(np.float32))
     for name, size in sizes.items():
         writer.add_tensor(f"{name}.weight", np.ones(size, np.float32))
+
+
+def gemma(pieces: int, *, layers: int) -> Any:
+    """Return an untrained Gemma 3, 64 wide: what a base is, as nothing from scratch has that shape."""
+    import torch
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    from metier.model.architectures import gemma_attention
+
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=pieces,
+        hidden_size=64,
+        intermediate_size=256,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=512,
+        sliding_window=512,
+        **gemma_attention(layers, 32, 1e6),
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=2,
+        tie_word_embeddings=True,
+    )
+    return Gemma3ForCausalLM(config).float()
 
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -58,8 +58,8 @@ def write_gguf(
     writer.add_string("metier.task", json.dumps(task, ensure_ascii=False))
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quantisation}"])
     for key, value in settings.items():
-        add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
-        add(f"{architecture.name}.{key}", value)
+        number = gguf.GGUFValueType.FLOAT32 if isinstance(value, float) else gguf.GGUFValueType.UINT32
+        writer.add_key_value(f"{architecture.name}.{key}", value, number)
     _add_vocabulary(writer, Pieces.of_tokenizer(tokenizer))
     writer.add_chat_template(prompt.chat_template())
     weights = model.state_dict()
@@ -78,9 +78,7 @@ def write_gguf(
     part.replace(path)
 
 
-def _kind_of(
-    name: str, values: "np.ndarray[Any, Any]", wanted: gguf.GGMLQuantizationType
-) -> gguf.GGMLQuantizationType:
+def _kind_of(name: str, values: "np.ndarray[Any, Any]", wanted: gguf.GGMLQuantizationType) -> gguf.GGMLQuantizationType:
     if values.ndim < 2 or name.endswith(ROUTER):
         return gguf.GGMLQuantizationType.F32
     block, _ = gguf.GGML_QUANT_SIZES[wanted]

@@ -140,9 +140,7 @@ _TABLE = (
     ),
     Architecture(model_type="olmoe", tensors=gguf.MODEL_ARCH.OLMOE, further=_EXPERTS, needs_output=True),
     Architecture(model_type="qwen2", tensors=gguf.MODEL_ARCH.QWEN2, further=_GROUPED),
-    Architecture(
-        model_type="llama", tensors=gguf.MODEL_ARCH.LLAMA, further=_GROUPED | _HEAD_DIM, interleaved=True
-    ),
+    Architecture(model_type="llama", tensors=gguf.MODEL_ARCH.LLAMA, further=_GROUPED | _HEAD_DIM, interleaved=True),
     Architecture(
         model_type="mistral",
         tensors=gguf.MODEL_ARCH.LLAMA,

@@ -6,6 +6,7 @@ from typing import Any
 
 import gguf
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
@@ -37,6 +38,12 @@ def gguf_to_folder(path: Path, folder: Path) -> None:
         raise ArtifactError(
             str(path), f"its metadata lacks {prefix}{error.args[0]}", "Fetch the file again, or another base"
         ) from error
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        found = f"its metadata is no {architecture.name} ({str(error).strip().splitlines()[-1]:.200})"
+        raise ArtifactError(str(path), found, "Fetch the file again, or another base") from error
+    if field.get("rope.scaling.type", "none") != "none":
+        found = f"its rotation is scaled ({field['rope.scaling.type']}), which is not supported so far"
+        raise ArtifactError(str(path), found, "Choose another base")
     for name in ("bos", "eos", "pad"):
         id_field = "padding" if name == "pad" else name
         setattr(config, f"{name}_token_id", reader.fields[f"tokenizer.ggml.{id_field}_token_id"].contents())
@@ -45,6 +52,9 @@ def gguf_to_folder(path: Path, folder: Path) -> None:
     config.architectures = [type(model).__name__]
     shapes = model.state_dict()
     names = gguf_names(shapes, architecture, config)
+    if foreign := sorted(stored.keys() - {other for others in names.values() for other in others}):
+        found = f"tensor {foreign[0]} has no place in a {architecture.name} of its metadata"
+        raise ArtifactError(str(path), found, "Choose another base")
     weights = {}
     for name, others in track(names.items(), "dequantising", total=len(names)):
         wanted = [tuple(part.shape) for part in to_gguf(name, shapes[name], architecture, config)]
@@ -55,9 +65,7 @@ def gguf_to_folder(path: Path, folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _tensor(
-    stored: Mapping[str, gguf.ReaderTensor], name: str, wanted: tuple[int, ...], path: Path
-) -> torch.Tensor:
+def _tensor(stored: Mapping[str, gguf.ReaderTensor], name: str, wanted: tuple[int, ...], path: Path) -> torch.Tensor:
     if name not in stored:
         raise ArtifactError(str(path), f"tensor {name} is missing", "Fetch the file again, or another base")
     values = gguf.dequantize(stored[name].data, stored[name].tensor_type)

@@ -14,6 +14,9 @@ from metier.model.architectures import Architecture
 _FUSED = "experts.gate_up_proj"
 """Ends the name under which transformers holds two of an expert's matrices as one, [E, 2F, H]."""
 
+_ROTATED = {"q_proj.weight": "num_attention_heads", "k_proj.weight": "num_key_value_heads"}
+"""Ends of the names of matrices whose outputs are rotated, and where the configuration says how many heads they make."""
+
 ROUTER = "ffn_gate_inp.weight"
 """Ends the GGUF name of a router, which llama.cpp keeps in F32."""
 
@@ -33,12 +36,16 @@ def gguf_names(names: Iterable[str], architecture: Architecture, config: PreTrai
             continue
         fused = name.endswith(_FUSED)
         parts = [name.replace("gate_up_proj", part) for part in ("gate_proj", "up_proj")] if fused else [name]
-        others = [table.get_name(part, try_suffixes=(".weight", ".bias")) for part in parts]
-        if None in others:
-            raise ValueError(f"{name} has no place in a {architecture.name} file")
-        # transformers gives the stacked matrices of experts no suffix
-        found[name] = [other if other.endswith((".weight", ".bias")) else f"{other}.weight" for other in others]
+        found[name] = [_gguf_name(part, table, architecture) for part in parts]
     return found
+
+
+def _gguf_name(name: str, table: gguf.TensorNameMap, architecture: Architecture) -> str:
+    found = table.get_name(name, try_suffixes=(".weight", ".bias"))
+    if found is None:
+        raise ValueError(f"{name} has no place in a {architecture.name} file")
+    # transformers gives the stacked matrices of experts no suffix
+    return found if found.endswith((".weight", ".bias")) else f"{found}.weight"
 
 
 def to_gguf(
@@ -48,9 +55,9 @@ def to_gguf(
     if name.endswith(_FUSED):
         return [half.contiguous() for half in weight.chunk(2, dim=1)]
     if name.endswith("norm.weight"):
-        return [weight + architecture.norm_offset]
+        weight = weight + architecture.norm_offset
     if architecture.interleaved and (heads := _rotated_heads(name, config)):
-        return [weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2).contiguous()]
+        weight = weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2).contiguous()
     return [weight]
 
 
@@ -60,15 +67,14 @@ def from_gguf(
     """Undo `to_gguf`."""
     if name.endswith(_FUSED):
         return torch.cat(list(stored), dim=1)
-    (weight,) = stored
+    weight = stored[0]
     if name.endswith("norm.weight"):
-        return weight - architecture.norm_offset
+        weight = weight - architecture.norm_offset
     if architecture.interleaved and (heads := _rotated_heads(name, config)):
-        return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2).contiguous()
+        weight = weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2).contiguous()
     return weight
 
 
 def _rotated_heads(name: str, config: PreTrainedConfig) -> int:
     """How many heads a matrix makes whose outputs are rotated; 0 for any other weight."""
-    kinds = {"q_proj.weight": config.num_attention_heads, "k_proj.weight": config.num_key_value_heads}
-    return next((int(heads) for end, heads in kinds.items() if name.endswith(end)), 0)
+    return next((int(getattr(config, heads, 0)) for end, heads in _ROTATED.items() if name.endswith(end)), 0)

@@ -345,8 +345,8 @@ class Export(_Strict):
 
     quantisations: list[Quantisation] = Field(
         default=["Q8_0", "Q5_1"],
-        min_length=1,
-        description="GGUF types to try; the smallest that passes the parity gate and the limits ships.",
+        description="GGUF types to try; the smallest that passes the parity gate and the limits ships. [] for no file, "
+        "and so no release: the checkpoint is examined.",
     )
     context_tokens: int = Field(2048, ge=64, description="Context length recommended in the Modelfile.")
 
@@ -415,6 +415,10 @@ class Job(_Strict):
         if self.base.from_scratch and "base" in self.release.must_beat:
             fix = "Write must_beat = [] under [release]"
             raise _mistake("release.must_beat", "a model from scratch has no base to beat", fix)
+        if self.base.architecture == "openmoe" and self.export.quantisations:
+            found = "a model of architecture 'openmoe' cannot be written as GGUF"
+            fix = "Write quantisations = [] to end with a checkpoint, which is not released; or architecture = 'moe'"
+            raise _mistake("export.quantisations", found, fix)
         if self.data.test and "test_share" in self.data.split.model_fields_set:
             fix = "Remove test_share, the exam comes from [[data.test]]"
             raise _mistake("data.split.test_share", "does not fit [[data.test]]", fix)

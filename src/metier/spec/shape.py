@@ -57,8 +57,8 @@ class Shape:
 def shape_of(architecture: ArchitectureName, hidden_size: int, layers: int, **stated: int | None) -> Shape:
     """Return a shape with the stated sizes (`SIZES`) and the others chosen.
 
-    Of the same sizes, ``dense`` and ``moe`` are twins: a token passes through as many weights, but for the routers. That
-    is why ``experts_per_token`` times ``expert_size`` is ``feed_forward_size``.
+    Of the same sizes, ``dense`` and ``moe`` are twins: a token passes through as many weights, but for the routers.
+    So ``experts_per_token`` times ``expert_size`` is ``feed_forward_size``.
 
     Raises:
         ImpossibleShapeError: when the sizes do not fit together.

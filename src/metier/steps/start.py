@@ -112,7 +112,7 @@ def _texts(train: Sequence[Record], prompt: PromptFormat) -> list[str]:
 
 def _check_size(job: Job, parameters: int) -> None:
     """Refuse, before any training, limits that no asked quantisation can meet."""
-    if job.limits.file_mib is None:
+    if job.limits.file_mib is None or not job.export.quantisations:
         return
     least = min(_bits_a_weight(q) for q in job.export.quantisations)
     smallest = parameters * least / 8 / 2**20
