@@ -92,13 +92,13 @@ class Architecture:
             ArtifactError: when a file cannot say, or llama.cpp cannot do, what the configuration asks for.
         """
         settings: dict[str, int | float] = {
-            key: getattr(config, attribute) for key, attribute in (_COMMON | dict(self.further)).items()
+            key: _value(config, attribute) for key, attribute in (_COMMON | dict(self.further)).items()
         }
         rope: Any = config.rope_parameters
         settings["rope.freq_base"] = float(rope.get("full_attention", rope)["rope_theta"])
         again = self.config(settings, config.vocab_size, config.tie_word_embeddings)
         for attribute in type(config).__annotations__.keys() - _FREE:
-            wanted, read = getattr(config, attribute), getattr(again, attribute)
+            wanted, read = _value(config, attribute), _value(again, attribute)
             if wanted != read:
                 raise ArtifactError(
                     f"{attribute} = {wanted!r:.200}",
@@ -111,6 +111,12 @@ class Architecture:
         if self.model_type != "gemma3_text":
             return {"rope_parameters": {"rope_type": "default", "rope_theta": theta}}
         return gemma_attention(int(values["num_hidden_layers"]), int(values["head_dim"]), theta)
+
+
+def _value(config: PreTrainedConfig, attribute: str) -> Any:
+    if attribute == "head_dim":  # not every class sets it when it is left out
+        return getattr(config, attribute, None) or config.hidden_size // config.num_attention_heads
+    return getattr(config, attribute)
 
 
 def gemma_attention(layers: int, head_dim: int, full_theta: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ _FUSED = "experts.gate_up_proj"
 """Ends the name under which transformers holds two of an expert's matrices as one, [E, 2F, H]."""
 
 _ROTATED = {"q_proj.weight": "num_attention_heads", "k_proj.weight": "num_key_value_heads"}
-"""Ends of the names of matrices whose outputs are rotated, and where the configuration says how many heads they make."""
+"""Ends of the names of matrices whose outputs are rotated, and the attributes that say how many heads they make."""
 
 ROUTER = "ffn_gate_inp.weight"
 """Ends the GGUF name of a router, which llama.cpp keeps in F32."""
