@@ -158,7 +158,9 @@ def _in_words(number: int) -> str:
     return _TENS[tens - 2] + (f"-{_NUMBERS[ones]}" if ones else "")
 
 
-def write_job(folder: Path, *, budget: str = "120 steps", quantisations: str = '"Q8_0"', extra: str = "") -> Path:
+def write_job(
+    folder: Path, *, budget: str = "120 steps", quantisations: str = '"Q8_0"', extra: str = "", base: str = ""
+) -> Path:
     """Write a job that a model of two layers learns from scratch in seconds; return its folder.
 
     Args:
@@ -166,6 +168,7 @@ def write_job(folder: Path, *, budget: str = "120 steps", quantisations: str = '
         budget: of the training.
         quantisations: what is written into the list.
         extra: further lines of the table ``train``.
+        base: further lines of the table ``base``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = (f"{asked}\t{answer}\n" for asked, answer in counted_animals(1500))
@@ -179,6 +182,7 @@ model = "scratch"
 vocabulary = 400
 hidden_size = 64
 layers = 2
+{base}
 [[data.train]]
 source = "file:pairs.tsv"
 licence = "own"
