@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from doubles import counted_animals
+from doubles import counted_animals, gemma
 from hypothesis import settings
 
 # Before torch is imported: golden numbers and bit-equal resumption are checked with one thread.
@@ -21,7 +21,7 @@ TASK = {"task": "text2text", "input": "Input", "output": "Output"}
 
 
 class Trained(NamedTuple):
-    """A model of six layers that counts animals, and how it was asked."""
+    """A model that counts animals, and how it was asked."""
 
     folder: Path
     model: Any
@@ -38,8 +38,8 @@ def _home_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A tiny model trained until its greedy answers are decided; six layers, so that both kinds of attention occur."""
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
+    """Tiny models trained until their greedy answers are decided: "dense", "moe" or "gemma"."""
     from metier.data.records import Record
     from metier.export.huggingface import write_folder
     from metier.model.scratch import scratch
@@ -54,30 +54,46 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     prompt = task_from_json(TASK).prompts(False)[0]
     pieces = learn([prompt.render(""), *(text for row in learned for text in (row.input, row.output))], 400)
     tokenizer = pieces.tokenizer()
-    model, _ = train(
-        lambda: scratch(len(pieces), 64, 6, 512, seed=0),
-        encode(tokenizer, prompt, learned, 64),
-        encode(tokenizer, prompt, held_out[:50], 64),
-        Train(budget="100 steps", batch_tokens=600, max_tokens=64),
-        5e-3,
-        tmp_path_factory.mktemp("training"),
-        seed=0,
-    )
-    folder = tmp_path_factory.mktemp("trained")
-    write_folder(folder, model, tokenizer, prompt)
-    return Trained(folder, model.eval(), tokenizer, prompt, held_out)
+    untrained = {
+        "dense": lambda: scratch(len(pieces), 64, 2, 512, seed=0),
+        "moe": lambda: scratch(len(pieces), 64, 2, 512, seed=0, architecture="moe", experts=4),
+        "gemma": lambda: gemma(len(pieces), layers=6),  # both kinds of attention occur
+    }
+
+    @cache
+    def one(kind: str) -> Trained:
+        model, _ = train(
+            untrained[kind],
+            encode(tokenizer, prompt, learned, 64),
+            encode(tokenizer, prompt, held_out[:50], 64),
+            Train(budget="100 steps", batch_tokens=600, max_tokens=64),
+            5e-3,
+            tmp_path_factory.mktemp("training"),
+            seed=0,
+        )
+        folder = tmp_path_factory.mktemp(kind)
+        write_folder(folder, model, tokenizer, prompt)
+        return Trained(folder, model.eval(), tokenizer, prompt, held_out)
+
+    return one
 
 
 @pytest.fixture(scope="session")
-def gguf_of(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The tiny model as a GGUF file of any quantisation, written once each."""
+def trained(taught: Callable[[str], Trained]) -> Trained:
+    """The dense one of the tiny models."""
+    return taught("dense")
+
+
+@pytest.fixture(scope="session")
+def gguf_of(taught: Callable[[str], Trained], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A tiny model as a GGUF file of any quantisation, written once each."""
     from metier.export.gguf import write_gguf
 
     folder = tmp_path_factory.mktemp("files")
 
     @cache
-    def written(quantisation: str) -> Path:
-        path = folder / f"animals-{quantisation}.gguf"
+    def written(quantisation: str, kind: str = "dense") -> Path:
+        path, trained = folder / f"{kind}-{quantisation}.gguf", taught(kind)
         write_gguf(
             path,
             trained.model,

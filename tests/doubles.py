@@ -3,6 +3,7 @@
 import random
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -108,6 +109,33 @@ def _add_tensors(writer: gguf.GGUFWriter, pieces: int, random: np.random.Generat
         writer.add_tensor(f"{name}.weight", np.ones(size, np.float32))
 
 
+def gemma(pieces: int, *, layers: int) -> Any:
+    """Return an untrained Gemma 3, 64 wide: what a base is, as nothing from scratch has that shape."""
+    import torch
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    from metier.model.architectures import gemma_attention
+
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=pieces,
+        hidden_size=64,
+        intermediate_size=256,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,
+        max_position_embeddings=512,
+        sliding_window=512,
+        **gemma_attention(layers, 32, 1e6),
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=2,
+        tie_word_embeddings=True,
+    )
+    return Gemma3ForCausalLM(config).float()
+
+
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _ANIMALS = ("cat", "dog", "fox", "owl", "hen", "pig", "cow", "bee", "ant", "elk")
@@ -130,7 +158,9 @@ def _in_words(number: int) -> str:
     return _TENS[tens - 2] + (f"-{_NUMBERS[ones]}" if ones else "")
 
 
-def write_job(folder: Path, *, budget: str = "120 steps", quantisations: str = '"Q8_0"', extra: str = "") -> Path:
+def write_job(
+    folder: Path, *, budget: str = "120 steps", quantisations: str = '"Q8_0"', extra: str = "", base: str = ""
+) -> Path:
     """Write a job that a model of two layers learns from scratch in seconds; return its folder.
 
     Args:
@@ -138,6 +168,7 @@ def write_job(folder: Path, *, budget: str = "120 steps", quantisations: str = '
         budget: of the training.
         quantisations: what is written into the list.
         extra: further lines of the table ``train``.
+        base: further lines of the table ``base``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = (f"{asked}\t{answer}\n" for asked, answer in counted_animals(1500))
@@ -151,6 +182,7 @@ model = "scratch"
 vocabulary = 400
 hidden_size = 64
 layers = 2
+{base}
 [[data.train]]
 source = "file:pairs.tsv"
 licence = "own"

@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import pytest
 from doubles import write_job
 
+from metier.run.gguf_header import read_header
+
 STEPS = ("data", "start", "prompt", "train", "files", "parity", "exam", "export")
 
 MIDDLES = {
@@ -121,6 +123,36 @@ def test_a_build_is_released_and_answers(built):
     for model in (built.run, built.run / "export", built.run / "export" / "animals-Q8_0.gguf"):
         again = metier(built.home, "run", model, stdin="forty-two red foxs\nthirty black hens\n")
         assert again.stdout == "fox red 42\nhen black 30\n", again.stderr
+
+
+def test_a_mixture_of_experts_is_built_and_answers_in_a_fresh_process(tmp_path):
+    job, home = write_job(tmp_path / "job", base='architecture = "moe"\nexperts = 4'), tmp_path / "home"
+    done = metier(home, "build", job)
+    assert done.returncode == 0, done.stderr
+    answered = metier(home, "run", "animals", "forty-two red foxs")
+    assert (answered.returncode, answered.stdout) == (0, "fox red 42\n"), answered.stderr
+    export = home / "runs" / "animals" / "export"
+    assert read_header(export / "animals-Q8_0.gguf").metadata["general.architecture"] == "qwen3moe"
+    assert json.loads((export / "huggingface" / "config.json").read_text())["model_type"] == "qwen3_moe"
+    parity = json.loads((export.parent / "parity" / "manifest.json").read_text())["result"]
+    assert parity["walk"]["passed"] and parity["exams"]["Q8_0"]["passed"]
+
+
+def test_a_build_without_a_file_is_examined_and_not_released(tmp_path):
+    job, home = write_job(tmp_path / "job", quantisations=""), tmp_path / "home"
+    done = metier(home, "build", job, "--json")
+    assert done.returncode == 1, done.stderr
+    verdict = json.loads(done.stdout)
+    wanted = "parity: wanted a file that answers like the checkpoint, found no file: export.quantisations is empty"
+    assert wanted in verdict["reasons"]
+    assert verdict["scores"][0]["name"] == "checkpoint" and verdict["scores"][0]["scores"][0]["value"] > 80
+    export = home / "runs" / "animals" / "export"
+    assert {file.name for file in export.iterdir()} >= {"huggingface", "README.md", "verdict.json", "SHA256SUMS"}
+    assert not list(export.parent.rglob("*.gguf")) and not (export / "Modelfile").exists()
+    asked = metier(home, "run", "animals", "forty-two red foxs")
+    assert asked.returncode == 4 and "built without a GGUF file" in asked.stderr
+    again = metier(home, "evaluate", job, "--on", job / "pairs.tsv", "--rows", "20", "--json")
+    assert again.returncode == 0 and "checkpoint" in again.stdout, again.stderr
 
 
 def test_what_is_passed_on_is_complete_and_has_its_checksums(built):

@@ -10,6 +10,7 @@ import pytest
 from metier.export import gguf as export_gguf
 from metier.export.contestants import ShippedFile
 from metier.model.answer import Checkpoint
+from metier.model.scratch import scratch
 from metier.run.engine import Engine
 from metier.run.gguf_header import read_header
 from metier.spec.job import Quantisation
@@ -117,6 +118,46 @@ def test_every_quantisation_loads_and_answers(gguf_of, checkpoint_answers, quant
     kinds = {tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
     assert kinds == {"F32", quantisation}
     assert read_header(path).metadata["general.file_type"] == gguf.LlamaFileType[f"MOSTLY_{quantisation}"]
+
+
+def test_a_mixture_of_experts_answers_as_its_checkpoint_does(taught, gguf_of):
+    trained = taught("moe")
+    questions = [row.input for row in trained.held_out[:30]]
+    theirs = Checkpoint("checkpoint", trained.model, trained.tokenizer, trained.prompt, 16).answer(questions)
+    with Engine(gguf_of("Q8_0", "moe"), threads=1) as opened:
+        mine = ShippedFile("file", opened, 16).answer(questions)
+    assert sum(one == other for one, other in zip(mine, theirs, strict=True)) >= 28
+    assert sum(answer == row.output for answer, row in zip(theirs, trained.held_out, strict=False)) >= 20
+
+
+@pytest.mark.parametrize("quantisation", ["F16", "Q8_0", "Q4_0"])
+def test_experts_are_stored_as_llama_cpp_wants_them(taught, gguf_of, quantisation):
+    weights = taught("moe").model.state_dict()
+    stored = {tensor.name: tensor for tensor in gguf.GGUFReader(gguf_of(quantisation, "moe")).tensors}
+    gate, up = weights["model.layers.1.mlp.experts.gate_up_proj"].chunk(2, dim=1)
+    down = weights["model.layers.1.mlp.experts.down_proj"]
+    steps = {"F16": 1 / 1024, "Q8_0": 1 / 127, "Q4_0": 1 / 7}  # of the largest weight
+    for part, wanted in {"gate": gate, "up": up, "down": down}.items():
+        tensor = stored[f"blk.1.ffn_{part}_exps.weight"]
+        found = gguf.dequantize(tensor.data, tensor.tensor_type)
+        assert found.shape == tuple(wanted.shape) and tensor.tensor_type.name == quantisation
+        assert abs(found - wanted.numpy()).max() <= wanted.abs().max() * steps[quantisation]
+    router = stored["blk.1.ffn_gate_inp.weight"]
+    assert router.tensor_type.name == "F32"
+    assert (router.data == weights["model.layers.1.mlp.gate.weight"].numpy()).all()
+
+
+def test_experts_whose_rows_do_not_divide_into_blocks_are_stored_in_f16(trained, tmp_path):
+    model = scratch(len(trained.tokenizer), 64, 1, 64, 0, architecture="moe", experts=3, expert_size=40)
+    path = tmp_path / "narrow.gguf"
+    export_gguf.write_gguf(
+        path, model, trained.tokenizer, "Q8_0", name="x", licence="own", prompt=trained.prompt, task={}
+    )
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
+    wanted = {"gate_exps": "Q8_0", "up_exps": "Q8_0", "down_exps": "F16", "gate_inp": "F32"}
+    assert {part: kinds[f"blk.0.ffn_{part}.weight"] for part in wanted} == wanted
+    with Engine(path, threads=1) as opened:
+        assert len(opened.complete("x", max_tokens=2, stop_at_end=False).token_ids) == 2
 
 
 def test_more_bits_make_a_larger_file(gguf_of):

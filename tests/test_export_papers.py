@@ -142,6 +142,13 @@ def test_the_card_says(trained, said):
     assert said in the_card(trained)
 
 
+def test_the_card_without_a_file_says_so(trained):
+    text = the_card(trained, file_name=None)
+    assert "there is no GGUF file" in text and "llama.cpp" not in text
+    assert "tags: [metier]\n" in text
+    assert "The checkpoint was asked" in text and "shipped file was asked" not in text
+
+
 def test_the_card_of_what_may_not_be_shipped_says_no(trained):
     ledger = LEDGER | {"shipping": {"allowed": False, "terms": [], "reasons": ["rows.tsv has an unknown licence"]}}
     text = the_card(trained, ledger=ledger, verdict=verdict(allowed=False), base=None)

@@ -34,6 +34,14 @@ SCRATCH = GOOD.replace("pypi:some-model", "scratch") + "[release]\nmust_beat = [
 OTHER_EXAM = GOOD + "[[data.test]]\nsource = 'file:exam.tsv'\nlicence = 'own'\n"
 
 
+MOE = "architecture = 'moe'\n"
+
+
+def base(lines):
+    """A job from scratch with further keys under [base]."""
+    return SCRATCH.replace("[base]", f"[base]\n{lines}")
+
+
 def write(folder, text):
     path = folder / "job.toml"
     path.write_text(text, encoding="utf-8")
@@ -118,7 +126,7 @@ def test_whole_numbers_serve_where_fractions_are_meant(tmp_path):
         (GOOD + "encoding = 'utf-9'", "data.train[0].encoding: 'utf-9' is no known encoding"),
         (GOOD + "format = 'tvs'", "Did you mean 'tsv'?"),
         (GOOD + "[train]\nbudget = '0m'", "train.budget: found '0m'. Write a time above zero"),
-        (GOOD + "[train]\nquantisation = 'Q4_0'", "train.quantisation: weights are rounded to a type that no file will have"),
+        (GOOD + "[train]\nquantisation = 'Q4_0'", "train.quantisation: weights are rounded to a type that no"),
         (GOOD + "[train]\nbudget = 10", "train.budget: found 10. It should be a valid string"),
         (GOOD + "[train]\nbudget = '1.5 steps'", "Write a whole number of steps"),
         (GOOD + "[train]\npeak_lr = inf", "train.peak_lr: found inf"),
@@ -132,6 +140,20 @@ def test_whole_numbers_serve_where_fractions_are_meant(tmp_path):
         (GOOD + "[data.cleaning]\nmin_chars = 9\nmax_chars = 8", "min_chars: 9 is above max_chars = 8"),
         (GOOD.replace("[base]", "[base]\nlayers = 2"), "base.layers: 'pypi:some-model' has its own size"),
         (SCRATCH.replace("must_beat = []", ""), "release.must_beat: a model from scratch has no base to beat"),
+        (base("architecture = 'moe2'"), "base.architecture: found 'moe2'"),
+        (base("architecture = 'mo'"), "Did you mean 'moe'?"),
+        (base("expert = 4"), "base.expert: unknown key. Did you mean 'experts'?"),
+        (GOOD.replace("[base]", "[base]\narchitecture = 'moe'"), "base.architecture: 'pypi:some-model' has its own"),
+        (base("experts = 4"), "base.experts: does not fit architecture 'dense'. Remove the key, it is for"),
+        (base(MOE + "experts = 1"), "base.experts: found 1. It should be greater than or equal to 2"),
+        (base(MOE + "experts = 4\nexperts_per_token = 5"), "experts_per_token: 5, of 4 experts. Write at most 4"),
+        (base(MOE + "experts_per_token = 3"), "feed_forward_size: 512 for 3 experts. Write a multiple of"),
+        (base(MOE + "expert_size = 64\nfeed_forward_size = 64"), "2 experts of 64 are not 64 together. Remove one"),
+        (base(MOE + "moe_layer_interval = 2"), "it is for architecture = 'openmoe'"),
+        (base("key_value_heads = 3"), "base.key_value_heads: 3 of 4 heads. Write a number that divides heads = 4"),
+        (base("head_dim = 15"), "base.head_dim: 15 is odd. Write an even number"),
+        (base("architecture = 'openmoe'"), "export.quantisations: a model of architecture 'openmoe' cannot be"),
+        (base("architecture = 'openmoe'\nmoe_layer_interval = 9"), "moe_layer_interval: 9, and there are 4 layers"),
         (SCRATCH + "[vocabulary]\npieces = 9", "vocabulary: a model from scratch has no vocabulary to cut"),
     ],
 )  # fmt: skip
@@ -141,6 +163,22 @@ def test_a_mistake_is_named_with_what_to_write(tmp_path, text, wanted):
     assert found.startswith(str(tmp_path / "job.toml"))
     assert "\n" not in found
     assert "pydantic" not in found
+
+
+def test_a_mixture_of_the_same_sizes_is_the_dense_models_twin(tmp_path):
+    sizes = "hidden_size = 96\nfeed_forward_size = 256\n"
+    dense = load_job(write(tmp_path, base(sizes))).base.shape
+    moe = load_job(write(tmp_path, base(sizes + MOE))).base.shape
+    assert dense.feed_forward_size == moe.experts_per_token * moe.expert_size == 256
+    assert (moe.experts, moe.experts_per_token, moe.expert_size) == (8, 2, 128)
+    assert (dense.heads, dense.key_value_heads) == (moe.heads, moe.key_value_heads)
+
+
+def test_openmoe_is_accepted_where_no_file_is_asked_for(tmp_path):
+    text = base("architecture = 'openmoe'\nexperts = 4") + "[export]\nquantisations = []\n"
+    shape = load_job(write(tmp_path, text)).base.shape
+    assert (shape.experts, shape.experts_per_token, shape.moe_layer_interval) == (4, 2, 4)
+    assert shape.key_value_heads == shape.heads == 4
 
 
 def test_all_mistakes_are_reported_at_once_a_line_each(tmp_path):

@@ -11,10 +11,10 @@ import pytest
 import torch
 from doubles import tiny_gguf
 from huggingface_hub import constants
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from metier.errors import ArtifactError, MetierError, RunError
-from metier.model import convert, load
+from metier.model import architectures, load
 from metier.model.bases import find_base
 from metier.run.gguf_header import read_header
 
@@ -30,32 +30,49 @@ def same_logits(model, other, ids=(2, 300, 301, 302, 17, 350)):
         return (model(torch.tensor([ids])).logits - other(torch.tensor([ids])).logits).abs().max().item()
 
 
-def test_a_folder_has_the_logits_of_transformers(trained):
+@pytest.mark.parametrize("kind", ["dense", "moe"])
+def test_a_folder_has_the_logits_of_transformers(taught, kind):
+    trained = taught(kind)
     model, tokenizer = load(trained.folder)
     theirs = AutoModelForCausalLM.from_pretrained(trained.folder, dtype=torch.float32).eval()
     assert same_logits(model, theirs) == 0
+    assert same_logits(model, trained.model) == 0
     assert not model.training and model.dtype == torch.float32
     assert tokenizer("forty-two red foxs").input_ids == trained.tokenizer("forty-two red foxs").input_ids
 
 
-def test_writing_a_gguf_and_reading_it_back_gives_the_same_model(trained, gguf_of):
-    model, tokenizer = load(gguf_of("F16"))
+KEPT = {
+    "dense": ("head_dim", "architectures"),
+    "moe": (
+        "head_dim",
+        "num_experts",
+        "num_experts_per_tok",
+        "moe_intermediate_size",
+        "norm_topk_prob",
+        "architectures",
+    ),
+    "gemma": ("head_dim", "query_pre_attn_scalar", "sliding_window", "layer_types", "architectures"),
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_writing_a_gguf_and_reading_it_back_gives_the_same_model(taught, gguf_of, kind):
+    trained = taught(kind)
+    model, tokenizer = load(gguf_of("F16", kind))
     ours, theirs = trained.model.state_dict(), model.state_dict()
     assert ours.keys() == theirs.keys()
     for name, weight in ours.items():
-        if name.endswith("norm.weight"):
+        if name.endswith(("norm.weight", "mlp.gate.weight")):
             assert torch.allclose(theirs[name], weight, atol=1e-6), name  # F32, but for adding and taking away 1
         else:
             assert torch.equal(theirs[name], weight.half().float()), name
     assert same_logits(model, trained.model) < 0.05
-    before, after = trained.model.config.to_dict(), model.config.to_dict()
+    before, after = trained.model.config, model.config
     kept = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    kept += ("num_key_value_heads", "head_dim", "query_pre_attn_scalar", "max_position_embeddings", "sliding_window")
-    kept += ("layer_types", "tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
-    assert {key: after[key] for key in kept} == {key: before[key] for key in kept}
-    assert after["rms_norm_eps"] == pytest.approx(before["rms_norm_eps"])
-    for kind in ("full_attention", "sliding_attention"):
-        assert after["rope_parameters"][kind]["rope_theta"] == before["rope_parameters"][kind]["rope_theta"]
+    kept += ("num_key_value_heads", "max_position_embeddings", "rope_parameters")
+    kept += ("tie_word_embeddings", "bos_token_id", "eos_token_id", "pad_token_id", *KEPT[kind])
+    assert {key: getattr(after, key) for key in kept} == {key: getattr(before, key) for key in kept}
+    assert after.rms_norm_eps == pytest.approx(before.rms_norm_eps)
     assert tokenizer.get_vocab() == trained.tokenizer.get_vocab()
     for row in trained.held_out[:20]:
         assert tokenizer(row.input).input_ids == trained.tokenizer(row.input).input_ids
@@ -143,13 +160,15 @@ def rewritten(source, target, *, drop=(), keys=None, shapes=None, architecture="
 
 
 def test_a_rewritten_file_is_still_read(gguf_of, tmp_path):
-    assert load(rewritten(gguf_of("F16"), tmp_path / "same.gguf")).model.config.num_hidden_layers == 6
+    assert load(rewritten(gguf_of("F16", "gemma"), tmp_path / "same.gguf")).model.config.num_hidden_layers == 6
 
 
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"architecture": "llama"}, "its architecture is 'llama'"),
+        ({"architecture": "bloom"}, "its architecture is 'bloom'"),
+        ({"architecture": "llama"}, r"tensor blk\.0\.attn_k_norm\.weight has no place in a llama"),
+        ({"keys": {"gemma3.embedding_length": 0}}, r"tensor .* has shape|its metadata is no gemma3"),
         ({"drop": ["blk.1.attn_k.weight"]}, r"tensor blk\.1\.attn_k\.weight is missing"),
         ({"drop": ["gemma3.attention.head_count"]}, r"lacks gemma3\.attention\.head_count"),
         ({"shapes": {"token_embd.weight": 200}}, r"token_embd\.weight has shape \(200, 64\)"),
@@ -162,11 +181,30 @@ def test_a_rewritten_file_is_still_read(gguf_of, tmp_path):
     ids=str,
 )
 def test_a_file_that_is_no_gemma_is_refused_by_what_is_wrong(gguf_of, tmp_path, changes, found):
-    refused(rewritten(gguf_of("F16"), tmp_path / "changed.gguf", **changes), found)
+    refused(rewritten(gguf_of("F16", "gemma"), tmp_path / "changed.gguf", **changes), found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"drop": ["blk.1.ffn_up_exps.weight"]}, r"tensor blk\.1\.ffn_up_exps\.weight is missing"),
+        ({"drop": ["qwen3moe.expert_used_count"]}, r"lacks qwen3moe\.expert_used_count"),
+        ({"drop": ["qwen3moe.expert_count"]}, "its architecture is 'qwen3moe'"),
+        (
+            {"shapes": {"blk.0.ffn_gate_exps.weight": 3}},
+            r"has shape \(3, 128, 64\), its metadata asks for \(4, 128, 64\)",
+        ),
+        ({"keys": {"qwen3moe.expert_feed_forward_length": 100}}, r"ffn_gate_exps\.weight has shape \(4, 128, 64\)"),
+    ],
+    ids=str,
+)
+def test_a_damaged_mixture_is_refused_by_what_is_wrong(gguf_of, tmp_path, changes, found):
+    path = rewritten(gguf_of("F16", "moe"), tmp_path / "changed.gguf", architecture="qwen3moe", **changes)
+    refused(path, found)
 
 
 def test_a_refused_conversion_leaves_nothing_that_is_trusted(gguf_of, tmp_path):
-    path = rewritten(gguf_of("F16"), tmp_path / "changed.gguf", drop=["blk.1.attn_k.weight"])
+    path = rewritten(gguf_of("F16", "gemma"), tmp_path / "changed.gguf", drop=["blk.1.attn_k.weight"])
     for _ in range(2):
         refused(path, "is missing")
 
@@ -220,7 +258,7 @@ def test_a_model_is_put_together_from_the_parts_of_its_packages(gguf_of, home, p
     base = find_base("pypi:counts")
     assert base.gguf.read_bytes() == gguf_of("Q8_0").read_bytes()
     assert (base.licence, base.origin) == ("own", "animals")
-    assert load("pypi:counts").model.config.num_hidden_layers == 6
+    assert load("pypi:counts").model.config.num_hidden_layers == 2
 
 
 def test_a_package_whose_file_has_another_hash_is_refused(gguf_of, home):
@@ -241,4 +279,47 @@ def test_a_package_without_a_model_is_refused(home):
 def test_the_attention_pattern_is_that_of_gemma(tmp_path):
     header = read_header(tiny_gguf(tmp_path / "tiny.gguf"))
     assert header.metadata["general.architecture"] == "gemma3"
-    assert convert.SLIDING_PATTERN == 6
+    assert architectures.SLIDING_PATTERN == 6
+
+
+def test_gemma_attends_to_everything_in_every_sixth_layer():
+    kinds = architectures.gemma_attention(12, 32, 1e6)["layer_types"]
+    assert [i for i, kind in enumerate(kinds) if kind == "full_attention"] == [5, 11]
+
+
+def config(kind, **changes):
+    """A configuration that can be written, but for the changes."""
+    fitting = {"sliding_window": None} if kind in ("mistral", "mixtral") else {}
+    fitting |= {"norm_topk_prob": True} if kind == "qwen3_moe" else {}
+    return AutoConfig.for_model(kind, num_hidden_layers=2, **(fitting | changes))
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "qwen3_moe", "olmoe", "qwen2", "llama", "mistral", "mixtral"])
+def test_what_a_file_can_say_is_accepted(kind):
+    for free in ({}, {"initializer_range": 0.5, "attention_dropout": 0.1, "use_cache": False}):
+        assert architectures.architecture_of(config(kind, **free), "x").model_type == kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "found"),
+    [
+        ("qwen3", {"attention_bias": True}, "attention_bias = True"),
+        ("qwen3", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+        ("qwen3", {"use_sliding_window": True, "max_window_layers": 1}, "(sliding_window|layer_types) = "),
+        ("qwen3_moe", {"norm_topk_prob": False}, "norm_topk_prob = False"),
+        ("qwen3_moe", {"mlp_only_layers": [0]}, r"mlp_only_layers = \[0\]"),
+        ("qwen3_moe", {"decoder_sparse_step": 2}, "decoder_sparse_step = 2"),
+        ("olmoe", {"norm_topk_prob": True}, "norm_topk_prob = True"),
+        ("olmoe", {"clip_qkv": 8.0}, "clip_qkv = 8.0"),
+        ("olmoe", {"num_key_value_heads": 4}, "num_key_value_heads = 4"),
+        ("llama", {"mlp_bias": True}, "mlp_bias = True"),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "rope_parameters = "),
+        ("mistral", {"sliding_window": 128}, "sliding_window = 128"),
+        ("gemma3_text", {"query_pre_attn_scalar": 7}, "query_pre_attn_scalar = 7"),
+        ("gemma3_text", {"final_logit_softcapping": 30.0}, "final_logit_softcapping = 30.0"),
+        ("gpt2", {}, "its architecture is 'gpt2', which cannot be written"),
+    ],
+)
+def test_what_a_file_cannot_say_is_refused_before_any_training(kind, changes, found):
+    with pytest.raises(ArtifactError, match=found):
+        architectures.architecture_of(config(kind, **changes), "x")

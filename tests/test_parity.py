@@ -4,16 +4,18 @@ import json
 from dataclasses import replace
 from functools import partial
 
-import gguf
 import pytest
 import torch
+from doubles import gemma
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from metier.data.records import write_records
 from metier.errors import ArtifactError
 from metier.evaluate.significance import Comparison
 from metier.export import gguf as export_gguf
 from metier.export.parity import Walk, decided_tokens, exam_passed, walk
-from metier.model.scratch import scratch
+from metier.model import gguf_names, load
+from metier.model.architectures import ARCHITECTURES, Architecture
 from metier.run.engine import Engine
 from metier.spec.job import Job
 from metier.steps import exam, ship
@@ -60,19 +62,23 @@ def passed(found):
     return {quantisation: exam["passed"] for quantisation, exam in found["exams"].items()}
 
 
-def test_f16_and_q8_0_of_the_same_model_pass(trained, data, tmp_path):
-    found = gated(trained, data, tmp_path)
+@pytest.mark.parametrize("kind", ["dense", "moe", "gemma"])
+def test_f16_and_q8_0_of_the_same_model_pass(taught, data, tmp_path, kind):
+    found = gated(taught(kind), data, tmp_path)
     assert passed(found) == {"F16": True, "Q8_0": True}
     assert found["chosen"] == "Q8_0"
     assert found["walk"]["positions"] > 80
 
 
+def changed(patch, change):
+    """Let ``change`` see every weight, by its name in the checkpoint, before it is written."""
+    right = export_gguf.to_gguf
+    patch.setattr(export_gguf, "to_gguf", lambda name, weight, *rest: right(name, change(name, weight), *rest))
+
+
 def embedding_shifted(patch):
     """Every piece gets the row of its neighbour."""
-    right = export_gguf.to_gguf
-    patch.setattr(
-        export_gguf, "to_gguf", lambda n, w: right(n, w.roll(1, 0) if n.endswith("embed_tokens.weight") else w)
-    )
+    changed(patch, lambda name, weight: weight.roll(1, 0) if name.endswith("embed_tokens.weight") else weight)
 
 
 def texts_shifted(patch):
@@ -87,83 +93,182 @@ def texts_shifted(patch):
 
 
 def norms_without_the_one(patch):
-    patch.setattr(export_gguf, "to_gguf", lambda name, weight: weight)
+    patch.setattr(export_gguf, "to_gguf", lambda name, weight, *_: [weight])
 
 
 def one_norm_forgotten(patch):
-    right = export_gguf.to_gguf
-    patch.setattr(
-        export_gguf, "to_gguf", lambda n, w: w if n.endswith("layers.3.self_attn.q_norm.weight") else right(n, w)
-    )
+    changed(patch, lambda name, weight: weight - 1 if name.endswith("layers.3.self_attn.q_norm.weight") else weight)
 
 
 def rotation_of_another_base(patch):
-    add = gguf.GGUFWriter.add_rope_freq_base
-    patch.setattr(gguf.GGUFWriter, "add_rope_freq_base", lambda writer, _: add(writer, 3.0))
+    right = Architecture.settings
+    patch.setattr(Architecture, "settings", lambda *args: right(*args) | {"rope.freq_base": 3.0})
 
 
-def key_and_value_exchanged(patch):
+def names_exchanged(patch, one, other):
+    """Give each of two kinds of tensor the other's name."""
     right = export_gguf.gguf_names
+    swap = {one: other, other: one}
 
     def names(*args):
-        found = right(*args)
-        swap = {"attn_k.weight": "attn_v.weight", "attn_v.weight": "attn_k.weight"}
         return {
-            ours: next((theirs.replace(a, b) for a, b in swap.items() if theirs.endswith(a)), theirs)
-            for ours, theirs in found.items()
+            ours: [next((name.replace(a, b) for a, b in swap.items() if a in name), name) for name in theirs]
+            for ours, theirs in right(*args).items()
         }
 
     patch.setattr(export_gguf, "gguf_names", names)
 
 
+def key_and_value_exchanged(patch):
+    names_exchanged(patch, "attn_k.weight", "attn_v.weight")
+
+
+def gate_and_up_exchanged(patch):
+    """The halves of the fused matrices."""
+    names_exchanged(patch, "ffn_gate_exps", "ffn_up_exps")
+
+
+def two_experts_exchanged(patch):
+    """In every layer, behind the router's back."""
+
+    def swap(name, weight):
+        return weight[[1, 0, *range(2, len(weight))]] if "mlp.experts" in name else weight
+
+    changed(patch, swap)
+
+
+def router_shuffled(patch):
+    changed(patch, lambda name, weight: weight.roll(1, 0) if name.endswith("mlp.gate.weight") else weight)
+
+
+def router_read_by_columns(patch):
+    """Transposed, and put back into its shape."""
+
+    def transpose(name, weight):
+        return weight.T.reshape(weight.shape) if name.endswith("mlp.gate.weight") else weight
+
+    changed(patch, transpose)
+
+
+def one_expert_too_few(patch):
+    right = Architecture.settings
+    patch.setattr(Architecture, "settings", lambda *args: right(*args) | {"expert_used_count": 1})
+
+
+GEMMA = (embedding_shifted, texts_shifted, norms_without_the_one)
+MIXTURE = (gate_and_up_exchanged, two_experts_exchanged, router_shuffled)
+
+
 @pytest.mark.parametrize(
-    "fault", [embedding_shifted, texts_shifted, norms_without_the_one], ids=lambda fault: fault.__name__
+    ("kind", "fault"),
+    [("gemma", fault) for fault in GEMMA] + [("moe", fault) for fault in MIXTURE],
+    ids=lambda value: getattr(value, "__name__", value),
 )
-def test_a_file_with_a_planted_fault_does_not_pass(trained, data, tmp_path, fault):
+def test_a_file_with_a_planted_fault_does_not_pass(taught, data, tmp_path, kind, fault):
     with pytest.MonkeyPatch.context() as patch:
         fault(patch)
-        found = gated(trained, data, tmp_path)
+        found = gated(taught(kind), data, tmp_path)
     assert passed(found) == {"F16": False, "Q8_0": False}
 
 
-@pytest.fixture(scope="module")
-def loud(trained):
-    """Random weights so large that every layer, head and norm counts; and examples of random ids."""
-    model = scratch(len(trained.tokenizer), 64, 6, 512, seed=4)
+def loud(model):
+    """Fill a model with random weights so large that every layer, head, norm and expert counts."""
     random = torch.Generator().manual_seed(5)
+    gemma = model.config.model_type == "gemma3_text"
     with torch.no_grad():
-        for weight in model.parameters():
+        for name, weight in model.named_parameters():
             weight.copy_(torch.randn(weight.shape, generator=random) * (0.1 if weight.dim() > 1 else 0.2))
+            if name.endswith("norm.weight") and not gemma:
+                weight += 1
+            if name.endswith("mlp.gate.weight"):
+                weight *= 4
+    return model.eval()
+
+
+def of_any_architecture(name, pieces, tied):
+    """A small loud model in the shape of a released one: grouped heads that are not as wide as the model over them."""
+    if name == "gemma3_text":
+        return loud(gemma(pieces, layers=6))
+    further = ARCHITECTURES[name].further
+    sizes = {attribute: 4 if key == "expert_count" else 2 for key, attribute in further.items() if "expert_" in key}
+    sizes |= {"moe_intermediate_size": 32} if "moe_intermediate_size" in sizes else {}
+    sizes |= {"head_dim": 24} if "attention.key_length" in further else {}
+    sizes |= dict(ARCHITECTURES[name].granted)
+    config = AutoConfig.for_model(
+        name,
+        vocab_size=pieces,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2 if "attention.head_count_kv" in further else 4,
+        max_position_embeddings=512,
+        tie_word_embeddings=tied,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=2,
+        **sizes,
+    )
+    return loud(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
+
+
+def walked(trained, model, folder):
+    random = torch.Generator().manual_seed(6)
     ids = torch.randint(260, len(trained.tokenizer), (3, 40), generator=random).tolist()
-    return model.eval(), [Example([2, *row[:10]], row[10:]) for row in ids]
-
-
-def walked(trained, loud, folder):
-    model, examples = loud
     path = folder / "loud.gguf"
     export_gguf.write_gguf(
         path, model, trained.tokenizer, "F16", name="loud", licence="own", prompt=trained.prompt, task={}
     )
     with Engine(path, threads=1) as engine:
-        return walk(engine, decided_tokens(model, examples))
-
-
-def test_a_loud_random_model_passes_the_walk(trained, loud, tmp_path):
-    found = walked(trained, loud, tmp_path)
-    assert found.passed, found
-    assert found.positions > 60
+        return walk(engine, decided_tokens(model, [Example([2, *row[:10]], row[10:]) for row in ids]))
 
 
 @pytest.mark.parametrize(
-    "fault",
-    [embedding_shifted, norms_without_the_one, one_norm_forgotten, rotation_of_another_base, key_and_value_exchanged],
-    ids=lambda fault: fault.__name__,
+    ("name", "tied"),
+    [(name, tied) for name in ARCHITECTURES for tied in (True, False) if tied or name != "gemma3_text"],
 )
-def test_the_walk_sees_a_planted_fault(trained, loud, tmp_path, fault):
+def test_a_loud_random_model_of_every_architecture_passes_the_walk_and_is_read_back(trained, tmp_path, name, tied):
+    model = of_any_architecture(name, len(trained.tokenizer), tied)
+    found = walked(trained, model, tmp_path)
+    assert found.passed, found
+    assert found.positions > 60
+    again = load(tmp_path / "loud.gguf").model
+    for one, other in zip(model.state_dict().items(), again.state_dict().items(), strict=True):
+        assert one[0] == other[0]
+        assert torch.allclose(one[1], other[1], rtol=1e-3, atol=1e-6), one[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("gemma3_text", embedding_shifted),
+        ("gemma3_text", norms_without_the_one),
+        ("gemma3_text", one_norm_forgotten),
+        ("gemma3_text", rotation_of_another_base),
+        ("gemma3_text", key_and_value_exchanged),
+        ("qwen3_moe", gate_and_up_exchanged),
+        ("qwen3_moe", two_experts_exchanged),
+        ("qwen3_moe", router_shuffled),
+        ("qwen3_moe", router_read_by_columns),
+        ("qwen3_moe", one_expert_too_few),
+        ("olmoe", two_experts_exchanged),
+        ("llama", rotation_of_another_base),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_the_walk_sees_what_is_planted(trained, tmp_path, name, fault):
+    model = of_any_architecture(name, len(trained.tokenizer), tied=True)
     with pytest.MonkeyPatch.context() as patch:
         fault(patch)
-        found = walked(trained, loud, tmp_path)
-    assert not found.passed, found
+        found = walked(trained, model, tmp_path)
+        assert not found.passed, found
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "mixtral"])
+def test_a_rotation_by_halves_where_llama_cpp_rotates_neighbours_is_seen(trained, tmp_path, monkeypatch, name):
+    model = of_any_architecture(name, len(trained.tokenizer), tied=True)
+    monkeypatch.setitem(gguf_names._ROTATED, "q_proj.weight", "no_such_attribute")
+    assert not walked(trained, model, tmp_path).passed
 
 
 @pytest.mark.parametrize("change", [{"before": "Input: "}, {"after": ""}], ids=str)
@@ -174,21 +279,18 @@ def test_a_broken_template_is_caught_by_the_exam_where_the_walk_sees_nothing(tra
 
 
 def test_an_embedding_without_its_last_rows_is_refused(trained, data, tmp_path, monkeypatch):
-    right = export_gguf.to_gguf
-    monkeypatch.setattr(
-        export_gguf, "to_gguf", lambda n, w: right(n, w[:-5] if n.endswith("embed_tokens.weight") else w)
-    )
+    changed(monkeypatch, lambda name, weight: weight[:-5] if name.endswith("embed_tokens.weight") else weight)
     with pytest.raises(ArtifactError, match=r"llama\.cpp cannot load it"):
         gated(trained, data, tmp_path)
 
 
 def test_what_fails_the_gate_is_not_released_and_parity_is_named(trained, data, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
-        norms_without_the_one(patch)
+        embedding_shifted(patch)
         found = gated(trained, data, tmp_path)
     shipping = {"allowed": True, "terms": ["own"], "reasons": []}
     prompts = {"prompt": trained.prompt.to_json(), "base_prompt": None}
-    verdict = exam.examine(JOB, data, tmp_path / "files", found, prompts, shipping, tmp_path)
+    verdict = exam.examine(JOB, data, tmp_path / "files", trained.folder, found, prompts, shipping, tmp_path)
     assert verdict["released"] is False
     assert "parity" in json.dumps(verdict["reasons"]).lower()
 

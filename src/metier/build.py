@@ -123,7 +123,7 @@ def _road(job: Job, run: Path) -> Verdict:
             "shipping": ledger["shipping"],
         },
         lambda folder: exam.examine(
-            job, data.folder, files.folder, parity.result, prompts.result, ledger["shipping"], folder
+            job, data.folder, files.folder, model, parity.result, prompts.result, ledger["shipping"], folder
         ),
     )
     facts = {
@@ -133,7 +133,8 @@ def _road(job: Job, run: Path) -> Verdict:
         "train": trained.result,
         "prompt": prompts.result,
     }
-    shipped = ship.gguf_path(files.folder, job, parity.result["chosen"])
+    chosen = parity.result["chosen"]
+    shipped = ship.gguf_path(files.folder, job, chosen) if chosen else None
     step(
         "export",
         {"exam": examined.key, "context": job.export.context_tokens, "ledger": ledger},

@@ -98,7 +98,7 @@ def build(job: JobPath, as_json: Json = False) -> None:
         typer.echo(json.dumps(verdict.to_json(), ensure_ascii=False))
     else:
         _print_verdict(verdict)
-        say(f"\nIn {run / 'export'}: the file, its card, ledger and checksums.")
+        say(f"\nIn {run / 'export'}: the model, its card, ledger and checksums.")
     if not verdict.released:
         raise typer.Exit(NOT_RELEASED)
 

@@ -42,6 +42,7 @@ class Parity:
     passed: bool
     wanted: str
     numbers: Mapping[str, float]
+    why_not_measured: str = NOT_MEASURED
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def _parity(parity: Parity | None) -> Gate:
     numbers = parity.numbers
     measured = bool(numbers) and all(math.isfinite(number) for number in numbers.values())
     found = ", ".join(f"{name} {number:.4g}" for name, number in numbers.items())
-    return Gate("parity", parity.passed and measured, parity.wanted, found or NOT_MEASURED)
+    return Gate("parity", parity.passed and measured, parity.wanted, found or parity.why_not_measured)
 
 
 def _licences(licences: Licences | None) -> Gate:

@@ -24,7 +24,7 @@ def modelfile(file_name: str, prompt: PromptFormat, context_tokens: int, max_ans
 def card(
     *,
     name: str,
-    file_name: str,
+    file_name: str | None,
     verdict: Verdict,
     ledger: Mapping[str, Any],
     base: Mapping[str, Any] | None,
@@ -37,7 +37,7 @@ def card(
 
     Args:
         name: the job's name.
-        file_name: the shipped GGUF file.
+        file_name: the shipped GGUF file, None when there is none.
         verdict: the decision, with all scores.
         ledger: the licence ledger of the data, with the answer to "may it be shipped?".
         base: facts of the base, None for a model from scratch.
@@ -50,19 +50,21 @@ def card(
     lines = [
         "---",
         "library_name: transformers",
-        "tags: [metier, gguf]",
+        f"tags: [metier{', gguf' if file_name else ''}]",
         *([f"language: [{', '.join(languages)}]"] if languages else []),
         "license: other",
         f"license_name: {_licence_name(ledger)}",
         "---",
         f"# {name}",
         "",
-        f"A model for one job. `{file_name}` runs in any llama.cpp app: send the input as a plain user message.",
+        f"A model for one job. `{file_name}` runs in any llama.cpp app: send the input as a plain user message."
+        if file_name
+        else "A model for one job, as a checkpoint for transformers: there is no GGUF file.",
         "",
         "## Verdict",
         "",
         markdown(verdict),
-        *_how_asked(prompt, base_prompt),
+        *_how_asked("shipped file" if file_name else "checkpoint", prompt, base_prompt),
         "## Made from",
         "",
         f"Base: {_base_line(base)}",
@@ -122,9 +124,9 @@ def _source_line(source: Mapping[str, Any]) -> str:
     return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
 
 
-def _how_asked(prompt: PromptFormat, base_prompt: PromptFormat | None) -> list[str]:
+def _how_asked(asked: str, prompt: PromptFormat, base_prompt: PromptFormat | None) -> list[str]:
     lines = [
-        "The shipped file was asked with the input as a plain user message, greedy; its template wraps it as:",
+        f"The {asked} was asked with the input as a plain user message, greedy; its template wraps it as:",
         "",
         *_block(prompt.render("{input}")),
     ]

@@ -53,6 +53,9 @@ def _in_folder(folder: Path) -> Located | None:
 
 def _described(path: Path) -> Located:
     value = read_json(path)
+    if "file" in value and value["file"] is None:
+        fix = "Ask for a type in export.quantisations and build again, if its architecture can be written"
+        raise ArtifactError(str(path.parent), "the job was built without a GGUF file", fix)
     name, task = value.get("file"), value.get("task")
     if not isinstance(name, str) or Path(name).name != name or not (task is None or isinstance(task, dict)):
         raise ArtifactError(str(path), "does not name a model file beside it", _BUILD)

@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from metier.errors import SpecError
+from metier.spec.shape import SIZES, ArchitectureName, ImpossibleShapeError, Shape, shape_of
 from metier.spec.strict import Strict as _Strict
 from metier.spec.strict import mistake as _mistake
 from metier.spec.strict import printable as _printable
@@ -59,9 +60,39 @@ class Base(_Strict):
     licence: str | None = Field(
         None, description="Licence of the weights; needed where the base does not state its own."
     )
+    architecture: ArchitectureName = Field(
+        "dense",
+        description="For 'scratch': 'dense' (Qwen3's shape), 'moe' (Qwen3-MoE's, a mixture of experts in every layer), "
+        "or 'openmoe', which cannot be written as GGUF.",
+    )
     vocabulary: int = Field(2000, ge=300, description="For 'scratch': pieces of the tokenizer to learn.")
     hidden_size: int = Field(128, ge=32, multiple_of=32, description="For 'scratch': model width.")
     layers: int = Field(4, ge=1, description="For 'scratch': number of layers.")
+    heads: int | None = Field(
+        None, ge=1, description="For 'scratch': attention heads; by default hidden_size / head_dim."
+    )
+    key_value_heads: int | None = Field(
+        None, ge=1, description="For 'scratch': heads with keys and values of their own; by default a quarter of heads."
+    )
+    head_dim: int | None = Field(None, ge=2, description="For 'scratch': width of a head; by default 32.")
+    feed_forward_size: int | None = Field(
+        None,
+        ge=1,
+        description="For 'scratch': width of the feed-forward layer a token passes through, of a 'moe' of its experts "
+        "together; by default 4 x hidden_size.",
+    )
+    experts: int | None = Field(
+        None, ge=2, le=512, description="For 'moe' and 'openmoe': experts in a layer; by default 8."
+    )
+    experts_per_token: int | None = Field(
+        None, ge=1, description="For 'moe' and 'openmoe': experts that a token passes through; by default 2."
+    )
+    expert_size: int | None = Field(
+        None, ge=1, description="For 'moe': width of an expert; by default feed_forward_size / experts_per_token."
+    )
+    moe_layer_interval: int | None = Field(
+        None, ge=1, description="For 'openmoe': every so many layers one has experts; by default 4."
+    )
 
     @field_validator("model")
     @classmethod
@@ -74,10 +105,26 @@ class Base(_Strict):
 
     @model_validator(mode="after")
     def _sizes_are_for_scratch(self) -> Self:
-        for key in ("vocabulary", "hidden_size", "layers"):
-            if not self.from_scratch and key in self.model_fields_set:
+        if self.from_scratch:
+            try:
+                _ = self.shape
+            except ImpossibleShapeError as error:
+                raise _mistake(error.key, error.found, error.fix) from error
+            return self
+        for key in type(self).model_fields:
+            if key in self.model_fields_set - {"model", "licence"}:
                 raise _mistake(key, f"{self.model!r} has its own size", "Remove the key, it is for 'scratch'")
         return self
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of a model from scratch."""
+        return shape_of(self.architecture, self.hidden_size, self.layers, **self.sizes)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes of a model from scratch that are stated, beside width and layers."""
+        return {key: value for key in SIZES if (value := getattr(self, key)) is not None}
 
     @property
     def from_scratch(self) -> bool:
@@ -285,8 +332,8 @@ class Export(_Strict):
 
     quantisations: list[Quantisation] = Field(
         default=["Q8_0", "Q5_1"],
-        min_length=1,
-        description="GGUF types to try; the smallest that passes the parity gate and the limits ships.",
+        description="GGUF types to try; the smallest that passes the parity gate and the limits ships. [] for no file, "
+        "and so no release: the checkpoint is examined.",
     )
     context_tokens: int = Field(2048, ge=64, description="Context length recommended in the Modelfile.")
 
@@ -364,6 +411,10 @@ class Job(_Strict):
         if self.train.quantisation and self.train.quantisation not in self.export.quantisations:
             fix = f"Add '{self.train.quantisation}' to export.quantisations"
             raise _mistake("train.quantisation", "weights are rounded to a type that no file will have", fix)
+        if self.base.architecture == "openmoe" and self.export.quantisations:
+            found = "a model of architecture 'openmoe' cannot be written as GGUF"
+            fix = "Write quantisations = [] to end with a checkpoint, which is not released; or architecture = 'moe'"
+            raise _mistake("export.quantisations", found, fix)
         if self.data.test and "test_share" in self.data.split.model_fields_set:
             fix = "Remove test_share, the exam comes from [[data.test]]"
             raise _mistake("data.split.test_share", "does not fit [[data.test]]", fix)

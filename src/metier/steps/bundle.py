@@ -14,7 +14,7 @@ from metier.tasks.prompt import PromptFormat
 
 def bundle(
     job: Job,
-    shipped: Path,
+    shipped: Path | None,
     model_folder: Path,
     facts: dict[str, Any],
     folder: Path,
@@ -23,12 +23,13 @@ def bundle(
 
     Args:
         job: the job description.
-        shipped: the chosen GGUF file.
+        shipped: the chosen GGUF file, None when none was asked for.
         model_folder: the checkpoint as a Hugging Face folder.
         facts: results of the steps before: ``verdict``, ``ledger``, ``start``, ``train``, ``prompt``.
         folder: where the bundle goes.
     """
-    _link(shipped, folder / shipped.name)
+    if shipped:
+        _link(shipped, folder / shipped.name)
     for file in sorted(model_folder.iterdir()):
         _link(file, folder / "huggingface" / file.name)
     prompt = PromptFormat.from_json(facts["prompt"]["prompt"])
@@ -37,7 +38,7 @@ def bundle(
     papers = {
         "README.md": card(
             name=job.name,
-            file_name=shipped.name,
+            file_name=shipped.name if shipped else None,
             verdict=Verdict.from_json(facts["verdict"]),
             ledger=facts["ledger"],
             base=facts["start"]["base"],
@@ -46,18 +47,19 @@ def bundle(
             base_prompt=PromptFormat.from_json(rival) if rival else None,
             languages=[job.translation.source, job.translation.target] if job.translation else [],
         ),
-        "Modelfile": modelfile(shipped.name, prompt, job.export.context_tokens, limit),
     }
+    if shipped:
+        papers["Modelfile"] = modelfile(shipped.name, prompt, job.export.context_tokens, limit)
     for name, text in papers.items():
         write_atomically(folder / name, text)
     write_json(folder / "ledger.json", facts["ledger"])
     write_json(folder / "verdict.json", facts["verdict"])
     write_json(
         folder / "metier.json",
-        {"format": 1, "job": job.name, "file": shipped.name, "task": job.task_settings},
+        {"format": 1, "job": job.name, "file": shipped.name if shipped else None, "task": job.task_settings},
     )
     write_atomically(folder / "SHA256SUMS", checksums(folder))
-    return {"file": shipped.name}
+    return {"file": shipped.name if shipped else None}
 
 
 def _link(source: Path, target: Path) -> None:

@@ -1,4 +1,7 @@
-"""The step ``exam``: the chosen file and its base, head to head on the test set, and the verdict."""
+"""The step ``exam``: the chosen file and its base, head to head on the test set, and the verdict.
+
+Where no file was asked for, the checkpoint takes its place; it is not released.
+"""
 
 import subprocess
 import sys
@@ -41,7 +44,7 @@ print(int(peak_kib[1]) * 1024 if peak_kib else own)
 
 @dataclass(frozen=True)
 class HeadToHead:
-    """The shipped file's scores, first, and the base's; how they differ."""
+    """The shipped file's (or, without one, the checkpoint's) scores, first, and the base's; how they differ."""
 
     contestants: tuple[Contestant, ...]
     comparison: Comparison | None
@@ -52,6 +55,7 @@ def examine(
     job: Job,
     data: Path,
     files: Path,
+    model_folder: Path,
     parity: dict[str, Any],
     prompts: dict[str, Any],
     shipping: dict[str, Any],
@@ -59,33 +63,39 @@ def examine(
 ) -> dict[str, Any]:
     """Put the chosen file and its base through the test set, once, and decide."""
     rows = read_records(data / "test.jsonl")[: job.evaluate.test_rows]
-    chosen = gguf_path(files, job, parity["chosen"])
-    met = head_to_head(job, chosen, prompts, rows, folder)
-    exam = parity["exams"][parity["chosen"]]
-    found = Comparison(**exam["comparison"])
+    chosen = gguf_path(files, job, parity["chosen"]) if parity["chosen"] else None
+    met = head_to_head(job, chosen or model_folder, prompts, rows, folder)
     verdict = decide(
         must_beat=job.release.must_beat,
         comparisons={"base": met.comparison} if met.comparison else {},
-        file_mib=Limit(exam["file_mib"], job.limits.file_mib),
-        ram_mib=Limit(memory_mib(chosen, rows[0].input), job.limits.ram_mib),
-        parity=Parity(
-            exam["passed"],
-            f"{found.metric} to the checkpoint above -{job.release.parity_margin:g} (95% bound), and the same "
-            "token at 99.5% of decided positions (F16)",
-            {"low": found.low, "difference": found.difference, "agreement": parity["walk"]["agreement"]},
-        ),
+        file_mib=Limit(chosen.stat().st_size / 2**20 if chosen else None, job.limits.file_mib),
+        ram_mib=Limit(memory_mib(chosen, rows[0].input) if chosen else None, job.limits.ram_mib),
+        parity=_parity(job, parity),
         licences=Licences(shipping["allowed"], "; ".join(shipping["terms"]), tuple(shipping["reasons"])),
         scores=met.contestants,
     )
     return verdict.to_json()
 
 
-def head_to_head(job: Job, chosen: Path, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> HeadToHead:
-    """Ask the shipped file and the base the same rows; answers are kept in the folder.
+def _parity(job: Job, parity: dict[str, Any]) -> Parity:
+    if not parity["chosen"]:
+        return Parity(False, "a file that answers like the checkpoint", {}, "no file: export.quantisations is empty")
+    exam = parity["exams"][parity["chosen"]]
+    found = Comparison(**exam["comparison"])
+    return Parity(
+        exam["passed"],
+        f"{found.metric} to the checkpoint above -{job.release.parity_margin:g} (95% bound), and the same "
+        "token at 99.5% of decided positions (F16)",
+        {"low": found.low, "difference": found.difference, "agreement": parity["walk"]["agreement"]},
+    )
+
+
+def head_to_head(job: Job, ours: Path, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> HeadToHead:
+    """Ask the job's model and its base the same rows; answers are kept in the folder.
 
     Args:
         job: the job description.
-        chosen: the shipped file.
+        ours: the shipped file, or the checkpoint's folder where there is none.
         prompts: the result of the step ``prompt``.
         rows: questions and references.
         folder: where the answers are kept, so that a killed exam goes on.
@@ -94,9 +104,13 @@ def head_to_head(job: Job, chosen: Path, prompts: dict[str, Any], rows: Sequence
     limit = job.evaluate.max_answer_tokens
     prompt = PromptFormat.from_json(prompts["prompt"])
     timed = [prompt.render(row.input) for row in rows[:_TIMED_ROWS]]
-    with Engine(chosen, slots=SLOTS) as engine:
-        ours = collect(ShippedFile(job.name, engine, limit), rows, folder / "shipped.jsonl")
-        contestants = [_graded(task, chosen.stem, ours, rows, chosen, tokens_per_s(engine, timed))]
+    if ours.is_dir():
+        answers = collect(Checkpoint(job.name, *load(ours), prompt, limit), rows, folder / "shipped.jsonl")
+        contestants = [_graded(task, "checkpoint", answers, rows, None, None)]
+    else:
+        with Engine(ours, slots=SLOTS) as engine:
+            answers = collect(ShippedFile(job.name, engine, limit), rows, folder / "shipped.jsonl")
+            contestants = [_graded(task, ours.stem, answers, rows, ours, tokens_per_s(engine, timed))]
     if job.base.from_scratch:
         return HeadToHead(tuple(contestants), None)
     base = find_base(job.base.model, job.base.licence)
@@ -109,7 +123,7 @@ def head_to_head(job: Job, chosen: Path, prompts: dict[str, Any], rows: Sequence
         checkpoint = Checkpoint("base", *load(base.folder), shown, limit, stop="\n")
         theirs = collect(checkpoint, rows, folder / "base.jsonl")
         contestants.append(_graded(task, "base", theirs, rows, None, None))
-    comparison = compare(task.primary_metric, ours, theirs, [row.output for row in rows], seed=job.seed)
+    comparison = compare(task.primary_metric, answers, theirs, [row.output for row in rows], seed=job.seed)
     return HeadToHead(tuple(contestants), comparison)
 
 

@@ -47,5 +47,6 @@ def examine_outside(job: Job, run: Path, on: str, rows: int) -> OutsideExam:
     leaks = count_leaks(records, run / "data" / "train.jsonl", rules.leak_similarity, rules.leak_sides)
     folder = run / "outside" / key_of([records, parity["chosen"], load_step(run / "exam").key])
     folder.mkdir(parents=True, exist_ok=True)
-    met = head_to_head(job, gguf_path(run / "files", job, parity["chosen"]), prompts, records, folder)
+    ours = gguf_path(run / "files", job, parity["chosen"]) if parity["chosen"] else run / "train" / "model"
+    met = head_to_head(job, ours, prompts, records, folder)
     return OutsideExam(len(records), leaks, met)

@@ -30,6 +30,8 @@ def gguf_path(folder: Path, job: Job, quantisation: str) -> Path:
 
 def write_files(job: Job, model_folder: Path, prompt: PromptFormat, licence: str, folder: Path) -> dict[str, Any]:
     """Write the checkpoint as GGUF in F16 and in every asked quantisation; return their sizes in MiB."""
+    if not job.export.quantisations:
+        return {"file_mib": {}}
     model, tokenizer = load(model_folder)
     sizes = {}
     for quantisation in dict.fromkeys(["F16", *job.export.quantisations]):
@@ -52,7 +54,10 @@ def gate(job: Job, data: Path, model_folder: Path, prompt: PromptFormat, files: 
     """Examine every file beside the checkpoint on validation rows; choose the smallest that passes and fits.
 
     The F16 file walks beside the checkpoint, too; when it disagrees, no file passes, for all are written alike.
+    Without files there is nothing to examine, and nothing is chosen.
     """
+    if not job.export.quantisations:
+        return {"walk": None, "checkpoint": None, "exams": {}, "chosen": None}
     task = task_from_json(job.task_settings)
     rows = read_records(data / "validation.jsonl")[: job.evaluate.validation_rows]
     references = [row.output for row in rows]

