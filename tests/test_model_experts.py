@@ -54,6 +54,17 @@ def test_gradients_agree_with_finite_differences():
     assert torch.autograd.gradcheck(lambda x, w: grouped_product(x, w, counts_E), (x_AI, weight_EOI))
 
 
+def test_mixed_precision_multiplies_in_bfloat16_and_learns_in_float32():
+    chosen_NK = torch.tensor([[0, 2], [1, 0], [2, 1]])
+    made, x_NH = module(3, "sorted").float(), torch.randn(3, 16, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y_NH = made(x_NH, chosen_NK, torch.full((3, 2), 0.5))
+    y_NH.float().sum().backward()
+    exact_NH = made(x_NH, chosen_NK, torch.full((3, 2), 0.5))
+    assert y_NH.dtype == torch.bfloat16 and made.down_proj.grad.dtype == torch.float32
+    torch.testing.assert_close(y_NH.float(), exact_NH, rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize("tokens", [1, 7])
 def test_a_whole_model_answers_the_same(tokens):
     model = scratch(60, 32, 2, 64, seed=3, architecture="moe").eval()

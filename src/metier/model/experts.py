@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
+SORTED = "sorted"
+"""What the implementation is called."""
+
 
 class _GroupedProduct(torch.autograd.Function):
     """Rows of ``x_AI``, sorted by expert, each times its expert's matrix; gradients are written where they belong."""
@@ -55,7 +58,9 @@ def grouped_product(x_AI: Tensor, weight_EOI: Tensor, counts_E: Tensor) -> Tenso
         The products, ``[A, O]``.
     """
     bounds = (0, *counts_E.cumsum(0).tolist())
-    product: Tensor = _GroupedProduct.apply(x_AI, weight_EOI, bounds)  # type: ignore[no-untyped-call]
+    kind = x_AI.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight_EOI.dtype
+    product: Tensor = _GroupedProduct.apply(x_AI.to(dtype), weight_EOI.to(dtype), bounds)  # type: ignore[no-untyped-call]
     return product
 
 
@@ -86,4 +91,4 @@ def _groups(weight_EOI: Tensor, bounds: tuple[int, ...]) -> Any:
     )
 
 
-ALL_EXPERTS_FUNCTIONS.register("sorted", sorted_experts_forward)
+ALL_EXPERTS_FUNCTIONS.register(SORTED, sorted_experts_forward)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from metier.errors import DataError
+from metier.model.experts import SORTED
 from metier.progress import bar, say
 from metier.spec.job import Train
 from metier.spec.training import Losses, Training
@@ -229,9 +230,11 @@ class _Run:
 
 
 def _placed(model: PreTrainedModel) -> PreTrainedModel:
-    """Move a model to the accelerator torch finds, if any."""
+    """Move a model to the accelerator torch finds, if any; on a CPU its experts, if any, are computed sorted."""
     move: Any = model.to
     placed: PreTrainedModel = move(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    if placed.device.type == "cpu" and placed._can_set_experts_implementation():
+        placed.set_experts_implementation(SORTED)
     return placed
 
 
