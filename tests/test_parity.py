@@ -157,7 +157,7 @@ def one_expert_too_few(patch):
 
 GEMMA = (embedding_shifted, texts_shifted, norms_without_the_one)
 MIXTURE = (two_experts_exchanged, router_shuffled)
-"""Exchanged halves are left to the walk below: this model is so sure of its answers that they cost it one token in 100."""
+"""Exchanged halves are left to the walk below: this model is so sure of itself that they cost it 1 token in 100."""
 
 
 @pytest.mark.parametrize(
