@@ -156,7 +156,8 @@ def one_expert_too_few(patch):
 
 
 GEMMA = (embedding_shifted, texts_shifted, norms_without_the_one)
-MIXTURE = (gate_and_up_exchanged, two_experts_exchanged, router_shuffled)
+MIXTURE = (two_experts_exchanged, router_shuffled)
+"""Exchanged halves are left to the walk below: this model is so sure of itself that they cost it 1 token in 100."""
 
 
 @pytest.mark.parametrize(

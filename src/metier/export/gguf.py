@@ -49,7 +49,7 @@ def write_gguf(
         ArtifactError: when no GGUF file can hold the model's architecture.
     """
     architecture = architecture_of(model.config, name)
-    settings = architecture.settings(model.config)
+    settings = architecture.settings(model.config, name)
     part = path.with_suffix(".gguf.part")
     writer = gguf.GGUFWriter(part, architecture.name)
     writer.add_type(gguf.GGUFType.MODEL)

@@ -85,8 +85,12 @@ class Architecture:
         config: PreTrainedConfig = AutoConfig.for_model(self.model_type, **values, **rotation, **ids, **self.granted)
         return config
 
-    def settings(self, config: PreTrainedConfig) -> dict[str, int | float]:
+    def settings(self, config: PreTrainedConfig, where: str) -> dict[str, int | float]:
         """Return the metadata that describes a configuration, without the architecture's prefix.
+
+        Args:
+            config: of the model to be written.
+            where: whose configuration it is, for the error.
 
         Raises:
             ArtifactError: when a file cannot say, or llama.cpp cannot do, what the configuration asks for.
@@ -101,8 +105,8 @@ class Architecture:
             wanted, read = _value(config, attribute), _value(again, attribute)
             if wanted != read:
                 raise ArtifactError(
-                    f"{attribute} = {wanted!r:.200}",
-                    f"a GGUF file of architecture {self.name!r} means {read!r:.200}",
+                    where,
+                    f"it has {attribute} = {wanted!r:.200}, where llama.cpp's {self.name!r} has {read!r:.200}",
                     "Choose another base: this one would compute something else in llama.cpp",
                 )
         return settings
@@ -180,7 +184,7 @@ def architecture_of(config: PreTrainedConfig, where: str) -> Architecture:
             f"its architecture is {config.model_type!r}, which cannot be written as GGUF so far",
             f"Choose a base of one of these architectures: {', '.join(ARCHITECTURES)}; or train from scratch",
         )
-    found.settings(config)
+    found.settings(config, where)
     return found
 
 

@@ -51,7 +51,8 @@ def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
     else:
         base = find_base(job.base.model, job.base.licence)
         model, tokenizer = load(base.folder)
-        architecture_of(model.config, f"base {base.reference!r}")  # refused before any training
+        if job.export.quantisations:
+            architecture_of(model.config, f"base {base.reference!r}")  # refused before any training
         facts = {
             "base": {
                 "reference": base.reference,
