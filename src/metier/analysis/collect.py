@@ -14,6 +14,7 @@ from metier.analysis.counts import Counts, Group, Sizes
 from metier.analysis.stability import Agreement, Choices
 from metier.analysis.texts import Text
 from metier.analysis.watch import Watch, forward, watched
+from metier.errors import ArtifactError
 from metier.progress import bar
 
 FOLLOWED = 4096
@@ -48,7 +49,7 @@ class Batch(NamedTuple):
 
 
 def collect(
-    model: Any, name: str, texts: Sequence[Text], settings: Settings, reference: Choices | None = None
+    model: Any, name: str, texts: Sequence[Text], settings: Settings, reference: Collected | None = None
 ) -> Collected:
     """Count the routing of a model over texts.
 
@@ -57,13 +58,17 @@ def collect(
         name: what it is called in messages and in the progress display.
         texts: rows of token ids.
         settings: how to run them.
-        reference: choices of another checkpoint over the same texts, to compare with.
+        reference: what was seen of another checkpoint over the same texts, to compare with.
 
     Raises:
-        ArtifactError: when the model has no experts.
+        ArtifactError: when the model has no experts, or other layers and experts than the reference.
     """
     tokens = sum(text.tokens for text in texts)
     with watched(model, name) as watch, bar("{task.fields[speed]}") as progress:
+        if reference is not None and watch.shape != reference.watch.shape:
+            raise ArtifactError(
+                name, "has other layers or experts than the last checkpoint", "Compare checkpoints of one training only"
+            )
         sizes = Sizes(
             layers=len(watch.layers),
             experts=watch.experts,
@@ -74,7 +79,7 @@ def collect(
         )
         counts = Counts(sizes, settings.capacity_factor, settings.group)
         choices = Choices.sized(len(watch.layers), watch.chosen, tokens)
-        agreement = None if reference is None else Agreement(reference)
+        agreement = None if reference is None else Agreement(reference.choices)
         task = progress.add_task(f"reading with {name}", total=tokens, speed="tokens")
         for batch in batches(texts, settings.batch_rows):
             watch.latest.clear()

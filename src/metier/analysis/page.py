@@ -71,7 +71,9 @@ def sections(found: dict[str, Any]) -> list[Section]:
         )
     if detail["coactivation"]:
         height = 4.2 if E < 33 else 5.6
-        made.append(_section(f"Experts together, {where}", plots.coactivation, found, height, _together(detail)))
+        made.append(
+            _section(f"Experts together, {where}", plots.coactivation, found, height, _together(detail, here["use"]))
+        )
     made.append(_section("Drops by position", plots.drops, found, 3.2, _drops(found)))
     made.append(
         _section(
@@ -156,8 +158,9 @@ def _positions(detail: dict[str, Any]) -> str:
     return said
 
 
-def _together(detail: dict[str, Any]) -> str:
+def _together(detail: dict[str, Any], use: list[int]) -> str:
     shares_EE = np.array(detail["coactivation"]["shares"])
+    shares_EE[np.array(use) < np.mean(use) / 10] = 0  # an expert with few tokens has a partner by chance
     i, j = np.unravel_index(int(shares_EE.argmax()), shares_EE.shape)
     return (
         f"Dark cells are experts that work as a pair: {shares_EE[i, j]:.0%} of the tokens of expert {i} also go to "

@@ -121,11 +121,11 @@ def drops(figure: Figure, found: Findings) -> None:
         room = "" if row["room"] is None else f": room for {row['room']}"
         axes.set_title(f"rule {rule}{room}", fontsize=9, loc="left")
         axes.set(xlabel="position in the row, in tokens")
+        percent(axes)
     panels[0].set(ylabel="share without room")
     panels[0].set_ylim(bottom=0)
     if panels[0].get_ylim()[1] < 0.02:
         panels[0].set_ylim(top=0.02)
-    percent(panels[0])
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
 
 

@@ -10,10 +10,10 @@ from rich.text import Text
 def table(found: dict[str, Any]) -> RenderableType:
     """Return one line a layer, and a line for each thing that could not be measured."""
     rules = found["drops"]["rules"]
-    titles = ["layer", "busiest/mean", "never chosen", "entropy", "token ids", "positions", "texts differ"]
+    titles = ["layer", "busiest", "never", "entropy", "ids", "positions", "texts", *(f"drops {rule}" for rule in rules)]
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    for title in [*titles, *(f"dropped, {rule}" for rule in rules)]:
-        shown.add_column(Text(title), justify="right")
+    for title in titles:
+        shown.add_column(Text(title), justify="right", no_wrap=True)
     for at, layer in enumerate(found["layers"]):
         cells = [
             str(found["model"]["layers"][at]),
@@ -34,10 +34,28 @@ def table(found: dict[str, Any]) -> RenderableType:
         Text(),
         shown,
         Text(),
-        Text("token ids, positions: spread over experts, as a share of the largest possible (by chance)"),
+        *map(Text, _legend(found)),
         *_stability(found["stability"]),
         *(Text(f"too little text: {line}") for line in found["too_little"]),
     )
+
+
+def _legend(found: dict[str, Any]) -> list[str]:
+    """Say what the columns are, with what chance alone would give."""
+    here = found["layers"][found["detail"]["index"]]
+    lines = ["busiest: expert's use, over the mean; never: experts never chosen; entropy: share of the largest"]
+    for key, column in (("token_specialisation", "ids"), ("position_specialisation", "positions")):
+        if here[key]:
+            lines.append(
+                f"{column}: spread over experts, share of the largest possible ({here[key]['groups']} measured; in "
+                f"layer {found['detail']['layer']} {_percent(here[key]['chance'])} by chance, "
+                f"{_percent(here[key]['load'])} by unequal load)"
+            )
+    lines.append("texts: choices in which the most different text differs from the others")
+    drops = found["drops"]
+    group = "row" if drops["group"] == "sequence" else "batch"
+    lines.append(f"drops: choices without room in a {group}, capacity factor {drops['capacity_factor']:g}")
+    return lines
 
 
 def _stability(compared: dict[str, Any] | None) -> list[Text]:
@@ -52,7 +70,7 @@ def _stability(compared: dict[str, Any] | None) -> list[Text]:
 
 
 def _mean(measured: dict[str, Any] | None) -> str:
-    return "-" if measured is None else f"{_percent(measured['mean'])} ({_percent(measured['chance'])})"
+    return "-" if measured is None else _percent(measured["mean"])
 
 
 def _percent(share: float | None) -> str:

@@ -43,6 +43,11 @@ class Watch:
     latest: list[Routing] = field(default_factory=list)
     """One a layer."""
 
+    @property
+    def shape(self) -> tuple[list[str], int, int]:
+        """What two checkpoints of one training have in common."""
+        return self.layers, self.experts, self.chosen
+
 
 @contextmanager
 def watched(model: nn.Module, name: str) -> Iterator[Watch]:
