@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from mixtures import CHOSEN, EXPERTS, dense, mixture, planted, saved, text, tokenizer
 
 from metier.analysis import texts as texts_module
+from metier.analysis.capacity import RULES
 from metier.analysis.collect import Settings, collect
 from metier.analysis.findings import findings
 from metier.analysis.page import page
@@ -78,12 +80,83 @@ def test_probabilities_are_not_taken_through_a_second_softmax():
     assert read((p_NE.log(), weights, experts)).probabilities_NE[0].tolist() == pytest.approx([0.7, 0.2, 0.1])
 
 
-def test_choices_in_any_order_are_sorted_best_first_together_with_what_was_kept():
-    class Dropping(tuple):
-        kept_NK = torch.tensor([[True, False]])
+class Decision(NamedTuple):
+    """What OpenMoE's sparse layer returns beside its answer."""
 
-    seen = read(Dropping((torch.zeros(1, 4), torch.tensor([[0.1, 0.6]]), torch.tensor([[3, 1]]))))
+    logits_NE: torch.Tensor
+    expert_NK: torch.Tensor
+    weight_NK: torch.Tensor
+    kept_NK: torch.Tensor
+    capacity: int | None
+    groups: int
+
+
+def test_choices_in_any_order_are_sorted_best_first_together_with_what_was_kept():
+    weights, experts, kept = torch.tensor([[0.1, 0.6]]), torch.tensor([[3, 1]]), torch.tensor([[True, False]])
+    assert read((torch.zeros(1, 4), weights, experts)).experts_NK.tolist() == [[1, 3]]
+    seen = read((torch.zeros(1, 1, 9), Decision(torch.zeros(1, 4), experts, weights, kept, 4, 1)))
     assert (seen.experts_NK.tolist(), seen.kept_NK.tolist()) == ([[1, 3]], [[False, True]])
+    dropless = Decision(torch.zeros(1, 4), experts, weights, kept, None, 1)
+    assert read((torch.zeros(1, 1, 9), dropless)).kept_NK is None
+
+
+def test_a_module_that_hands_on_the_decision_of_one_inside_it_is_no_second_router():
+    class Sparse(torch.nn.Module):
+        def forward(self, x_BTH):
+            scores_NE = x_BTH.reshape(-1, 4)
+            weights, experts = scores_NE.softmax(1).topk(2)
+            return x_BTH, Decision(scores_NE, experts, weights, torch.ones_like(experts) > 0, 4, 1)
+
+    class Layer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mlp = Sparse()
+
+        def forward(self, x_BTH):
+            return self.mlp(x_BTH)
+
+    class Model(torch.nn.Module):
+        device = "cpu"
+
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.ModuleList([Layer(), Layer()])
+
+        def forward(self, input_ids, use_cache):
+            x_BTH = torch.randn(*input_ids.shape, 4)
+            for layer in self.layers:
+                x_BTH, _ = layer(x_BTH)
+
+    with watched(Model(), "model") as watch:
+        assert watch.layers == ["layers.0.mlp", "layers.1.mlp"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_what_openmoe_drops_itself_is_what_the_simulation_of_its_rule_drops(rule, corpus):
+    openmoe = pytest.importorskip("metier.model.openmoe")
+    torch.manual_seed(0)
+    config = openmoe.OpenMoeConfig(
+        vocab_size=320,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=4,
+        head_dim=8,
+        num_attention_heads=2,
+        num_experts=EXPERTS,
+        moe_layer_interval=2,
+        router_mode_eval=rule,
+        router_capacity_factor_eval=1.0,
+    )
+    model = openmoe.OpenMoeForCausalLM(config).eval()
+    with torch.no_grad():
+        for layer in (1, 3):
+            model.get_submodule(f"model.layers.{layer}.mlp").gate_weight.normal_()
+    texts = read_texts([Named("a", corpus, None)], tokenizer(), 32, 3000)
+    alike = Settings(batch_rows=4, capacity_factor=config.router_capacity_factor_eval, group="batch")
+    drops = findings("openmoe", collect(model, "openmoe", texts, alike), texts, tokenizer(), alike)["drops"]["rules"]
+    own = {key: value for key, value in drops["model"].items() if key != "room"}
+    assert own == {key: value for key, value in drops[rule].items() if key != "room"}
+    assert own["dropped"] > 0.01
 
 
 @pytest.mark.parametrize(

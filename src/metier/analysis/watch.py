@@ -1,8 +1,8 @@
 """See a model's routers decide: the one seam between any mixture of experts and the analysis.
 
 Every router of ``transformers`` 5 returns, first, ``(logits, weights, experts)``: a score for each expert, and the
-weights and numbers of the chosen ones. So routers are found by what they return and not by what they are called.
-A router that also drops tokens says so by an attribute ``kept_NK`` of what it returns.
+weights and numbers of the chosen ones. OpenMoE's sparse layer returns a decision with ``logits_NE``, ``weight_NK``,
+``expert_NK`` and ``kept_NK`` beside its answer. So routers are found by what they return, not by what they are called.
 """
 
 # N = tokens of the batch, row after row; E = experts; K = experts chosen for a token
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from metier.errors import ArtifactError
 
@@ -83,9 +83,10 @@ def watched(model: nn.Module, name: str) -> Iterator[Watch]:
 
 def read(output: Any) -> Routing | None:
     """Return a router's decision from what its module returned; None when this is no router's answer."""
-    if not (isinstance(output, tuple) and len(output) >= 3 and all(torch.is_tensor(part) for part in output[:3])):
+    decision = _decision(output)
+    if decision is None:
         return None
-    scores, weights, experts = (part.detach() for part in output[:3])
+    scores, weights, experts = (part.detach() for part in decision[:3])
     if experts.is_floating_point() or experts.dtype == torch.bool or experts.is_complex() or scores.dim() < 2:
         return None
     scores_NE, weights_NK, experts_NK = (part.reshape(-1, part.shape[-1]) for part in (scores, weights, experts))
@@ -94,16 +95,28 @@ def read(output: Any) -> Routing | None:
         return None
     # DeepSeek's kind of router returns the chosen ones in any order; the drop rules want the first choice first.
     order_NK = weights_NK.float().argsort(dim=1, descending=True, stable=True)
-    kept = getattr(output, "kept_NK", None)
+    kept = decision[3]
     return Routing(
         experts_NK=experts_NK.gather(1, order_NK).cpu().numpy().astype(np.int64),
         weights_NK=weights_NK.float().gather(1, order_NK).cpu().numpy(),
         probabilities_NE=_probabilities(scores_NE.float()).cpu().numpy(),
-        kept_NK=None if kept is None else kept.detach().reshape(order_NK.shape).gather(1, order_NK).cpu().numpy(),
+        kept_NK=None if kept is None else kept.gather(1, order_NK).cpu().numpy(),
     )
 
 
-def _probabilities(scores_NE: torch.Tensor) -> torch.Tensor:
+def _decision(output: Any) -> tuple[Tensor, Tensor, Tensor, Tensor | None] | None:
+    """Return scores, weights, chosen experts and, under a capacity limit, which choices were kept."""
+    if not isinstance(output, tuple):
+        return None
+    for part in output:
+        if hasattr(part, "expert_NK"):
+            return part.logits_NE, part.weight_NK, part.expert_NK, None if part.capacity is None else part.kept_NK
+    if len(output) >= 3 and all(torch.is_tensor(part) for part in output[:3]):
+        return output[0], output[1], output[2], None
+    return None
+
+
+def _probabilities(scores_NE: Tensor) -> Tensor:
     sums_N = scores_NE.sum(1)
     if bool((scores_NE >= 0).all()) and torch.allclose(sums_N, torch.ones_like(sums_N), atol=1e-4):
         return scores_NE  # Gemma 4's routers return probabilities
@@ -113,12 +126,16 @@ def _probabilities(scores_NE: torch.Tensor) -> torch.Tensor:
 def _find(model: nn.Module, name: str) -> dict[str, Routing]:
     """Run two tokens through the model and return the modules that answered as routers do, in order of their call."""
     found: dict[str, Routing] = {}
+    answers: list[Tensor] = []
 
     def listen(layer: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            seen = read(output)
-            if seen is not None and layer not in found:
-                found[layer] = seen
+            seen, decision = read(output), _decision(output)
+            # A module that hands on what one inside it decided is no router.
+            if seen is None or decision is None or any(decision[2] is one for one in answers):
+                return
+            answers.append(decision[2])
+            found.setdefault(layer, seen)
 
         return hook
 
