@@ -154,8 +154,8 @@ def test_what_openmoe_drops_itself_is_what_the_simulation_of_its_rule_drops(rule
     texts = read_texts([Named("a", corpus, None)], tokenizer(), 32, 3000)
     alike = Settings(batch_rows=4, capacity_factor=config.router_capacity_factor_eval, group="batch")
     drops = findings("openmoe", collect(model, "openmoe", texts, alike), texts, tokenizer(), alike)["drops"]["rules"]
-    own = {key: value for key, value in drops["model"].items() if key != "room"}
-    assert own == {key: value for key, value in drops[rule].items() if key != "room"}
+    own = {key: value for key, value in drops["model"].items() if key not in ("room", "dropped_if_even")}
+    assert own == {key: drops[rule][key] for key in own}
     assert own["dropped"] > 0.01
 
 
@@ -201,6 +201,8 @@ def test_findings_add_up(found):
     assert np.sum(found["detail"]["positions"]["bins"]) == tokens * CHOSEN
     assert found["detail"]["positions"]["spread_of_largest"][0] == pytest.approx(1)  # the begin mark
     assert found["drops"]["rules"]["jax"]["dropped"] > found["drops"]["rules"]["pytorch"]["dropped"] > 0
+    assert found["drops"]["rules"]["jax"]["dropped_if_even"] == pytest.approx(1 - 4 * EXPERTS / (24 * CHOSEN))
+    assert found["drops"]["rules"]["pytorch"]["dropped_if_even"] == 0
     assert found["model"]["layers"] == [1, 2] and found["detail"]["layer"] == 2
     assert not found["too_little"]
 
@@ -213,6 +215,7 @@ def test_the_keys_of_the_json_are_those_that_programs_rely_on(found):
             *("layers", "detail", "drops", "stability", "too_little"),
         ]
     )
+    assert sorted(found["texts"][0]) == ["enough", "name", "rows", "tokens"]
     assert sorted(found["model"]) == ["chosen", "experts", "largest_spread", "layers", "name"]
     layer = found["layers"][0]
     assert sorted(layer) == sorted(
@@ -230,8 +233,21 @@ def test_the_keys_of_the_json_are_those_that_programs_rely_on(found):
     assert sorted(detail["token_ids"][0]) == ["chance", "experts", "id", "spread_of_largest", "text", "tokens"]
     assert sorted(detail["top_tokens"][0][0]) == ["id", "share", "text", "tokens"]
     rule = found["drops"]["rules"]["jax"]
-    assert sorted(rule) == ["by_position", "dropped", "dropped_by_layer", "lost", "lost_by_layer", "room"]
+    assert sorted(rule) == [
+        "by_position",
+        "dropped",
+        "dropped_by_layer",
+        "dropped_if_even",
+        "lost",
+        "lost_by_layer",
+        "room",
+    ]
     json.dumps(found, allow_nan=False)
+
+
+@pytest.fixture(scope="module")
+def html(found):
+    return page(found)
 
 
 class Page(HTMLParser):
@@ -250,8 +266,7 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
-def test_the_page_needs_nothing_from_outside(found):
-    html = page(found)
+def test_the_page_needs_nothing_from_outside(found, html):
     assert "://" not in html and "@import" not in html
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in Page(html).links)
     assert all(place.startswith("#") for place in re.findall(r"url\(([^)]*)\)", html))
@@ -259,7 +274,7 @@ def test_the_page_needs_nothing_from_outside(found):
     assert html == page(found)
 
 
-def test_text_of_vocabulary_data_and_names_cannot_become_markup(found):
+def test_text_of_vocabulary_data_and_names_cannot_become_markup(found, html):
     evil = "</script><script>alert(1)</script><img src=x onerror=y>--> $x^2$ ]]>&amp;"
     poisoned = json.loads(json.dumps(found))
     poisoned["model"]["name"] = poisoned["begins_with"] = evil
@@ -279,11 +294,11 @@ def test_text_of_vocabulary_data_and_names_cannot_become_markup(found):
         "settled_at": evil,
         "checkpoints": [{"name": evil, "saturation": [0.5, 0.5], "equal": [0.5, 0.5]}],
     }
-    html = page(poisoned)
-    clean, dirty = Page(page(found)), Page(html)
+    clean, dirty_html = Page(html), page(poisoned)
+    dirty = Page(dirty_html)
     assert "script" not in dirty.tags and "img" not in dirty.tags
     assert set(dirty.tags) == set(clean.tags) | {"ul", "li"}
-    assert "<script" not in html and "-->" not in re.sub(r"<!--.*?-->", "", html, flags=re.DOTALL)
+    assert "<script" not in dirty_html and "-->" not in re.sub(r"<!--.*?-->", "", dirty_html, flags=re.DOTALL)
     assert evil in "".join(dirty.words)
 
 
@@ -351,9 +366,10 @@ def test_too_little_text_is_said_instead_of_measured(folder, tmp_path):
     assert result["detail"]["token_ids"] == [] and result["detail"]["coactivation"] is None
     assert result["stability"] is None
     said = " ".join(result["too_little"])
-    for measure in ("token id", "position", "short has", "pairs of experts", "stability"):
+    for measure in ("token id", "position", "drops by text: short has", "pairs of experts", "stability"):
         assert measure in said
-    assert "Too little text" in page(result)
+    shown_page = page(result)
+    assert "Too little text" in shown_page and "Drops by position" not in shown_page
 
 
 def test_a_dense_model_has_no_experts_to_look_at(tmp_path, corpus):
@@ -372,6 +388,17 @@ def test_rows_begin_with_the_begin_mark_and_documents_end_with_the_end_mark(tmp_
         pieces(one, add_special_tokens=False)["input_ids"] + [pieces.eos_token_id] for one in ("one cat", "two dogs")
     ]
     assert rest == [id_ for one in expected for id_ in one]
+
+
+def test_text_in_which_the_tokenizer_finds_nothing_is_refused(corpus):
+    class Deaf:
+        bos_token_id, eos_token_id = 2, None
+
+        def __call__(self, text, **_):
+            return {"input_ids": []}
+
+    with pytest.raises(DataError, match="the tokenizer finds nothing in it"):
+        read_texts([Named("a", corpus, None)], Deaf(), 16, 100)
 
 
 def test_no_more_than_the_wanted_tokens_are_read_under_a_name(corpus):

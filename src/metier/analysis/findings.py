@@ -57,7 +57,15 @@ def findings(
             "layers": layer_numbers(watch.layers),
             "largest_spread": measures.largest_spread(watch.experts, watch.chosen),
         },
-        "texts": [{"name": text.name, "rows": len(text.rows), "tokens": text.tokens} for text in texts],
+        "texts": [
+            {
+                "name": text.name,
+                "rows": len(text.rows),
+                "tokens": text.tokens,
+                "enough": text.tokens >= LEAST_TEXT_TOKENS,
+            }
+            for text in texts
+        ],
         "tokens": counts.tokens,
         "row_tokens": counts.sizes.positions,
         "begins_with": None if tokenizer.bos_token_id is None else str(tokenizer.bos_token),
@@ -120,7 +128,7 @@ def _text(use_DHE: NDArray[Any], number: int, text: Text, chosen: int, said: lis
     others_E = use_DHE.sum((0, 1)) - use_HE.sum(0)
     found: dict[str, Any] = {"use": use_HE.sum(0).tolist(), "to_others": None, "between_halves": None}
     if text.tokens < LEAST_TEXT_TOKENS:
-        said.append(f"experts by text: {text.name} has {text.tokens} tokens, fewer than {LEAST_TEXT_TOKENS}")
+        said.append(f"experts and drops by text: {text.name} has {text.tokens} tokens, fewer than {LEAST_TEXT_TOKENS}")
         return found
     if others_E.any():
         found["to_others"] = measures.distance(use_HE.sum(0), others_E)
@@ -191,8 +199,10 @@ def _drops(counts: Counts, texts: Sequence[Text], settings: Settings) -> dict[st
         dropped_LDT, lost_LDT = counts.dropped_RLDT[number], counts.lost_RLDT[number]
         dropped_DB = measures.binned(dropped_LDT.sum(0), width) / (tokens_DB * K)
         lost_DB = measures.binned(lost_LDT.sum(0), width) / tokens_DB
+        room = None if rule == OWN else _room(rule, settings, group_tokens, sizes.experts, K)
         rules[rule] = {
-            "room": None if rule == OWN else _room(rule, settings, group_tokens, sizes.experts, K),
+            "room": room,
+            "dropped_if_even": None if room is None else max(0.0, 1 - room * sizes.experts / (group_tokens * K)),
             "dropped": float(dropped_LDT.sum() / (counts.tokens * K * sizes.layers)),
             "lost": float(lost_LDT.sum() / (counts.tokens * sizes.layers)),
             "dropped_by_layer": (dropped_LDT.sum((1, 2)) / (counts.tokens * K)).tolist(),

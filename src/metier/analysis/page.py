@@ -39,16 +39,16 @@ def sections(found: dict[str, Any]) -> list[Section]:
     where = f"layer {detail['layer']}"
     here = layers[detail["index"]]
     E = found["model"]["experts"]
+    long_texts = len(plots.enough(found))
     made = [
         _section("Load", plots.load_by_layer, found, 1.2 + 0.16 * min(len(layers), 40), _load(found)),
-        _section(
-            f"Experts by text, {where}",
-            plots.use_by_text,
-            found,
-            1.2 + 0.28 * len(found["texts"]),
-            _by_text(found, here),
-        ),
     ]
+    if long_texts:
+        made.append(
+            _section(
+                f"Experts by text, {where}", plots.use_by_text, found, 1.2 + 0.28 * long_texts, _by_text(found, here)
+            )
+        )
     if any(layer["token_specialisation"] or layer["position_specialisation"] for layer in layers):
         made.append(
             _section("Specialisation without context", plots.specialisation_by_layer, found, 3.2, _specialised(found))
@@ -72,9 +72,16 @@ def sections(found: dict[str, Any]) -> list[Section]:
     if detail["coactivation"]:
         height = 4.2 if E < 33 else 5.6
         made.append(
-            _section(f"Experts together, {where}", plots.coactivation, found, height, _together(detail, here["use"]))
+            _section(
+                f"Experts together, {where}",
+                plots.coactivation,
+                found,
+                height,
+                _together(detail, here["use"], found["tokens"]),
+            )
         )
-    made.append(_section("Drops by position", plots.drops, found, 3.2, _drops(found)))
+    if long_texts:
+        made.append(_section("Drops by position", plots.drops, found, 3.2, _drops(found)))
     made.append(
         _section(
             "Confidence",
@@ -111,16 +118,16 @@ def _by_text(found: dict[str, Any], here: dict[str, Any]) -> str:
     compared = {name: text for name, text in here["texts"].items() if text["to_others"] is not None}
     if not compared:
         return "With one text only there is nothing to compare it with; give more with --data NAME=FILE."
-    name = max(compared, key=lambda one: compared[one]["to_others"])
-    text = compared[name]
-    halves = text["between_halves"]
-    beside = (
-        "" if halves is None else f"; its own two halves differ in {halves:.0%}, which is chance or change of topic"
-    )
-    return (
+    name = max(compared, key=lambda one: compared[one]["to_others"] - (compared[one]["between_halves"] or 0))
+    apart, halves = compared[name]["to_others"], compared[name]["between_halves"]
+    said = (
         f"Columns that change from row to row are experts with a preference. The most different text is {name}: "
-        f"{text['to_others']:.0%} of its choices would have to move to be those of the others{beside}."
+        f"{apart:.0%} of its choices would have to move to be those of the others"
     )
+    if halves is None:
+        return said + "."
+    verdict = "which is chance or change of topic" if halves < apart else "so this is no preference"
+    return said + f"; its own two halves differ in {halves:.0%}, {verdict}."
 
 
 def _specialised(found: dict[str, Any]) -> str:
@@ -158,20 +165,21 @@ def _positions(detail: dict[str, Any]) -> str:
     return said
 
 
-def _together(detail: dict[str, Any], use: list[int]) -> str:
+def _together(detail: dict[str, Any], use: list[int], tokens: int) -> str:
     shares_EE = np.array(detail["coactivation"]["shares"])
-    shares_EE[np.array(use) < np.mean(use) / 10] = 0  # an expert with few tokens has a partner by chance
-    i, j = np.unravel_index(int(shares_EE.argmax()), shares_EE.shape)
+    more_EE = shares_EE - np.array(use) / tokens
+    more_EE[np.array(use) < np.mean(use) / 10] = 0  # an expert with few tokens has a partner by chance
+    i, j = np.unravel_index(int(more_EE.argmax()), more_EE.shape)
     return (
         f"Dark cells are experts that work as a pair: {shares_EE[i, j]:.0%} of the tokens of expert {i} also go to "
-        f"expert {j}; even, independent choices would give {detail['coactivation']['chance']:.0%}."
+        f"expert {j}, and {use[j] / tokens:.0%} of all tokens. A dark column is only an expert that is busy anyway."
     )
 
 
 def _drops(found: dict[str, Any]) -> str:
     drops = found["drops"]
     parts = [
-        f"{rule}: {row['dropped']:.1%} of the choices, {row['lost']:.1%} of the tokens entirely"
+        f"{rule}: {row['dropped']:.1%} of the choices{_even(row)}, {row['lost']:.1%} of the tokens entirely"
         for rule, row in drops["rules"].items()
     ]
     group = "a row" if drops["group"] == "sequence" else "a batch of rows"
@@ -181,6 +189,11 @@ def _drops(found: dict[str, Any]) -> str:
         "tokens none of whose choices is kept. A curve that rises to the right is drop-towards-the-end: later tokens "
         "lose."
     )
+
+
+def _even(row: dict[str, Any]) -> str:
+    """Say what a rule drops by having too little room, however even the load."""
+    return f" ({row['dropped_if_even']:.1%} if all experts were used alike)" if row["dropped_if_even"] else ""
 
 
 def _stability(compared: dict[str, Any]) -> str:

@@ -20,11 +20,16 @@ def load_by_layer(figure: Figure, found: Findings) -> None:
     _heat(figure, use_LE, "expert", "layer", [str(number) for number in found["model"]["layers"]])
 
 
+def enough(found: Findings) -> list[str]:
+    """Return the names of the texts that are long enough to be compared."""
+    return [text["name"] for text in found["texts"] if text["enough"]]
+
+
 def use_by_text(figure: Figure, found: Findings) -> None:
     """Draw the use of every expert by text, in the layer of detail."""
+    names = enough(found)
     texts = found["layers"][found["detail"]["index"]]["texts"]
-    use_DE = _multiples([text["use"] for text in texts.values()])
-    _heat(figure, use_DE, "expert", "", [cut(name) for name in texts])
+    _heat(figure, _multiples([texts[name]["use"] for name in names]), "expert", "", [cut(name) for name in names])
 
 
 def use_by_position(figure: Figure, found: Findings) -> None:
@@ -84,7 +89,7 @@ def spread_of_token_ids(figure: Figure, found: Findings) -> None:
     axes.axhline(largest, color=COLOURS[5], linewidth=1.2)
     axes.annotate("largest possible", (1, largest), (0, 3), textcoords="offset points", color=COLOURS[5], va="bottom")
     axes.plot(ranks, spreads, ".", color=COLOURS[0], label="token id", markersize=5)
-    axes.plot(ranks, chances, ".", color=GREY, label="the same id, routed uniformly", markersize=3)
+    axes.plot(ranks, chances, ".", color=GREY, label="the same id, by chance", markersize=3)
     for at in sorted({round(part * (len(ids) - 1)) for part in np.linspace(0, 1, 9)}):
         axes.annotate(
             cut(ids[at]["text"], 12), (at + 1, spreads[at]), (0, -9), textcoords="offset points", ha="center", va="top"
@@ -93,7 +98,9 @@ def spread_of_token_ids(figure: Figure, found: Findings) -> None:
         xlabel="token ids, most specialised first", ylabel="standard deviation over experts", ylim=(0, largest * 1.12)
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="center left")
+    load = found["layers"][found["detail"]["index"]]["token_specialisation"]["load"]
+    axes.axhline(load * largest, color=GREY, linestyle="--", linewidth=1.2, label="by unequal load alone")
+    axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
 def spread_of_positions(figure: Figure, found: Findings) -> None:
@@ -101,11 +108,13 @@ def spread_of_positions(figure: Figure, found: Findings) -> None:
     axes = figure.add_subplot()
     positions = found["detail"]["positions"]
     axes.plot(positions["spread_of_largest"], color=COLOURS[1], linewidth=1, label="position")
+    load = found["layers"][found["detail"]["index"]]["position_specialisation"]["load"]
+    axes.axhline(load, color=GREY, linestyle="--", linewidth=1.2, label="by unequal load alone")
     axes.axhline(positions["chance"], color=GREY, linestyle=":", label="by chance")
     axes.plot(0, positions["spread_of_largest"][0], "o", color=COLOURS[1], markersize=4)
     axes.set(xlabel="position in the row, in tokens", ylabel="share of the largest possible", ylim=(0, 1.02))
     percent(axes)
-    axes.legend(loc="upper right")
+    axes.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
 def drops(figure: Figure, found: Findings) -> None:
@@ -113,7 +122,8 @@ def drops(figure: Figure, found: Findings) -> None:
     rules = found["drops"]["rules"]
     panels: Sequence[Axes] = figure.subplots(1, len(rules), sharey=True, squeeze=False)[0]
     for axes, (rule, row) in zip(panels, rules.items(), strict=True):
-        for number, (name, shares) in enumerate(row["by_position"].items()):
+        for number, name in enumerate(enough(found)):
+            shares = row["by_position"][name]
             at = np.arange(len(shares["dropped"])) * found["drops"]["bin"]
             colour = COLOURS[number % len(COLOURS)]
             axes.plot(at, shares["dropped"], color=colour, label=cut(name))

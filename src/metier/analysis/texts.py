@@ -73,10 +73,13 @@ def read_texts(files: Sequence[Named], tokenizer: Any, row_tokens: int, max_toke
     by_name: dict[str, list[Named]] = {}
     for file in files:
         by_name.setdefault(file.name, []).append(file)
-    return [
-        Text(name, _rows(_stream(group, tokenizer, max_tokens), tokenizer.bos_token_id, row_tokens))
-        for name, group in track(by_name.items(), "reading", len(by_name))
-    ]
+    texts = []
+    for name, group in track(by_name.items(), "reading", len(by_name)):
+        ids_N = _stream(group, tokenizer, max_tokens)
+        if not len(ids_N):
+            raise DataError(str(group[0].path), "the tokenizer finds nothing in it", "Name a file of text")
+        texts.append(Text(name, _rows(ids_N, tokenizer.bos_token_id, row_tokens)))
+    return texts
 
 
 def _stream(files: Sequence[Named], tokenizer: Any, max_tokens: int) -> NDArray[np.int32]:
