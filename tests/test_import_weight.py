@@ -10,6 +10,7 @@ from doubles import tiny_gguf
 WORKSHOP = (
     *("torch", "transformers", "tokenizers", "numpy", "pydantic", "gguf", "scipy", "sacrebleu", "safetensors"),
     *("huggingface_hub", "datasets", "babel", "requests", "packaging", "pypi_simple", "filelock", "jinja2"),
+    "matplotlib",
 )
 
 BLOCKED = f"""
@@ -52,7 +53,9 @@ def test_the_base_install_answers_with_a_gguf_file(tmp_path):
     assert done.stdout.strip()
 
 
-@pytest.mark.parametrize("verb", [["build", "job.toml"], ["verdict", "job.toml"]])
+@pytest.mark.parametrize(
+    "verb", [["build", "job.toml"], ["verdict", "job.toml"], ["routing", "model", "--data", "a.txt"]]
+)
 def test_the_base_install_says_how_to_get_the_workshop(verb, tmp_path):
     done = python("-c", BLOCKED, *verb, METIER_HOME=str(tmp_path))
     assert done.returncode == 5

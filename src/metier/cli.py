@@ -170,6 +170,58 @@ def run(
                 _print_answer(asked, answered, as_json)
 
 
+@app.command()
+def routing(
+    model: Annotated[str, typer.Argument(help="A mixture of experts: a folder, or 'hf:owner/name'.")],
+    data: Annotated[
+        list[str], typer.Option(help="Text: FILE or NAME=FILE (txt, jsonl, tsv, csv; FILE#COLUMN); may be repeated.")
+    ],
+    checkpoints: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="An earlier checkpoint of the model; may be repeated, oldest first."),
+    ] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(help="Write routing.html and routing.json into this folder.")  # noqa: UP045
+    ] = None,
+    tokens: Annotated[int, typer.Option(help="Most tokens read under one name.")] = 50_000,
+    row: Annotated[int, typer.Option(help="Length of the rows the text is cut into, in tokens.")] = 512,
+    batch: Annotated[int, typer.Option(help="Rows run at once.")] = 8,
+    layer: Annotated[
+        Optional[int], typer.Option(help="The layer shown in detail; by default the middle one.")  # noqa: UP045
+    ] = None,
+    capacity: Annotated[float, typer.Option(help="Capacity factor of the simulated drops.")] = 2.0,
+    group: Annotated[str, typer.Option(help="Which tokens compete for room: those of a sequence or of a batch.")] = (
+        "sequence"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Show how a mixture of experts spends its experts: by text, position and token id, with drops and checkpoints."""
+    with _workshop():
+        from metier.analysis.routing import examine, settings, write
+        from metier.analysis.table import table
+    from rich.console import Console
+
+    from metier.progress import say
+
+    found = examine(
+        model,
+        data,
+        checkpoints=checkpoints or (),
+        row_tokens=row,
+        max_tokens=tokens,
+        layer=layer,
+        settings=settings(batch, capacity, group),
+    )
+    if out is not None:
+        write(out, found)
+    if as_json:
+        typer.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        Console(highlight=False).print(table(found))
+    if out is not None:
+        say(f"\nIn {out}: routing.html to look at, routing.json with the numbers.")
+
+
 def main() -> None:
     """Run the command line; every error a user can meet is one line on stderr and an exit code."""
     arguments, debug = _without_debug(sys.argv[1:])

@@ -1,0 +1,186 @@
+"""The text a model is looked at with: files named by domain, language or task, cut into rows of token ids."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metier.data.formats import decode
+from metier.errors import DataError
+from metier.progress import track
+
+_DELIMITERS = {".tsv": "\t", ".tab": "\t", ".csv": ","}
+_JSON_LINES = (".jsonl", ".ndjson")
+_CHARACTERS_A_TOKEN = 8
+"""No more text is tokenized at once than this bound times the tokens still wanted."""
+
+
+class Text(NamedTuple):
+    """Text under one name: a domain, a language, a task."""
+
+    name: str
+    rows: list[NDArray[np.int32]]
+    """Token ids; every row has the full length but perhaps the last."""
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in all rows, begin marks included."""
+        return sum(len(row) for row in self.rows)
+
+
+class Named(NamedTuple):
+    """One file of text, as it was named on the command line."""
+
+    name: str
+    path: Path
+    column: str | None
+
+
+def named(argument: str) -> Named:
+    """Read ``FILE``, ``NAME=FILE`` or ``NAME=FILE#COLUMN``; without a name, the file's is taken.
+
+    A column of a table is a number from 1 or a name, of JSON lines a key.
+    """
+    name, equals, file = argument.partition("=")
+    if not equals or Path(argument).is_file():
+        name, file = "", argument
+    column = None
+    if not Path(file).is_file() and "#" in file:
+        file, _, column = file.rpartition("#")
+    return Named(name.strip() or Path(file).stem, Path(file), column or None)
+
+
+def read_texts(files: Sequence[Named], tokenizer: Any, row_tokens: int, max_tokens: int) -> list[Text]:
+    """Tokenize files into rows; files of one name are put together.
+
+    Every row begins with the tokenizer's begin mark, if it has one; a document (a whole plain file, or a row of a
+    table or of JSON lines) ends with its end mark, if it has one, and the next follows in the same row.
+
+    Args:
+        files: what to read, in order.
+        tokenizer: a tokenizer of ``transformers``.
+        row_tokens: length of a row, begin mark included.
+        max_tokens: most tokens taken under one name.
+
+    Raises:
+        DataError: when a file cannot be read, is not UTF-8, or holds no text.
+    """
+    by_name: dict[str, list[Named]] = {}
+    for file in files:
+        by_name.setdefault(file.name, []).append(file)
+    texts = []
+    for name, group in track(by_name.items(), "reading", len(by_name)):
+        ids_N = _stream(group, tokenizer, max_tokens)
+        if not len(ids_N):
+            raise DataError(str(group[0].path), "the tokenizer finds nothing in it", "Name a file of text")
+        texts.append(Text(name, _rows(ids_N, tokenizer.bos_token_id, row_tokens)))
+    return texts
+
+
+def _stream(files: Sequence[Named], tokenizer: Any, max_tokens: int) -> NDArray[np.int32]:
+    """Return the token ids of the files' documents, one after the other, without begin marks."""
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    ids: list[int] = []
+    for file in files:
+        for document in documents(file):
+            head = document[: _CHARACTERS_A_TOKEN * (max_tokens - len(ids))]
+            ids += tokenizer(head, add_special_tokens=False, verbose=False)["input_ids"] + end
+            if len(ids) >= max_tokens:
+                return np.array(ids[:max_tokens], np.int32)
+    return np.array(ids, np.int32)
+
+
+def _rows(ids_N: NDArray[np.int32], bos: int | None, row_tokens: int) -> list[NDArray[np.int32]]:
+    begin = np.array([] if bos is None else [bos], np.int32)
+    width = row_tokens - len(begin)
+    return [np.concatenate([begin, ids_N[at : at + width]]) for at in range(0, len(ids_N), width)]
+
+
+def documents(file: Named) -> Iterator[str]:
+    """Yield the documents of a file: a plain file is one, a table and JSON lines hold one a row.
+
+    Raises:
+        DataError: when the file cannot be read, is not UTF-8, holds no text, or lacks the column.
+    """
+    try:
+        content = file.path.read_bytes()
+    except OSError as error:
+        found = f"cannot be read ({(error.strerror or str(error)).lower()})"
+        raise DataError(str(file.path), found, "Name a text file you may read: --data NAME=FILE") from error
+    try:
+        text = decode(str(file.path), content, "utf-8")
+    except DataError as error:
+        raise DataError(error.where, error.found, "Save the file as UTF-8") from error
+    empty = True
+    for document in _split(file, text):
+        if document.strip():
+            empty = False
+            yield document
+    if empty:
+        raise DataError(str(file.path), "holds no text", "Name a file with some thousand words of text")
+
+
+def _split(file: Named, text: str) -> Iterator[str]:
+    suffix = file.path.suffix.lower()
+    if suffix in _JSON_LINES:
+        yield from _of_json_lines(file, text)
+    elif suffix in _DELIMITERS:
+        yield from _of_table(file, text, _DELIMITERS[suffix])
+    elif file.column:
+        raise DataError(str(file.path), "plain text has no columns", "Write --data NAME=FILE without '#'")
+    else:
+        yield text
+
+
+def _of_json_lines(file: Named, text: str) -> Iterator[str]:
+    key = file.column or "text"
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{file.path}, line {number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(where, f"is not JSON ({error})", "Mend or remove the line") from error
+        if isinstance(row, str) and not file.column:
+            yield row
+        elif isinstance(row, dict) and isinstance(row.get(key), str):
+            yield row[key]
+        else:
+            seen = f"keys {', '.join(map(str, list(row)[:20]))}" if isinstance(row, dict) else type(row).__name__
+            raise DataError(where, f"has no text under {key!r} ({seen})", "Name the key: --data NAME=FILE#KEY")
+
+
+def _of_table(file: Named, text: str, delimiter: str) -> Iterator[str]:
+    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    csv.field_size_limit(max(len(text) + 1, csv.field_size_limit()))
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
+    position = None if file.column is None else _position(file, file.column, rows)
+    try:
+        for row in rows:
+            if position is None:
+                yield delimiter.join(row)
+            elif position < len(row):
+                yield row[position]
+            elif row:
+                where = f"{file.path}, line {rows.line_num}"
+                raise DataError(where, f"has {len(row)} columns", "Name a column that every row has")
+    except csv.Error as error:
+        where = f"{file.path}, line {rows.line_num}"
+        raise DataError(where, f"is no row of a table ({error})", "Mend or remove the row") from error
+
+
+def _position(file: Named, column: str, rows: Any) -> int:
+    """Return a column's index; a name is looked up in the first row, which is then no text."""
+    if column.isdigit() and int(column) > 0:
+        return int(column) - 1
+    titles = [title.strip() for title in next(rows, [])]
+    if column not in titles:
+        found = f"has no column {column!r}; its first row is: {', '.join(titles[:20])}"
+        raise DataError(str(file.path), found, "Name one of them, or a number from 1: --data NAME=FILE#2")
+    return titles.index(column)
