@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_data_prepare import SPLIT, sentences, source
 
@@ -58,6 +58,7 @@ def test_a_layout_that_the_name_does_not_tell_is_asked_for(tmp_path):
 some_parts = st.lists(st.text("aB ,", min_size=1, max_size=16), min_size=1, max_size=3).map("".join)
 
 
+@settings(deadline=None)
 @given(st.lists(some_parts, min_size=1, max_size=5), st.data())
 def test_quotations_are_found_as_by_looking_everywhere(exam, data):
     pieces = st.lists(st.sampled_from([*exam, "a", "b b", exam[0][:-1]]), max_size=4)

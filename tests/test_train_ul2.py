@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metier.errors import ArtifactError
@@ -69,6 +69,7 @@ def test_the_mixture_is_openmoes():
     assert sentinels_needed(2048) == 256
 
 
+@settings(deadline=None)
 @given(st.integers(16, 1024), st.sampled_from(TASKS[:5]))
 def test_lengths_are_the_longest_that_fit(inputs_tokens, task):
     found = lengths(task, inputs_tokens)
@@ -79,6 +80,7 @@ def test_lengths_are_the_longest_that_fit(inputs_tokens, task):
     assert (inputs > FIRST - 1000).sum() <= sentinels_needed(2 * inputs_tokens)
 
 
+@settings(deadline=None)
 @given(st.integers(2, 400), span_tasks, st.integers(0, 10**6))
 def test_inputs_and_targets_hold_every_token_once_and_make_the_text_again(length, task, seed):
     text = np.arange(1000, 1000 + length)
@@ -89,6 +91,7 @@ def test_inputs_and_targets_hold_every_token_once_and_make_the_text_again(length
     assert sorted(kept) == text.tolist()
 
 
+@settings(deadline=None)
 @given(st.integers(2, 400), span_tasks, st.integers(0, 10**6))
 def test_the_hidden_share_and_the_number_of_spans_are_exact(length, task, seed):
     inputs, targets = denoise(np.arange(length), task, np.random.default_rng(seed), FIRST)
@@ -102,6 +105,7 @@ def test_the_hidden_share_and_the_number_of_spans_are_exact(length, task, seed):
     assert inputs[-1] == marks[-1], "a text ends hidden"
 
 
+@settings(deadline=None)
 @given(st.integers(2, 200), st.integers(0, 10**6))
 def test_continuing_a_text_cuts_it_in_two(length, seed):
     inputs, targets = denoise(np.arange(length), TASKS[5], np.random.default_rng(seed), FIRST)
