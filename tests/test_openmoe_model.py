@@ -358,7 +358,7 @@ def test_a_fresh_model_begins_with_the_variances_of_the_jax_code():
         ({"router_mode_eval": "expert choice"}, "router_mode_eval"),
         ({"router_noisy_policy": "noise"}, "router_noisy_policy"),
         ({"router_topk": 17}, "router_topk = 17 is more than num_experts = 16"),
-        ({"num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000 is not from 1 to 1024"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000 is not a whole number from 1 to 1024"),
         ({"hidden_size": 0}, "hidden_size = 0"),
         ({"head_dim": 63}, "odd"),
         ({"num_key_value_heads": 5}, "no multiple"),

@@ -1,6 +1,7 @@
 """What shapes an OpenMoE model, under the names its published config.json files use."""
 
 import difflib
+import math
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -185,6 +186,9 @@ class OpenMoeConfig(PreTrainedConfig):
             kwargs.pop("rope_scaling", None)
         _refuse_impossible(self)
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+        rope: Any = self.rope_parameters
+        if rope.get("rope_type") != "default" or not 0 < rope["rope_theta"] < math.inf:
+            raise ValueError(f"rope_parameters = {rope!r}: only plain rotary positions are known")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "OpenMoeConfig":
@@ -219,11 +223,11 @@ def _refuse_impossible(config: OpenMoeConfig) -> None:
         return f"{key} = {getattr(config, key)!r}"
 
     for key, largest in _LARGEST.items():
-        if not 1 <= getattr(config, key) <= largest:
-            raise ValueError(f"{found(key)} is not from 1 to {largest}")
+        if type(getattr(config, key)) is not int or not 1 <= getattr(config, key) <= largest:
+            raise ValueError(f"{found(key)} is not a whole number from 1 to {largest}")
     for key, (low, high) in _RANGES.items():
-        if not low <= getattr(config, key) <= high:  # NaN is not, either
-            raise ValueError(f"{found(key)} is not from {low} to {high}")
+        if not isinstance(getattr(config, key), int | float) or not low <= getattr(config, key) <= high:  # nor NaN
+            raise ValueError(f"{found(key)} is not a number from {low} to {high}")
     for key, choices in _CHOICES.items():
         if getattr(config, key) not in choices:
             raise ValueError(f"{found(key)} is not one of {', '.join(map(repr, choices))}")
