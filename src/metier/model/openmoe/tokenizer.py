@@ -4,12 +4,13 @@ Padding and start of text are id 0, the end is id 1, sentinels count down from t
 and nothing behind; batches are padded on the left.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import processors
+from tokenizers import Tokenizer, processors
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, StoppingCriteria
 
@@ -96,7 +97,7 @@ def with_conventions(tokenizer: PreTrainedTokenizerFast, where: str = "tokenizer
     found, last = tokenizing.convert_tokens_to_ids(names[0]), len(tokenizing) - 1
     if found != last or tokenizing.convert_tokens_to_ids(names[1]) != last - 1:
         raise ArtifactError(where, f"{names[0]} is id {found}, not the last, {last}", "Use umT5's tokenizer")
-    tokenizing.padding_side = "left"
+    tokenizing.padding_side = tokenizing.init_kwargs["padding_side"] = "left"  # the latter is what is saved
     tokenizing.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{start} $A", pair=f"{start} $A $B", special_tokens=[(start, START)]
     )
@@ -104,20 +105,35 @@ def with_conventions(tokenizer: PreTrainedTokenizerFast, where: str = "tokenizer
     return tokenizer
 
 
+def speller(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+    """Return a copy of the tokenizer's backend that reads no control piece out of text: it spells ``<s>`` and ``</s>``.
+
+    The chat model was trained on SentencePiece's ids, which never finds control pieces in text; a tokenizer.json does.
+    """
+    backend: Any = json.loads(tokenizer.backend_tokenizer.to_str())
+    control = {token["content"]: token["id"] for token in backend["added_tokens"] if token["special"]}
+    backend["added_tokens"] = []
+    for piece in backend["model"]["vocab"]:
+        if piece[0] in control:
+            piece[0] = f"\0{piece[0]}"  # the same id, out of reach
+    spelling: Tokenizer = Tokenizer.from_str(json.dumps(backend))
+    return spelling
+
+
 def encode_chat(
-    tokenizer: PreTrainedTokenizerFast, messages: Sequence[dict[str, str]], *, marks_are_text: bool = True
+    tokenizer: PreTrainedTokenizerFast, messages: Sequence[dict[str, str]], spelling: Tokenizer | None = None
 ) -> list[int]:
     """Return the ids of a conversation, the start id in front.
 
     Args:
         tokenizer: one with the conventions.
         messages: ``role`` (system, user, assistant) and ``content``.
-        marks_are_text: spell ``<s>`` and ``</s>`` in pieces, as in the data the chat model was trained on, instead of
-            reading them as control pieces.
+        spelling: its `speller`, to spell the marks as in the chat model's training data; otherwise they become
+            control pieces if the vocabulary has them.
     """
     tokenizing: Any = tokenizer
     text = tokenizing.apply_chat_template(list(messages), tokenize=False)
-    ids: list[int] = tokenizing(text, split_special_tokens=marks_are_text)["input_ids"]
+    ids: list[int] = tokenizing(text)["input_ids"] if spelling is None else spelling.encode(text).ids
     return ids
 
 
