@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from metier.errors import SpecError
+from metier.model.experts import grouped_product
 from metier.model.openmoe.config import OpenMoeConfig
 
 
@@ -133,19 +134,14 @@ def experts(
     """
     count_of_experts, choices = len(wo_EFH), expert_NK.shape[1]
     key = expert_NK.masked_fill(~kept_NK, count_of_experts).view(-1)  # dropped ones are sorted to the end
-    counts = torch.bincount(key, minlength=count_of_experts + 1)[:count_of_experts].tolist()
-    order_A = key.argsort(stable=True)[: sum(counts)]
+    counts_E = torch.bincount(key, minlength=count_of_experts + 1)[:count_of_experts]
+    order_A = key.argsort(stable=True)[: int(counts_E.sum())]
     token_A = order_A // choices
     x_AH = x_NH[token_A]
-    y_parts = [
-        gated_ffn(part @ wi_gate_EHJ[expert], part @ wi_up_EHF[expert]) @ wo_EFH[expert]
-        for expert, part in enumerate(x_AH.split(counts))
-        if len(part)
-    ]
-    if not y_parts:
-        return torch.zeros_like(x_NH)
-    y_AH = torch.cat(y_parts) * weight_NK.reshape(-1)[order_A, None].to(x_NH.dtype)
-    return torch.zeros_like(x_NH).index_add(0, token_A, y_AH)
+    gate_AJ, up_AF = (grouped_product(x_AH, weight.mT, counts_E) for weight in (wi_gate_EHJ, wi_up_EHF))
+    y_AH = grouped_product(gated_ffn(gate_AJ, up_AF), wo_EFH.mT, counts_E)
+    y_AH = y_AH * weight_NK.reshape(-1)[order_A, None].to(y_AH.dtype)
+    return torch.zeros_like(x_NH).index_add(0, token_A, y_AH.to(x_NH.dtype))
 
 
 def gated_ffn(gate: Tensor, up: Tensor) -> Tensor:
