@@ -267,11 +267,12 @@ class Page(HTMLParser):
 
 
 def test_the_page_needs_nothing_from_outside(found, html):
-    assert "://" not in html and "@import" not in html
+    assert not re.findall(r"\S{0,20}://\S{0,40}|@import", html)
     assert all(link.startswith(("#", "data:image/png;base64,")) for link in Page(html).links)
     assert all(place.startswith("#") for place in re.findall(r"url\(([^)]*)\)", html))
     assert not {"script", "link", "iframe", "object", "embed"} & set(Page(html).tags)
-    assert html == page(found)
+    again = page(found) == html  # a comparison of its own: a difference of pages is no message
+    assert again
 
 
 def test_text_of_vocabulary_data_and_names_cannot_become_markup(found, html):
@@ -294,12 +295,12 @@ def test_text_of_vocabulary_data_and_names_cannot_become_markup(found, html):
         "settled_at": evil,
         "checkpoints": [{"name": evil, "saturation": [0.5, 0.5], "equal": [0.5, 0.5]}],
     }
-    clean, dirty_html = Page(html), page(poisoned)
-    dirty = Page(dirty_html)
+    dirty_html = page(poisoned)
+    assert not re.findall(r"<script|<img|-->", re.sub(r"<!--.*?-->", "", dirty_html, flags=re.DOTALL))
+    clean, dirty = Page(html), Page(dirty_html)
     assert "script" not in dirty.tags and "img" not in dirty.tags
     assert set(dirty.tags) == set(clean.tags) | {"ul", "li"}
-    assert "<script" not in dirty_html and "-->" not in re.sub(r"<!--.*?-->", "", dirty_html, flags=re.DOTALL)
-    assert evil in "".join(dirty.words)
+    assert sum(evil in word for word in dirty.words) > 20
 
 
 def test_a_token_is_shown_with_its_spaces_and_control_characters():
@@ -339,7 +340,7 @@ def test_checkpoints_are_compared_token_by_token(folder, corpus, tmp_path):
     assert second["token_id_cosine"][0] == pytest.approx(second["token_id_overlap"][0]) and 0 < changed < 1
     assert same["saturation"] == same["equal"] == [1, 1]
     assert stability["settled_at"] == folder.name
-    assert "<h2>Checkpoints</h2>" in page(result)
+    assert re.findall("<h2>Checkpoints</h2>", page(result))
 
 
 def test_checkpoints_with_another_tokenizer_are_refused(folder, corpus, tmp_path):
@@ -368,8 +369,7 @@ def test_too_little_text_is_said_instead_of_measured(folder, tmp_path):
     said = " ".join(result["too_little"])
     for measure in ("token id", "position", "drops by text: short has", "pairs of experts", "stability"):
         assert measure in said
-    shown_page = page(result)
-    assert "Too little text" in shown_page and "Drops by position" not in shown_page
+    assert re.findall("<h2>(Too little text|Drops by position)</h2>", page(result)) == ["Too little text"]
 
 
 def test_a_dense_model_has_no_experts_to_look_at(tmp_path, corpus):
