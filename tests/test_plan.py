@@ -1,5 +1,6 @@
 """What `metier plan` says is what the build will find: sizes exactly, needs by the same rules, and what would help."""
 
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import torch
 from doubles import gemma, tiny_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from test_scratch import weights_a_token_passes
 
 from metier.artifact import write_json
@@ -187,8 +189,12 @@ def test_an_optimiser_keeps_as_many_numbers_as_planned(architecture, optimizer):
     kept.step()
     numbers = sum(v.numel() for state in kept.state.values() for key, v in state.items() if key != "step")
     weights = of_shape(shape_of(architecture, 64, 2), 300)
-    # transformers holds an expert's gate and up matrix as one: Adafactor keeps the means of their columns once
-    assert estimates.moment_values(weights, optimizer) == pytest.approx(numbers, rel=0.07 * (optimizer != "adamw"))
+    found = estimates.moment_values(weights, optimizer)
+    if (architecture, optimizer) == ("moe", "adafactor"):
+        # transformers holds an expert's gate and up matrix as one: the means of their columns are kept once
+        assert found - numbers == 2 * 8 * 64
+    else:
+        assert found == numbers
 
 
 def test_memory_while_answering_is_near_what_a_fresh_process_takes(tmp_path):
@@ -216,7 +222,9 @@ def test_a_time_becomes_tokens_and_steps_become_minutes(tmp_path, monkeypatch, e
 
 def test_a_wide_model_trains_as_fast_as_it_was_measured_to():
     # Gemma 3 270M, trimmed: 118.8 M parameters, 165 to 200 tokens/s, two cores of 157 GFLOP/s
-    weights = of_shape(shape_of("dense", 640, 18, heads=4, key_value_heads=1, head_dim=256, feed_forward_size=2048), 28933)
+    weights = of_shape(
+        shape_of("dense", 640, 18, heads=4, key_value_heads=1, head_dim=256, feed_forward_size=2048), 28933
+    )
     assert weights.parameters == pytest.approx(118.8e6, rel=0.001)
     found = estimates.tokens_per_s(weights, Training(), replace(MACHINE, gflop_per_s=157.0))
     assert 155 < found < 200
@@ -333,19 +341,21 @@ def test_what_an_earlier_build_made_is_known_exactly_until_the_description_chang
 # advice
 
 
-def found(evidence, mean, low, high, **changes):
+def measured(evidence, mean, low, high, **changes):
     return replace(evidence, equal_time=Difference(mean, low, high), **changes)
 
 
 def test_a_mixture_that_is_worse_in_equal_time_is_advised_against(evidence):
-    advice = advise(found(evidence, 0.05, 0.02, 0.08), by_time=True, file_ratio=5.1, dense_fits=True, mixture_fits=True)
+    advice = advise(
+        measured(evidence, 0.05, 0.02, 0.08), by_time=True, file_ratio=5.1, dense_fits=True, mixture_fits=True
+    )
     assert advice.choice == "dense"
     assert "at equal time the mixture was 0.050 nats a token worse" in advice.reason
     assert "5.1 x as large" in advice.reason and "1.2 x as long" in advice.reason
 
 
 def test_a_mixture_that_is_better_is_advised_where_its_file_fits(evidence):
-    better = found(evidence, -0.1, -0.15, -0.05)
+    better = measured(evidence, -0.1, -0.15, -0.05)
     assert advise(better, by_time=True, file_ratio=3.0, dense_fits=True, mixture_fits=True).choice == "moe"
     kept_out = advise(better, by_time=True, file_ratio=3.0, dense_fits=True, mixture_fits=False)
     assert kept_out.choice == "dense" and "above the limit" in kept_out.reason
@@ -406,7 +416,9 @@ def test_the_measurement_that_comes_with_metier_can_be_read(tmp_path):
 
 # what does not fit
 
-_CHANGE = re.compile(r"(?:write (?P<key>[\w.]+) = (?P<value>[\w']+)(?: under \[(?P<table>\w+)\])?|ask for '(?P<type>\w+)')")
+_CHANGE = re.compile(
+    r"(?:write (?P<key>[\w.]+) = (?P<value>[\w']+)(?: under \[(?P<table>\w+)\])?|ask for '(?P<type>\w+)')"
+)
 
 
 def changed(description, change):
@@ -427,9 +439,7 @@ def changed(description, change):
 def test_whatever_is_said_to_change_makes_a_file_fit(sizes, limit, quantisations):
     base = [f'{k} = "{v}"' if isinstance(v, str) else f"{k} = {v}" for k, v in sizes.items() if k != "pieces"]
     base.append(f"vocabulary = {sizes['pieces']}")
-    description = job(
-        base="\n".join(base), export=f"quantisations = [{quantisations}]", limits=f"file_mib = {limit}"
-    )
+    description = job(base="\n".join(base), export=f"quantisations = [{quantisations}]", limits=f"file_mib = {limit}")
     nothing = load_evidence()
     plan = planned(description, nothing)
     assert plan.fits == any(file.file_mib <= limit for file in plan.files)
@@ -461,7 +471,9 @@ def test_memory_while_answering_has_a_limit_too(evidence):
 
 
 def test_without_a_file_there_is_no_limit_to_exceed(evidence):
-    plan = planned(job(base='architecture = "openmoe"', export="quantisations = []", limits="file_mib = 0.001"), evidence)
+    plan = planned(
+        job(base='architecture = "openmoe"', export="quantisations = []", limits="file_mib = 0.001"), evidence
+    )
     assert plan.fits and plan.files == () and plan.advice is None and plan.parameters > plan.active_parameters
 
 
@@ -523,12 +535,10 @@ def test_the_command_says_plainly_what_does_not_fit(tmp_path):
 
 
 def test_a_plan_is_shown_whether_or_not_the_base_is_known(tmp_path, evidence):
-    from rich.console import Console
-
     def shown(description):
-        console = Console(width=200, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+        console = Console(width=200, file=io.StringIO())
         console.print(render(planned(description, evidence), description))
-        return console.export_text()
+        return console.file.getvalue()
 
     text = shown(job(base='architecture = "moe"', limits="file_mib = 100"))
     assert "active a token" in text and "experts" in text and "It fits." in text and "undecided" in text

@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from metier.spec.advice import Advice, Evidence, advise, basis
-from metier.spec.estimates import answering_mib, context_of, share_of_peak, tokens_per_s, training_memory, width_of
+from metier.spec.estimates import (
+    Memory,
+    answering_mib,
+    context_of,
+    share_of_peak,
+    tokens_per_s,
+    training_memory,
+    width_of,
+)
 from metier.spec.job import AnySource, Job
 from metier.spec.machine import Machine
 from metier.spec.released import CLOSURE, Known
@@ -102,7 +110,9 @@ def make_plan(job: Job, known: Known | None, machine: Machine, evidence: Evidenc
         evidence: of dense models and mixtures.
     """
     if known is None:
-        return Plan(job.name, f"{job.base.model} is not on this machine: known after 'metier build' fetched it", machine)
+        return Plan(
+            job.name, f"{job.base.model} is not on this machine: known after 'metier build' fetched it", machine
+        )
     weights = known.weights
     scratch = job.base.from_scratch
     slowdown = evidence.seconds_ratio if weights.experts and evidence.seconds_ratio else 1.0
@@ -152,7 +162,7 @@ def _stages(job: Job, weights: Weights, machine: Machine, slowdown: float) -> tu
 
 
 def _stage(
-    name: str, settings: Training, sources: Sequence[AnySource], memory: Any, machine: Machine, pace: float
+    name: str, settings: Training, sources: Sequence[AnySource], memory: Memory, machine: Machine, pace: float
 ) -> Stage:
     if settings.budget_seconds is not None:
         seconds = settings.budget_seconds
@@ -239,7 +249,9 @@ def _less_memory(job: Job, stage: Stage, weights: Weights, machine: Machine) -> 
     if settings.optimizer == "adamw" and fits(weights, settings.model_copy(update={"optimizer": "adafactor"})):
         yield f"write optimizer = 'adafactor' under [{stage.name}]"
     least = settings.row_tokens if isinstance(settings, Pretrain) else 16
-    batch = _most(least, settings.batch_tokens, lambda n: fits(weights, settings.model_copy(update={"batch_tokens": n})))
+    batch = _most(
+        least, settings.batch_tokens, lambda n: fits(weights, settings.model_copy(update={"batch_tokens": n}))
+    )
     if batch is not None:
         yield f"write batch_tokens = {batch} under [{stage.name}]"
     yield from _smaller(job, weights, fits)

@@ -9,7 +9,12 @@ from rich.text import Text
 from metier.spec.job import Job
 from metier.spec.plan import CHINCHILLA, Plan, Stage
 
-_CHOICES = {"dense": "dense", "moe": "a mixture of experts", "undecided": "undecided", "not measured": "not measured yet"}
+_CHOICES = {
+    "dense": "dense",
+    "moe": "a mixture of experts",
+    "undecided": "undecided",
+    "not measured": "not measured yet",
+}
 
 
 def render(plan: Plan, job: Job) -> RenderableType:
@@ -29,7 +34,9 @@ def render(plan: Plan, job: Job) -> RenderableType:
 
 
 def _model(plan: Plan) -> Text:
-    active = f", {_millions(plan.active_parameters)} active a token" if plan.active_parameters != plan.parameters else ""
+    active = (
+        f", {_millions(plan.active_parameters)} active a token" if plan.active_parameters != plan.parameters else ""
+    )
     return Text(
         f"{plan.job}: {_millions(plan.parameters)} parameters{active}, {plan.pieces:,} pieces ({plan.known})",
         style="bold",

@@ -33,7 +33,7 @@ CACHE_BYTES = 2
 
 _PIECE_BYTES = 22
 """Of a piece in a file: its length (8 bytes), score (4) and kind (4), and a text of six bytes or so."""
-_METADATA_BYTES = 2600
+_METADATA_BYTES = 1800
 """The other key-values: settings, chat template, licence, task."""
 _TENSOR_BYTES = 60
 """A tensor's name, shape, type and place."""
