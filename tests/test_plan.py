@@ -30,7 +30,8 @@ from metier.spec import estimates
 from metier.spec.advice import EVIDENCE, Difference, advise, basis, load_evidence
 from metier.spec.job import Job
 from metier.spec.machine import Machine, product_speed, this_machine
-from metier.spec.plan import make_plan, text_tokens
+from metier.spec.needs import text_tokens
+from metier.spec.plan import make_plan
 from metier.spec.plan_table import render
 from metier.spec.released import CLOSURE, Known, known_weights
 from metier.spec.shape import shape_of

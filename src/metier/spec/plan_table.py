@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from metier.spec.job import Job
-from metier.spec.plan import CHINCHILLA, Plan, Stage
+from metier.spec.needs import Stage
+from metier.spec.plan import CHINCHILLA, Plan
 
 _CHOICES = {
     "dense": "dense",
