@@ -28,6 +28,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 NOT_RELEASED = 1
 """Exit code of a build whose model did not earn its release: a result, not an error."""
 
+DOES_NOT_FIT = 1
+"""Exit code of a plan whose model is too large for the limits or the machine."""
+
 _INTERRUPTED = 130
 _REFUSALS = (
     errno.ENOSPC,
@@ -78,6 +81,29 @@ def schema() -> None:
     with _workshop():
         from metier.spec.load import json_schema
     typer.echo(json.dumps(json_schema(), indent=1, ensure_ascii=False))
+
+
+@app.command()
+def plan(job: JobPath, as_json: Json = False) -> None:
+    """Say what will fit and what to expect, before anything is fetched or trained. Exit code 1: it does not fit."""
+    with _workshop():
+        from metier.spec.advice import load_evidence
+        from metier.spec.load import load_job
+        from metier.spec.machine import this_machine
+        from metier.spec.plan import make_plan
+        from metier.spec.released import known_weights
+    description = load_job(job)
+    found = make_plan(description, known_weights(description), this_machine(), load_evidence())
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
+    else:
+        from rich.console import Console
+
+        from metier.spec.plan_table import render
+
+        Console(highlight=False).print(render(found, description))
+    if not found.fits:
+        raise typer.Exit(DOES_NOT_FIT)
 
 
 @app.command()

@@ -59,7 +59,13 @@ class Header:
     """The key-values; an array (such as the vocabulary) is None here."""
     array_lengths: dict[str, int]
     """How many elements each array of the key-values has."""
-    tensors: int
+    shapes: dict[str, tuple[int, ...]]
+    """The tensors by name; as in numpy, the width of a row comes last."""
+
+    @property
+    def tensors(self) -> int:
+        """How many tensors the file has."""
+        return len(self.shapes)
 
 
 def read_header(path: Path) -> Header:
@@ -170,14 +176,15 @@ def _header(cursor: _Cursor) -> Header:
             array_lengths[key] = cursor.skip_array()
         else:
             raise cursor.wrong(f"is damaged: the key {key!r:.80} has a value of the unknown type {kind}")
-    _check_size(cursor, tensors, metadata.get("general.alignment", 32))
-    return Header(version, metadata, array_lengths, tensors)
+    shapes = _checked_tensors(cursor, tensors, metadata.get("general.alignment", 32))
+    return Header(version, metadata, array_lengths, shapes)
 
 
-def _check_size(cursor: _Cursor, tensors: int, alignment: Value) -> None:
+def _checked_tensors(cursor: _Cursor, tensors: int, alignment: Value) -> dict[str, tuple[int, ...]]:
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
         raise cursor.wrong(f"is damaged: its tensors are aligned to {alignment!r:.80} bytes")
     data_bytes = 0
+    shapes: dict[str, tuple[int, ...]] = {}
     for _ in range(tensors):
         name = cursor.string()
         shape = [int(cursor.scalar(_U64)) for _ in range(cursor.count(_U32, "dimensions of a tensor", 8))]
@@ -187,8 +194,12 @@ def _check_size(cursor: _Cursor, tensors: int, alignment: Value) -> None:
         if shape and shape[0] % weights:
             raise cursor.wrong(f"is damaged: a row of tensor {name!r:.80} has {shape[0]:,} weights")
         data_bytes = max(data_bytes, offset + prod(shape) // weights * size)
+        if name in shapes:
+            raise cursor.wrong(f"is damaged: it has the tensor {name!r:.80} twice")
+        shapes[name] = tuple(reversed(shape))
     needed = cursor.align(alignment) + data_bytes if tensors else 0
     if needed > cursor.size:
         raise cursor.wrong(
             f"is cut short: it has {cursor.size:,} of at least {needed:,} bytes (a download that did not end?)"
         )
+    return shapes

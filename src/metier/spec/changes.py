@@ -1,0 +1,92 @@
+"""What to change in a job that does not fit: each change alone makes fit what it is about."""
+
+from collections.abc import Callable, Iterable, Sequence
+from math import ceil
+
+from metier.spec.estimates import training_memory
+from metier.spec.job import Job
+from metier.spec.machine import Machine
+from metier.spec.needs import File, Stage, file_of, within
+from metier.spec.released import CLOSURE
+from metier.spec.shape import ImpossibleShapeError
+from metier.spec.training import Pretrain, Training
+from metier.spec.weights import Weights, of_shape
+
+LEAST_PIECES = 300
+"""Below this no vocabulary is learned: bytes and marks alone are 260."""
+QUANTISATIONS = ("F16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
+"""Types a file may have, largest first."""
+
+
+def changes(
+    job: Job, weights: Weights, files: Sequence[File], stages: Sequence[Stage], machine: Machine
+) -> Iterable[str]:
+    """Yield what would make files or trainings fit that do not."""
+    if files and not any(file.fits for file in files):
+        smallest = min(files, key=lambda file: file.file_mib).quantisation
+        others = [file_of(job, weights, name) for name in QUANTISATIONS if name not in job.export.quantisations]
+        if fitting := next((file for file in others if file.fits), None):
+            yield f"ask for {fitting.quantisation!r} in export.quantisations: {fitting.file_mib:.1f} MiB"
+        yield from _smaller(job, weights, lambda changed: file_of(job, changed, smallest).fits)
+        yield f"or raise the limits: {_needed(file_of(job, weights, smallest))}"
+    for stage in stages:
+        if stage.fits is False:
+            yield from _less_memory(job, stage, weights, machine)
+
+
+def _less_memory(job: Job, stage: Stage, weights: Weights, machine: Machine) -> Iterable[str]:
+    settings: Training = job.train if stage.name == "train" or job.pretrain is None else job.pretrain
+    rounded = job.train.quantisation if stage.name == "train" else None
+
+    def fits(changed: Weights, settings: Training = settings) -> bool:
+        return within(training_memory(changed, settings, rounded).total, machine.memory_mib) is not False
+
+    if settings.optimizer == "adamw" and fits(weights, settings.model_copy(update={"optimizer": "adafactor"})):
+        yield f"write optimizer = 'adafactor' under [{stage.name}]"
+    least = settings.row_tokens if isinstance(settings, Pretrain) else 16
+    batch = _most(
+        least, settings.batch_tokens, lambda n: fits(weights, settings.model_copy(update={"batch_tokens": n}))
+    )
+    if batch is not None:
+        yield f"write batch_tokens = {batch} under [{stage.name}]"
+    yield from _smaller(job, weights, fits)
+
+
+def _smaller(job: Job, weights: Weights, fits: Callable[[Weights], bool]) -> Iterable[str]:
+    """Yield the most pieces, layers that fit."""
+    pieces = _most(LEAST_PIECES, weights.pieces, lambda n: fits(weights.with_pieces(n)))
+    if pieces is not None:
+        # of a base, merges bring more pieces than are asked for
+        key, asked = ("base.vocabulary", 1.0) if job.base.from_scratch else ("vocabulary.pieces", CLOSURE)
+        yield f"write {key} = {int(pieces / asked)}"
+    if job.base.from_scratch:
+        layers = _most(1, job.base.layers, lambda n: fits(_with_layers(job, weights.pieces, n)))
+        if layers is not None:
+            yield f"write layers = {layers} under [base]"
+
+
+def _with_layers(job: Job, pieces: int, layers: int) -> Weights:
+    try:
+        return of_shape(job.base.model_copy(update={"layers": layers}).shape, pieces)
+    except ImpossibleShapeError:  # an interval of mixtures above the layers
+        return of_shape(job.base.shape, pieces)
+
+
+def _most(least: int, now: int, fits: Callable[[int], bool]) -> int | None:
+    """Return the highest number from ``least`` to ``now`` that fits, or None; what fits, fits with less, too."""
+    if least > now or not fits(least):
+        return None
+    low, high = least, now
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
+
+
+def _needed(file: File) -> str:
+    parts = []
+    if file.file_fits is False:
+        parts.append(f"file_mib = {ceil(file.file_mib * 1.01)}")
+    if file.ram_fits is False:
+        parts.append(f"ram_mib = {ceil(file.ram_mib * 1.1)}")
+    return ", ".join(parts)

@@ -1,0 +1,126 @@
+"""What a model will need: memory to answer and to be trained, and time. Constants are measurements, named with each."""
+
+from dataclasses import dataclass
+from math import prod
+
+from metier.spec.job import Job
+from metier.spec.machine import Machine
+from metier.spec.training import Pretrain, Training
+from metier.spec.weights import EMBEDDING, Weights, part_of
+
+MIB = 2**20
+
+SESSION_TOKENS = 4 * 1024
+"""Contexts that ``metier run`` opens: four of 1,024 tokens."""
+RUNTIME_MIB = 110.0
+"""Python, llama.cpp and its buffers: what the verdict on `jobs/ja-en` measured (245.7 MiB with a file of 64.6) beside
+the file and the 72 MiB of keys and values."""
+
+TRAINER_MIB = 550.0
+"""Python with torch and transformers (390 MiB before there is a model, 430 after a step), tokenizer and rows."""
+PRODUCT_COPIES = 1.7
+"""A layer keeps more for the gradient than what its matrices take and give: norms, rotations, gates. Measured on
+models from scratch, 128 and 256 wide, steps of 1,200 tokens: peak memory less weights, gradients and moments."""
+ANSWER_SHARE = 0.5
+"""Of the tokens of a job's rows, those that are answers."""
+
+PEAK_SHARE, HALF_WIDTH = 0.95, 120
+"""A training of width H reaches PEAK_SHARE * H / (H + HALF_WIDTH) of the speed of matrix products. Two measurements
+in float32, at 6 operations a parameter and token: Gemma 3 270M trimmed to 118.8 M parameters, 640 wide, at 165 to 200
+tokens/s on two cores of 157 GFLOP/s (0.75 to 0.91 of it); and a model from scratch, 128 wide, at 7,439 tokens/s on one
+core of 97 GFLOP/s (0.47)."""
+BFLOAT16_GAIN = 1.5
+"""How much faster training is in bfloat16 where the processor multiplies it (`jobs/ja-en`)."""
+OPERATIONS = 6
+"""Of a parameter and token: two for the forward pass, four for the backward (Kaplan et al. 2020, section 2.1)."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of a training in MiB, by what holds it."""
+
+    weights: float
+    gradients: float
+    moments: float
+    copies: float
+    """The model the pace was probed with, and the rounded weights of a training with ``quantisation``."""
+    activations: float
+    program: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return sum(vars(self).values())
+
+
+def answering_mib(weights: Weights, file_mib: float, context_tokens: int) -> float:
+    """Return the most resident memory while answering: the file, keys and values of four contexts, the runtime.
+
+    Args:
+        weights: the model.
+        file_mib: size of its file.
+        context_tokens: longest text the model is made for.
+    """
+    tokens = min(SESSION_TOKENS, 4 * context_tokens)
+    return file_mib + weights.cache_bytes_per_token * tokens / MIB + RUNTIME_MIB
+
+
+def moment_values(weights: Weights, optimizer: str) -> int:
+    """Return how many numbers an optimiser keeps, as `metier.train.optimizers` does.
+
+    AdamW keeps two a weight; Adafactor the means of the rows and columns of a matrix, but of a router every square.
+    """
+    if optimizer == "adamw":
+        return 2 * weights.parameters
+    kept = 0
+    for name, shape in weights.shapes.items():
+        factored = len(shape) > 1 and part_of(name) != "routers"
+        kept += prod(shape[:-1]) + prod(shape[:-2]) * shape[-1] if factored else prod(shape)
+    return kept
+
+
+def training_memory(weights: Weights, settings: Training, quantisation: str | None) -> Memory:
+    """Return the memory of a training in float32."""
+    learned = 1.0 if isinstance(settings, Pretrain) else ANSWER_SHARE
+    # what the layers keep, and of each learned token its scores, their logarithms and their gradient
+    per_token = PRODUCT_COPIES * weights.products_per_token() + learned * 3 * weights.pieces
+    whole = 4 * weights.parameters / MIB
+    return Memory(
+        weights=whole,
+        gradients=whole,
+        moments=4 * moment_values(weights, settings.optimizer) / MIB,
+        copies=whole * (2 if quantisation else 1),
+        activations=4 * settings.batch_tokens * per_token / MIB,
+        program=TRAINER_MIB,
+    )
+
+
+def tokens_per_s(weights: Weights, settings: Training, machine: Machine, slowdown: float = 1.0) -> float:
+    """Return the estimated speed of a training on the processor.
+
+    Args:
+        weights: the model.
+        settings: the training's.
+        machine: this one.
+        slowdown: of a mixture, against a dense model of its active parameters.
+    """
+    share = share_of_peak(width_of(weights))
+    bfloat16 = settings.precision == "bfloat16" or (settings.precision == "auto" and machine.multiplies_bfloat16)
+    gain = BFLOAT16_GAIN if bfloat16 and machine.multiplies_bfloat16 else 1.0
+    return machine.gflop_per_s * 1e9 * share * gain / slowdown / (OPERATIONS * weights.active_parameters)
+
+
+def share_of_peak(width: int) -> float:
+    """Return what share of the speed of matrix products a training reaches: a narrow model spends its time around."""
+    return PEAK_SHARE * width / (width + HALF_WIDTH)
+
+
+def width_of(weights: Weights) -> int:
+    """Return the width of the model."""
+    return next(shape[-1] for name, shape in weights.shapes.items() if part_of(name) == EMBEDDING)
+
+
+def context_of(job: Job) -> int:
+    """Return the longest text that the job's model is made for; a released base is made for more than is needed."""
+    rows = job.pretrain.row_tokens if job.pretrain else 0
+    return max(job.export.context_tokens, job.train.max_tokens, rows)

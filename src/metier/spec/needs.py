@@ -1,0 +1,111 @@
+"""What a job's files and trainings will need, beside its limits and the machine."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from metier.spec.estimates import Memory, answering_mib, context_of, tokens_per_s, training_memory
+from metier.spec.job import AnySource, Job
+from metier.spec.machine import Machine
+from metier.spec.training import Pretrain, Training
+from metier.spec.weights import Weights
+
+BYTES_A_TOKEN = 4
+"""Of a text, roughly: English and Japanese in a vocabulary of some ten thousand pieces."""
+
+
+@dataclass(frozen=True)
+class File:
+    """One file that the build will try to ship."""
+
+    quantisation: str
+    file_mib: float
+    ram_mib: float
+    """Most resident memory while answering."""
+    file_fits: bool | None
+    """None: there is no limit."""
+    ram_fits: bool | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether no limit is exceeded."""
+        return self.file_fits is not False and self.ram_fits is not False
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training: how long, how much text, how much memory."""
+
+    name: str
+    tokens_per_s: float
+    tokens: int
+    minutes: float
+    passes: float | None
+    """Over the text, where it lies on this machine; a guess from the bytes of the files."""
+    memory_mib: dict[str, float]
+    """By what holds it, and in all."""
+    fits: bool | None
+    """Whether it fits into this machine's memory; None where the system does not say how much there is."""
+
+
+def file_of(job: Job, weights: Weights, quantisation: str) -> File:
+    """Return what a file of a type will need, beside the job's limits."""
+    size = weights.file_mib(quantisation)
+    ram = answering_mib(weights, size, context_of(job))
+    limits = job.limits
+    return File(quantisation, size, ram, within(size, limits.file_mib), within(ram, limits.ram_mib))
+
+
+def within(found: float, limit: float | None) -> bool | None:
+    """Return whether a number is within a limit; None where there is none."""
+    return None if limit is None else found <= limit
+
+
+def stages_of(job: Job, weights: Weights, machine: Machine, slowdown: float) -> tuple[Stage, ...]:
+    """Return what the trainings of a job will need; a mixture's are slowed down against a dense model's."""
+    trainings: list[tuple[str, Training, Sequence[AnySource], str | None]] = [
+        ("train", job.train, job.data.train, job.train.quantisation)
+    ]
+    if job.pretrain:
+        trainings.insert(0, ("pretrain", job.pretrain, job.data.text, None))
+    return tuple(
+        _stage(name, settings, sources, training_memory(weights, settings, rounded), machine, pace)
+        for name, settings, sources, rounded in trainings
+        for pace in [tokens_per_s(weights, settings, machine, slowdown)]
+    )
+
+
+def _stage(
+    name: str, settings: Training, sources: Sequence[AnySource], memory: Memory, machine: Machine, pace: float
+) -> Stage:
+    if settings.budget_seconds is not None:
+        seconds = settings.budget_seconds
+        tokens = int(pace * seconds)
+    else:
+        step = settings.step_tokens if isinstance(settings, Pretrain) else settings.batch_tokens
+        tokens = (settings.budget_steps or 0) * step
+        seconds = tokens / pace
+    text = text_tokens(sources)
+    return Stage(
+        name=name,
+        tokens_per_s=pace,
+        tokens=tokens,
+        minutes=seconds / 60,
+        passes=tokens / text if text else None,
+        memory_mib={**asdict(memory), "total": memory.total},
+        fits=within(memory.total, machine.memory_mib),
+    )
+
+
+def text_tokens(sources: Iterable[AnySource]) -> int | None:
+    """Return roughly how many tokens the sources have, or None when one of them is not a local file."""
+    total = 0
+    for source in sources:
+        kind, _, rest = source.source.partition(":")
+        if kind != "file":
+            return None
+        files = [Path(rest)] if Path(rest).is_file() else [Path(name) for name in rest.split(",")]
+        if not all(file.is_file() for file in files):
+            return None
+        total += sum(file.stat().st_size for file in files)
+    return total // BYTES_A_TOKEN

@@ -1,0 +1,114 @@
+"""``metier plan``: what will fit and what to expect, said before anything is fetched or trained."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from metier.spec.advice import Advice, Evidence, advise, basis
+from metier.spec.changes import changes
+from metier.spec.estimates import share_of_peak, width_of
+from metier.spec.job import Job
+from metier.spec.machine import Machine
+from metier.spec.needs import File, Stage, file_of, stages_of
+from metier.spec.released import Known
+from metier.spec.shape import Shape, shape_of
+from metier.spec.weights import Weights, of_shape
+
+CHINCHILLA = 20
+"""Tokens a parameter that make the most of pretraining (Hoffmann et al. 2022, arXiv 2203.15556, table 3)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job's model will be and need."""
+
+    job: str
+    known: str
+    """How the model's weights are known, or why they are not."""
+    machine: Machine
+    pieces: int | None = None
+    parameters: int | None = None
+    active_parameters: int | None = None
+    parts: dict[str, int] | None = None
+    share_of_peak: float | None = None
+    files: tuple[File, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    tokens_a_parameter: float | None = None
+    """Of a model from scratch; of a mixture, an active one."""
+    advice: Advice | None = None
+    advice_basis: str = ""
+    changes: tuple[str, ...] = ()
+    """What to change where something does not fit."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether a file and every training fit; what is not known yet counts as fitting."""
+        file = not self.files or any(one.fits for one in self.files)
+        return file and all(stage.fits is not False for stage in self.stages)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON-able values."""
+        return {"fits": self.fits, **asdict(self)}
+
+
+def make_plan(job: Job, known: Known | None, machine: Machine, evidence: Evidence) -> Plan:
+    """Plan a job.
+
+    Args:
+        job: the job description.
+        known: what its model is made of; None when its base is not on this machine.
+        machine: where it is to be trained.
+        evidence: of dense models and mixtures.
+    """
+    if known is None:
+        return Plan(
+            job.name, f"{job.base.model} is not on this machine: known after 'metier build' fetched it", machine
+        )
+    weights = known.weights
+    scratch = job.base.from_scratch
+    slowdown = evidence.seconds_ratio if weights.experts and evidence.seconds_ratio else 1.0
+    stages = stages_of(job, weights, machine, slowdown)
+    advice = _advice(job, weights, evidence) if scratch and job.base.architecture != "openmoe" else None
+    plan = Plan(
+        job=job.name,
+        known=known.how,
+        machine=machine,
+        pieces=weights.pieces,
+        parameters=weights.parameters,
+        active_parameters=weights.active_parameters,
+        parts=weights.parts(),
+        share_of_peak=round(share_of_peak(width_of(weights)), 2),
+        files=tuple(file_of(job, weights, quantisation) for quantisation in job.export.quantisations),
+        stages=stages,
+        tokens_a_parameter=sum(s.tokens for s in stages) / weights.active_parameters if scratch else None,
+        advice=advice,
+        advice_basis=basis(evidence) if advice and advice.choice != "not measured" else "",
+    )
+    return plan if plan.fits else replace(plan, changes=tuple(changes(job, weights, plan.files, stages, machine)))
+
+
+def _advice(job: Job, weights: Weights, evidence: Evidence) -> Advice:
+    mixture = job.base.architecture == "moe"
+    twin = of_shape(_twin(job.base.shape, evidence), weights.pieces)
+    dense, moe = (twin, weights) if mixture else (weights, twin)
+    # without a file the ratio is that of the weights
+    types = job.export.quantisations or ["F16"]
+    smallest = min(types, key=dense.file_mib)
+    first = job.pretrain or job.train
+    return advise(
+        evidence,
+        by_time=first.budget_seconds is not None,
+        file_ratio=moe.file_mib(smallest) / dense.file_mib(smallest),
+        dense_fits=file_of(job, dense, smallest).fits,
+        mixture_fits=file_of(job, moe, smallest).fits,
+    )
+
+
+def _twin(shape: Shape, evidence: Evidence) -> Shape:
+    """Return the dense twin of a mixture; or a dense model's mixture, with as many experts as were measured."""
+    same = {key: getattr(shape, key) for key in ("heads", "key_value_heads", "head_dim")}
+    if shape.architecture == "moe":
+        return shape_of("dense", shape.hidden_size, shape.layers, **same, feed_forward_size=shape.feed_forward_size)
+    used = min(evidence.experts_per_token or 2, shape.feed_forward_size)
+    width = shape.feed_forward_size // used * used
+    numbers = {"experts": evidence.experts, "experts_per_token": used, "feed_forward_size": width}
+    return shape_of("moe", shape.hidden_size, shape.layers, **same, **numbers)

@@ -1,0 +1,138 @@
+"""A plan for people, on the terminal."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from metier.spec.job import Job
+from metier.spec.needs import Stage
+from metier.spec.plan import CHINCHILLA, Plan
+
+_CHOICES = {
+    "dense": "dense",
+    "moe": "a mixture of experts",
+    "undecided": "undecided",
+    "not measured": "not measured yet",
+}
+
+
+def render(plan: Plan, job: Job) -> RenderableType:
+    """Return what fits and what to expect, for a rich console.
+
+    Args:
+        plan: of the job.
+        job: its description, for the limits.
+    """
+    if plan.parameters is None:
+        return Group(Text(plan.known), *_lines(_about_the_machine(plan)))
+    blocks: list[RenderableType] = [_model(plan), Text(), _parts(plan)]
+    if plan.files:
+        blocks += [Text(), _files(plan, job)]
+    blocks += [Text(), _stages(plan), Text(), *_lines((*_about_the_machine(plan), *_expectations(plan))), Text()]
+    return Group(*blocks, *_lines(_conclusion(plan)))
+
+
+def _model(plan: Plan) -> Text:
+    active = (
+        f", {_millions(plan.active_parameters)} active a token" if plan.active_parameters != plan.parameters else ""
+    )
+    return Text(
+        f"{plan.job}: {_millions(plan.parameters)} parameters{active}, {plan.pieces:,} pieces ({plan.known})",
+        style="bold",
+    )
+
+
+def _parts(plan: Plan) -> Table:
+    parts = plan.parts or {}
+    rows = [(name, f"{count:,}", f"{count / sum(parts.values()):.1%}") for name, count in parts.items()]
+    return _table(("part", "parameters", "share"), rows)
+
+
+def _files(plan: Plan, job: Job) -> Table:
+    limits = job.limits
+    rows = [
+        (
+            file.quantisation,
+            f"{file.file_mib:.1f}",
+            _beside(file.file_fits, limits.file_mib),
+            f"{file.ram_mib:.0f}",
+            _beside(file.ram_fits, limits.ram_mib),
+        )
+        for file in plan.files
+    ]
+    return _table(("file", "MiB", "limit", "answering, MiB", "limit"), rows)
+
+
+def _stages(plan: Plan) -> Table:
+    return _table(
+        ("training", "tokens/s", "tokens", "minutes", "passes", "memory, MiB", "machine"),
+        [_stage(stage, plan.machine.memory_mib) for stage in plan.stages],
+    )
+
+
+def _stage(stage: Stage, memory_mib: float | None) -> tuple[str, ...]:
+    return (
+        stage.name,
+        f"{stage.tokens_per_s:,.0f}",
+        f"{stage.tokens:,}",
+        f"{stage.minutes:,.1f}",
+        "?" if stage.passes is None else f"{stage.passes:.2g}",
+        f"{stage.memory_mib['total']:,.0f}",
+        _beside(stage.fits, memory_mib),
+    )
+
+
+def _about_the_machine(plan: Plan) -> Iterable[str]:
+    machine = plan.machine
+    memory = "unknown memory" if machine.memory_mib is None else f"{machine.memory_mib:,.0f} MiB"
+    yield (
+        f"This machine: {machine.cores} cores, {memory}, {machine.gflop_per_s:.0f} GFLOP/s in float32 products "
+        f"(measured now{', while other programs were at work' if machine.busy else ''})."
+    )
+    if plan.share_of_peak is not None:
+        yield f"Time is estimated at {plan.share_of_peak:.0%} of that and 6 operations a parameter and token."
+
+
+def _expectations(plan: Plan) -> Iterable[str]:
+    if plan.tokens_a_parameter is not None:
+        yield (
+            f"{plan.tokens_a_parameter:.2g} tokens a parameter; about {CHINCHILLA} make the most of pretraining "
+            "(Hoffmann et al. 2022)."
+        )
+    if plan.advice is not None:
+        yield f"Dense or mixture: {_CHOICES[plan.advice.choice]}; {plan.advice.reason}."
+    if plan.advice_basis:
+        yield f"  ({plan.advice_basis})"
+
+
+def _conclusion(plan: Plan) -> Iterable[str]:
+    if plan.fits:
+        yield "It fits."
+        return
+    yield "It does not fit. What would change that:"
+    yield from (f"  - {change}" for change in plan.changes)
+
+
+def _lines(lines: Iterable[str]) -> Sequence[Text]:
+    return [Text(line) for line in lines]
+
+
+def _beside(fits: bool | None, limit: float | None) -> str:
+    if fits is None or limit is None:
+        return "-"
+    return f"{'fits' if fits else 'DOES NOT FIT'} {limit:,.0f}"
+
+
+def _millions(count: int | None) -> str:
+    return f"{(count or 0) / 1e6:.1f} M"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for number, title in enumerate(header):
+        shown.add_column(Text(title), justify="left" if number == 0 else "right")
+    for row in rows:
+        shown.add_row(*map(Text, row))
+    return shown

