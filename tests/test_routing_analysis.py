@@ -25,6 +25,7 @@ from metier.analysis.tokens import shown
 from metier.analysis.watch import forward, read, watched
 from metier.cli import main
 from metier.errors import ArtifactError, DataError, SpecError
+from metier.model import openmoe
 
 SETTINGS = Settings(batch_rows=8, capacity_factor=1.25, group="sequence")
 
@@ -133,7 +134,6 @@ def test_a_module_that_hands_on_the_decision_of_one_inside_it_is_no_second_route
 
 @pytest.mark.parametrize("rule", RULES)
 def test_what_openmoe_drops_itself_is_what_the_simulation_of_its_rule_drops(rule, corpus):
-    openmoe = pytest.importorskip("metier.model.openmoe")
     torch.manual_seed(0)
     config = openmoe.OpenMoeConfig(
         vocab_size=320,

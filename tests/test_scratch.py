@@ -94,7 +94,6 @@ def test_a_size_that_is_none_is_no_size():
 
 
 def test_openmoe_has_the_shape_that_was_asked_for():
-    pytest.importorskip("metier.model.openmoe")
     sizes = {"heads": 2, "head_dim": 16, "feed_forward_size": 48, "experts": 4, "moe_layer_interval": 2}
     config = scratch(100, 64, 4, 64, 0, architecture="openmoe", **sizes).config
     wanted = {"hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 48, "head_dim": 16, "vocab_size": 100}

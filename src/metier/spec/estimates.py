@@ -50,7 +50,7 @@ class Memory:
     @property
     def total(self) -> float:
         """All of it."""
-        return sum(vars(self).values())
+        return float(sum(vars(self).values()))
 
 
 def answering_mib(weights: Weights, file_mib: float, context_tokens: int) -> float:
