@@ -268,8 +268,6 @@ def test_limits_that_nothing_can_meet_are_refused_before_any_training(place):
 def test_an_unknown_quantisation_is_refused_with_the_ones_there_are(place):
     place.job(('["Q8_0"]', '["Q3_K"]'))
     assert "Q8_0" in place.refused(2, "build", place.folder)
-    place.job(('["Q8_0"]', "[]"))
-    assert "export.quantisations" in place.refused(2, "build", place.folder)
 
 
 def test_without_a_network_a_package_source_says_so(place):
