@@ -19,6 +19,7 @@ import json
 import os
 import platform
 import statistics
+import tarfile
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -29,7 +30,7 @@ import scipy.stats
 import torch
 
 from metier.artifact import read_json, run_step, write_atomically, write_json
-from metier.data.archives import fetch_archive, members, open_member
+from metier.data.archives import fetch_archive
 from metier.data.sources import read_source
 from metier.export.huggingface import write_folder
 from metier.home import run_dir
@@ -108,19 +109,20 @@ def documents(path: Path) -> dict[str, list[str]]:
             missing="-",
         )
         languages[name] = list(dict.fromkeys(text for text, _ in read_source(source).table.pairs if text))
-    archive = fetch_archive(MANUAL)
-    names = [name for name in members(archive) if "/docs/" in name and name.endswith(".txt")]
-    pages = [page(archive, name) for name in track(names, "reading the manual")]
-    languages["technical English"] = list(dict.fromkeys(text for one in pages for text in paragraphs(one)))
+    archive = fetch_archive(MANUAL, "docs/index.txt")
+    languages["technical English"] = list(dict.fromkeys(text for one in pages(archive) for text in paragraphs(one)))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, languages)
     return languages
 
 
-def page(archive: Path, name: str) -> str:
-    """Return one page of the manual."""
-    with open_member(archive, name) as stream:
-        return stream.read().decode("utf-8", errors="replace")
+def pages(archive: Path) -> Iterator[str]:
+    """Yield the pages of the manual, in one pass over the archive."""
+    with tarfile.open(archive) as tar:
+        for entry in track(tar, "reading the manual"):
+            content = tar.extractfile(entry) if "/docs/" in entry.name and entry.name.endswith(".txt") else None
+            if content:
+                yield content.read().decode("utf-8", errors="replace")
 
 
 def paragraphs(text: str) -> Iterator[str]:
