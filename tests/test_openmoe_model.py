@@ -190,6 +190,16 @@ def test_cached_decoding_is_the_full_forward_whatever_the_padding(seed, length, 
     assert torch.allclose(torch.cat(parts, dim=1)[:, pads:], alone, atol=1e-4)
 
 
+def test_generation_sees_the_start_token_although_its_id_is_the_paddings():
+    model = fixture_model()
+    ids = EXPECTED["eval.input_ids"][:1, :8]
+    found = model.generate(ids, max_new_tokens=6, do_sample=False, eos_token_id=None)
+    for _ in range(6):
+        with torch.no_grad():
+            ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], dim=1)
+    assert found.tolist() == ids.tolist()
+
+
 def test_a_padded_batch_continues_as_each_of_its_rows_alone():
     model = tiny(3)
     rows = [[0, 5, 9, 33, 2], [0, 7]]
