@@ -5,6 +5,7 @@ G = groups, T = tokens of a group, A = assignments (kept choices).
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -131,17 +132,32 @@ def experts(
     Returns:
         The weighted sums, ``[N, H]``: zero where no choice was kept.
     """
-    count_of_experts, choices = len(wo_EFH), expert_NK.shape[1]
+
+    def answer(expert: int, part: Tensor) -> Tensor:
+        return gated_ffn(part @ wi_gate_EHJ[expert], part @ wi_up_EHF[expert]) @ wo_EFH[expert]
+
+    return mixed(x_NH, expert_NK, weight_NK, kept_NK, len(wo_EFH), answer)
+
+
+def mixed(
+    x_NH: Tensor,
+    expert_NK: Tensor,
+    weight_NK: Tensor,
+    kept_NK: Tensor,
+    count_of_experts: int,
+    answer: Callable[[int, Tensor], Tensor],
+) -> Tensor:
+    """Return every token's weighted sum of its experts' answers; ``answer(expert, its tokens)`` is asked once each.
+
+    Experts are asked in ascending order, and only those that were given tokens. See `experts` for the rest.
+    """
+    choices = expert_NK.shape[1]
     key = expert_NK.masked_fill(~kept_NK, count_of_experts).view(-1)  # dropped ones are sorted to the end
     counts = torch.bincount(key, minlength=count_of_experts + 1)[:count_of_experts].tolist()
     order_A = key.argsort(stable=True)[: sum(counts)]
     token_A = order_A // choices
     x_AH = x_NH[token_A]
-    y_parts = [
-        gated_ffn(part @ wi_gate_EHJ[expert], part @ wi_up_EHF[expert]) @ wo_EFH[expert]
-        for expert, part in enumerate(x_AH.split(counts))
-        if len(part)
-    ]
+    y_parts = [answer(expert, part) for expert, part in enumerate(x_AH.split(counts)) if len(part)]
     if not y_parts:
         return torch.zeros_like(x_NH)
     y_AH = torch.cat(y_parts) * weight_NK.reshape(-1)[order_A, None].to(x_NH.dtype)
