@@ -87,7 +87,7 @@ def measure(folder: Path, cache_mib: float, dtype: str, prompt: int, tokens: int
     """Load, read a prompt, answer; return times, memory and the cache's counts. Needs Linux's /proc."""
     torch.manual_seed(1)
     start, cpu = time.perf_counter(), time.process_time()
-    model = load_int8(folder, expert_cache_mib=cache_mib).to(getattr(torch, dtype))
+    model = load_int8(folder, expert_cache_mib=cache_mib, dtype=getattr(torch, dtype))
     loaded_s, loaded_cpu_s = time.perf_counter() - start, time.process_time() - cpu
     cache = expert_cache(model)
     assert cache is not None

@@ -123,5 +123,5 @@ def _read_expert(stored: Stored, expert: int, matrix_OI: Tensor) -> None:
     size = matrix_OI.numel()
     with stored.file.open("rb") as file:
         file.seek(stored.start + expert * size)
-        if file.readinto(memoryview(matrix_OI.numpy())) != size:  # type: ignore[arg-type]
+        if file.readinto(memoryview(matrix_OI.numpy())) != size:
             raise ArtifactError(str(stored.file), f"tensor {stored.name} is cut short", FETCH)

@@ -23,16 +23,17 @@ from metier.model.openmoe.modeling import OpenMoeForCausalLM
 from metier.progress import track
 
 
-def load_int8(folder: Path, *, expert_cache_mib: float) -> OpenMoeForCausalLM:
+def load_int8(folder: Path, *, expert_cache_mib: float, dtype: torch.dtype = torch.float32) -> OpenMoeForCausalLM:
     """Load an int8 folder that ``metier convert --dtype int8`` wrote, to answer with little memory.
 
     Resident are the int8 matrices of attention, feed-forward layers, embedding and head, all scales, routers and
-    norms in float32, and as many experts as fit into the cache. Activations are float32. Answers are those of
-    `metier.model.load` for the same folder, up to rounding. The model does not learn, and answers one call at a time.
+    norms, and as many experts as fit into the cache. Answers are those of `metier.model.load` for the same folder, up
+    to rounding. The model does not learn, and answers one call at a time.
 
     Args:
         folder: config.json and int8 safetensors files, which have to stay while the model is used.
         expert_cache_mib: memory for experts, in MiB; at least one has to fit. `expert_cache` tells how it serves.
+        dtype: of activations, norms and scales; routers and rotary positions are float32 in any case.
 
     Raises:
         ArtifactError: with the tensor's name, when the folder is damaged, foreign, or not int8.
@@ -46,16 +47,17 @@ def load_int8(folder: Path, *, expert_cache_mib: float) -> OpenMoeForCausalLM:
     cache = ExpertCache(stored, expert_cache_mib) if stored else None
     for name, module in track(list(model.named_modules()), "reading weights"):
         if isinstance(module, nn.Linear):
-            model.set_submodule(name, Int8Linear(*_read_int8(_int8_part(checkpoint, f"{name}.weight"))))
+            model.set_submodule(name, Int8Linear(*_read_int8(checkpoint, f"{name}.weight", dtype)))
         elif isinstance(module, nn.Embedding):
-            model.set_submodule(name, Int8Embedding(*_read_int8(_int8_part(checkpoint, f"{name}.weight"))))
+            model.set_submodule(name, Int8Embedding(*_read_int8(checkpoint, f"{name}.weight", dtype)))
         elif isinstance(module, OpenMoeExperts) and cache is not None:
-            scales = tuple(_scale(_int8_part(checkpoint, f"{name}.{last}")) for last in EXPERT_PROJECTIONS)
-            model.set_submodule(name, CachedExperts(cache, expert_layers.index(name), scales))
-    for name, weight in list(model.named_parameters()):  # routers and norms are what is left
+            gate, up, down = (_scale(_int8_part(checkpoint, f"{name}.{last}"), dtype) for last in EXPERT_PROJECTIONS)
+            model.set_submodule(name, CachedExperts(cache, expert_layers.index(name), (gate, up, down)))
+    for name, _ in list(model.named_parameters()):  # routers and norms are what is left
         module_name, _, last = name.rpartition(".")
         value = torch.cat([piece for _, piece in checkpoint.pieces(name)])
-        setattr(model.get_submodule(module_name), last, nn.Parameter(value.view(weight.shape), requires_grad=False))
+        value = value if last == "gate_weight" else value.to(dtype)
+        setattr(model.get_submodule(module_name), last, nn.Parameter(value, requires_grad=False))
     return ready_to_answer(model, folder)
 
 
@@ -81,10 +83,11 @@ def _int8_part(checkpoint: Checkpoint, name: str) -> Part:
     return part
 
 
-def _read_int8(part: Part) -> tuple[Tensor, Tensor]:
-    return read_rows(part.stored, 0, part.stored.shape[0]), _scale(part)
+def _read_int8(checkpoint: Checkpoint, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    part = _int8_part(checkpoint, name)
+    return read_rows(part.stored, 0, part.stored.shape[0]), _scale(part, dtype)
 
 
-def _scale(part: Part) -> Tensor:
+def _scale(part: Part, dtype: torch.dtype) -> Tensor:
     assert part.scale is not None
-    return read_part(Part(part.scale), slice(0, part.scale.shape[0]))
+    return read_part(Part(part.scale), slice(0, part.scale.shape[0])).to(dtype)
