@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from test_openmoe_checkpoint import FIXTURE
 
 from metier.errors import ArtifactError, SpecError
@@ -162,8 +163,16 @@ def test_an_endless_budget_is_a_place_for_every_expert(folder):
 
 
 def test_a_checkpoint_that_is_not_int8_is_refused_with_the_command(tmp_path):
-    with pytest.raises(ArtifactError, match=r"tensor \S+ is float32, not int8.*metier convert"):
+    with pytest.raises(ArtifactError, match=r"tensor \S+ is float32 in a .* file, not int8.*metier convert"):
         load_int8(FIXTURE, expert_cache_mib=1)
+
+
+def test_a_pickled_int8_folder_is_refused(folder, tmp_path):
+    weights = {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    shutil.copyfile(folder / "config.json", tmp_path / "config.json")
+    with pytest.raises(ArtifactError, match=r"tensor \S+ is int8 in a .bin file.*metier convert"):
+        load_int8(tmp_path, expert_cache_mib=1)
 
 
 def file_with(folder, tensor):

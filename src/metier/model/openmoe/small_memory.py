@@ -73,11 +73,11 @@ def _matrices_of(checkpoint: Checkpoint, name: str) -> tuple[Stored, Stored, Sto
 
 def _int8_part(checkpoint: Checkpoint, name: str) -> Part:
     part = checkpoint.parts[name][0]
-    if part.scale is None:
-        kind = str(part.stored.dtype).removeprefix("torch.")
+    kind = str(part.stored.dtype).removeprefix("torch.")
+    if part.scale is None or part.stored.file.suffix != ".safetensors":  # a pickled matrix may lie transposed
         raise ArtifactError(
             str(part.stored.file),
-            f"tensor {part.stored.name} is {kind}, not int8",
+            f"tensor {part.stored.name} is {kind} in a {part.stored.file.suffix} file, not int8 in a .safetensors file",
             "Convert the checkpoint with 'metier convert FOLDER NEW --dtype int8' and load that",
         )
     return part
