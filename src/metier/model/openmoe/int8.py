@@ -41,7 +41,7 @@ def int8_product(x_NI: Tensor, int8_OI: Tensor, scale_O: Tensor) -> Tensor:
     Rows become floating-point numbers a block at a time, in one small buffer. The scales are applied to the outputs.
     """
     scale_O = scale_O.to(x_NI.device, x_NI.dtype)
-    if x_NI.dtype == torch.bfloat16 and x_NI.device.type == int8_OI.device.type == "cpu" and len(x_NI) <= PACKED_TOKENS:
+    if _can_be_packed(x_NI, int8_OI):
         return torch._weight_int8pack_mm(x_NI, int8_OI, scale_O)
     (outputs, inputs), tokens = int8_OI.shape, len(x_NI)
     rows = min(max(BLOCK_NUMBERS // inputs, 1), outputs)
@@ -50,6 +50,13 @@ def int8_product(x_NI: Tensor, int8_OI: Tensor, scale_O: Tensor) -> Tensor:
         stop = min(start + rows, outputs)
         y_NO[:, start:stop] = x_NI @ block_RI[: stop - start].copy_(int8_OI[start:stop]).T
     return y_NO.mul_(scale_O)
+
+
+def _can_be_packed(x_NI: Tensor, int8_OI: Tensor) -> bool:
+    """Say whether torch's product is right and faster; for ragged widths it reads past the end and crashes."""
+    even = int8_OI.shape[0] % 64 == int8_OI.shape[1] % 64 == 0
+    on_cpu = x_NI.device.type == int8_OI.device.type == "cpu"
+    return even and on_cpu and x_NI.dtype == torch.bfloat16 and len(x_NI) <= PACKED_TOKENS
 
 
 class Int8Linear(nn.Module):
@@ -63,7 +70,7 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``[..., O]`` for ``[..., I]``."""
         y_NO = int8_product(x.reshape(-1, x.shape[-1]), self.get_buffer("int8"), self.get_buffer("scale"))
-        return y_NO.view(*x.shape[:-1], -1)
+        return y_NO.view(*x.shape[:-1], y_NO.shape[1])
 
 
 class Int8Embedding(nn.Module):
