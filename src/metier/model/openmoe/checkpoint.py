@@ -63,9 +63,9 @@ class Checkpoint:
                 row = slice(expert, expert + 1)
                 single = len(parts[0].stored.shape) == 2
                 matrix = (
-                    _read(parts[expert], slice(0, shape[1] if not parts[0].transposed else shape[2]))[None]
+                    read_part(parts[expert], slice(0, shape[1] if not parts[0].transposed else shape[2]))[None]
                     if single
-                    else _read(parts[0], row)
+                    else read_part(parts[0], row)
                 )
                 yield row, matrix.transpose(1, 2) if parts[0].transposed else matrix
             return
@@ -73,7 +73,7 @@ class Checkpoint:
         step = max(piece_bytes // width, 1)
         for start in range(0, shape[0], step):
             rows = slice(start, min(start + step, shape[0]))
-            yield rows, _read(parts[0], rows)
+            yield rows, read_part(parts[0], rows)
 
 
 def is_openmoe(folder: Path) -> bool:
@@ -146,8 +146,12 @@ def load_checkpoint(folder: Path, piece_bytes: int = PIECE_BYTES) -> OpenMoeForC
                 weights[name][rows] = piece
             progress.advance(task)
     model.load_state_dict(weights, assign=True)
-    rotary = LlamaRotaryEmbedding(config=checkpoint.config)  # type: ignore[arg-type]
-    model.model.rotary_emb = rotary  # its buffers are in no checkpoint, and were on the meta device
+    return ready_to_answer(model, folder)
+
+
+def ready_to_answer(model: OpenMoeForCausalLM, folder: Path) -> OpenMoeForCausalLM:
+    """Give a model that was made on the meta device what is in no checkpoint, and leave training mode."""
+    model.model.rotary_emb = LlamaRotaryEmbedding(config=model.config)  # type: ignore[arg-type]
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     model.train(False)
@@ -205,7 +209,7 @@ def _shaped(stored: Stored, shape: tuple[int, ...], dtype: torch.dtype | None = 
     return stored
 
 
-def _read(part: Part, rows: slice) -> Tensor:
+def read_part(part: Part, rows: slice) -> Tensor:
     """Read rows of a part in float32 and refuse what is no number."""
     raw = read_rows(part.stored, rows.start, rows.stop)
     if part.scale is not None:

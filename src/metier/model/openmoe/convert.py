@@ -107,7 +107,7 @@ def convert_checkpoint(
     return run_step(target, inputs, work, packages=("torch", "safetensors", "transformers")).folder
 
 
-def _entries(name: str, shape: tuple[int, ...], kind: str) -> list[Entry]:
+def entries_of(name: str, shape: tuple[int, ...], kind: str) -> list[Entry]:
     """Return what a canonical tensor becomes."""
     if kind != "I8":
         return [Entry(name, kind, shape)]
@@ -124,7 +124,7 @@ def _shards(checkpoint: Checkpoint, kind: str, shard_bytes: int) -> list[dict[st
     shards: list[dict[str, list[Entry]]] = [{}]
     filled = 0
     for name, shape in checkpoint.shapes.items():
-        entries = _entries(name, shape, kind)
+        entries = entries_of(name, shape, kind)
         size = sum(entry.size for entry in entries)
         if shards[-1] and filled + size > shard_bytes:
             shards.append({})

@@ -5,6 +5,7 @@ G = groups, T = tokens of a group, A = assignments (kept choices).
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -132,14 +133,32 @@ def experts(
     Returns:
         The weighted sums, ``[N, H]``: zero where no choice was kept.
     """
-    count_of_experts, choices = len(wo_EFH), expert_NK.shape[1]
+
+    def answers(x_AH: Tensor, counts_E: Tensor) -> Tensor:
+        gate_AJ, up_AF = (grouped_product(x_AH, weight.mT, counts_E) for weight in (wi_gate_EHJ, wi_up_EHF))
+        return grouped_product(gated_ffn(gate_AJ, up_AF), wo_EFH.mT, counts_E)
+
+    return mixed(x_NH, expert_NK, weight_NK, kept_NK, len(wo_EFH), answers)
+
+
+def mixed(
+    x_NH: Tensor,
+    expert_NK: Tensor,
+    weight_NK: Tensor,
+    kept_NK: Tensor,
+    count_of_experts: int,
+    answers: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Return every token's weighted sum of its experts' answers; see `experts`.
+
+    ``answers(x_AH, counts_E)`` is called once, with the tokens of the first expert first and how many each was given.
+    """
+    choices = expert_NK.shape[1]
     key = expert_NK.masked_fill(~kept_NK, count_of_experts).view(-1)  # dropped ones are sorted to the end
     counts_E = torch.bincount(key, minlength=count_of_experts + 1)[:count_of_experts]
     order_A = key.argsort(stable=True)[: int(counts_E.sum())]
     token_A = order_A // choices
-    x_AH = x_NH[token_A]
-    gate_AJ, up_AF = (grouped_product(x_AH, weight.mT, counts_E) for weight in (wi_gate_EHJ, wi_up_EHF))
-    y_AH = grouped_product(gated_ffn(gate_AJ, up_AF), wo_EFH.mT, counts_E)
+    y_AH = answers(x_NH[token_A], counts_E)
     y_AH = y_AH * weight_NK.reshape(-1)[order_A, None].to(y_AH.dtype)
     return torch.zeros_like(x_NH).index_add(0, token_A, y_AH.to(x_NH.dtype))
 
