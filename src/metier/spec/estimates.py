@@ -12,9 +12,15 @@ MIB = 2**20
 
 SESSION_TOKENS = 4 * 1024
 """Contexts that ``metier run`` opens: four of 1,024 tokens."""
-RUNTIME_MIB = 110.0
-"""Python, llama.cpp and its buffers: what the verdict on `jobs/ja-en` measured (245.7 MiB with a file of 64.6) beside
-the file and the 72 MiB of keys and values."""
+RUNTIME_MIB = 46.0
+"""Python, llama.cpp and its buffers: peak memory of a process that answers one short question, less file, keys and
+values, for a model of 1.0 M parameters and 501 pieces, 48.9 MiB in all (`metier.steps.exam.memory_mib`)."""
+VOCABULARY_BYTES = 300
+"""What llama.cpp's table of the vocabulary takes a piece: 160 bytes at 8,001 pieces, 350 at 28,933."""
+REPACKED = ("Q4_0",)
+"""Types whose layers llama.cpp copies into another order when it loads them: they are in memory twice."""
+_Q4_0_BYTES = 18 / 32
+"""Of a weight: a block has 32 of them in 18 bytes."""
 
 TRAINER_MIB = 550.0
 """Python with torch and transformers (390 MiB before there is a model, 430 after a step), tokenizer and rows."""
@@ -53,16 +59,19 @@ class Memory:
         return float(sum(vars(self).values()))
 
 
-def answering_mib(weights: Weights, file_mib: float, context_tokens: int) -> float:
+def answering_mib(weights: Weights, quantisation: str, context_tokens: int) -> float:
     """Return the most resident memory while answering: the file, keys and values of four contexts, the runtime.
 
     Args:
         weights: the model.
-        file_mib: size of its file.
+        quantisation: type of its file.
         context_tokens: longest text the model is made for.
     """
     tokens = min(SESSION_TOKENS, 4 * context_tokens)
-    return file_mib + weights.cache_bytes_per_token * tokens / MIB + RUNTIME_MIB
+    extra_bytes: float = weights.cache_bytes_per_token * tokens + VOCABULARY_BYTES * weights.pieces
+    if quantisation in REPACKED:
+        extra_bytes += _Q4_0_BYTES * (weights.parameters - weights.parts()[EMBEDDING])
+    return weights.file_mib(quantisation) + extra_bytes / MIB + RUNTIME_MIB
 
 
 def moment_values(weights: Weights, optimizer: str) -> int:

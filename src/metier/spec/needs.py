@@ -51,7 +51,7 @@ class Stage:
 def file_of(job: Job, weights: Weights, quantisation: str) -> File:
     """Return what a file of a type will need, beside the job's limits."""
     size = weights.file_mib(quantisation)
-    ram = answering_mib(weights, size, context_of(job))
+    ram = answering_mib(weights, quantisation, context_of(job))
     limits = job.limits
     return File(quantisation, size, ram, within(size, limits.file_mib), within(ram, limits.ram_mib))
 
