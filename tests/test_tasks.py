@@ -103,7 +103,7 @@ def test_time_grows_with_the_length_and_not_with_its_square(unit):
         return time.process_time() - start
 
     short = max(min(seconds(15_000) for _ in range(3)), 0.005)
-    assert seconds(150_000) < 10 * 3 * short
+    assert seconds(150_000) < 10 * 5 * short  # ten times that would be quadratic
 
 
 @pytest.mark.parametrize("task", [JA_EN, Text2Text("Question", "Answer")])
