@@ -22,10 +22,11 @@ from transformers import Qwen3Config, Qwen3MoeConfig
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeExperts
 
+from metier.model.experts import SORTED
 from metier.progress import track
 
 WIDTH, CHOICES = 512, 2
-OURS = "sorted"
+OURS = SORTED
 SLOWEST = {"eager": 16, "batched_mm": 8}
 """Implementations measured up to so many experts: beyond them they take seconds a turn."""
 
@@ -57,7 +58,7 @@ def main() -> None:
                 "speed_to_grouped_mm": round(medians["grouped_mm"] / medians[name], 2),
             }
             found.append(row)
-            print(line(row))
+            print(line(row), flush=True)
     report = {
         "cores": os.cpu_count(),
         "machine": platform.platform(),

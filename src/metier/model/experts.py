@@ -1,4 +1,6 @@
-"""The feed-forward experts of a mixture, fast on a CPU: tokens sorted by expert, one matrix product an expert.
+"""The feed-forward experts of a mixture: tokens sorted by expert, one matrix product an expert, on any device.
+
+On a CPU it takes 0.99 to 1.14 times as long as transformers' own grouped_mm (``benchmarks/moe_layer.py``).
 
 Importing this module makes "sorted" an experts implementation of transformers, for every model whose experts are
 stacked as ``gate_up_proj`` and ``down_proj``: ``model.set_experts_implementation("sorted")``.
