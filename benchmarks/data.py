@@ -1,0 +1,106 @@
+"""How the data step grows: pairs a second and peak memory from 100,000 to a million made-up pairs.
+
+    python benchmarks/data.py [--rows 100000 300000 1000000]
+
+Each size is prepared in a fresh process, from a file with a known share of exact duplicates, near duplicates and rows
+that come near an exam row. Printed: seconds, pairs a second, peak resident memory in MiB, rows kept and removed.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+
+SEED = 17
+EXACT, NEAR, LEAKING = 0.04, 0.06, 0.01
+"""Shares of the rows that repeat an earlier row, that change a word of one, and that keep one side of one."""
+
+KINDS = 40_000
+"""Words of the vocabulary: the n-th most frequent is drawn in proportion to 1 / (n + 2)."""
+
+_PREPARE = """
+import json, re, sys, time
+from pathlib import Path
+from metier.data.prepare import prepare
+from metier.spec.job import Data, Source
+started = time.monotonic()
+source = Source(source="file:" + sys.argv[1], licence="own", format="tsv")
+facts = prepare(Data(train=[source]), Path(sys.argv[2]))
+facts["seconds"] = round(time.monotonic() - started, 1)
+facts["peak_mib"] = round(int(re.search(r"VmHWM:\\s*([0-9]+) kB", Path("/proc/self/status").read_text())[1]) / 1024)
+print(json.dumps(facts))
+"""
+
+
+def main() -> None:
+    """Measure, print, and write the numbers to benchmarks/results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 300_000, 1_000_000])
+    found = []
+    for rows in parser.parse_args().rows:
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / "pairs.tsv"
+            with file.open("w", encoding="utf-8") as out:
+                out.writelines(f"{one}\t{two}\n" for one, two in pairs(rows))
+            facts = measured(file, Path(scratch) / "data")
+        print(
+            f"{rows:9,} pairs: {facts['seconds']:6.1f} s, {rows / facts['seconds']:7,.0f} pairs/s, "
+            f"{facts['peak_mib']:5,} MiB; train {facts['rows']['train']:,}, removed {facts['removed']}"
+        )
+        found.append({"pairs": rows, "pairs_per_s": round(rows / facts["seconds"]), **facts})
+    machine = {"cores": os.cpu_count(), "machine": platform.platform(), "date": time.strftime("%Y-%m-%d")}
+    path = Path(__file__).parent / "results" / "data.json"
+    path.write_text(json.dumps({**machine, "runs": found}, indent=1) + "\n", encoding="utf-8")
+
+
+def measured(file: Path, folder: Path) -> dict:
+    """Return what `prepare` says of the file, with seconds and peak MiB, from a process of its own on one core."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", _PREPARE, str(file), str(folder)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return json.loads(done.stdout)
+
+
+def pairs(rows: int, seed: int = SEED) -> Iterator[tuple[str, str]]:
+    """Yield made-up pairs: an input in a script without spaces, an output of words, of 4 to 16 words each."""
+    draw = random.Random(seed)
+    inputs, outputs = _words(draw, _KANA, 1, 3, ""), _words(draw, _SYLLABLES, 1, 4, "")
+    weights = list(accumulate(1 / (rank + 2) for rank in range(KINDS)))
+    recent: list[tuple[list[str], list[str]]] = []
+    for _ in range(rows):
+        kind = draw.random()
+        if recent and kind < EXACT + NEAR + LEAKING:
+            one, two = ([*side] for side in draw.choice(recent))
+            if kind >= EXACT:
+                one[draw.randrange(len(one))] = draw.choice(inputs)
+            if kind >= EXACT + NEAR:
+                two = draw.choices(outputs, cum_weights=weights, k=len(two))
+        else:
+            length = draw.randint(4, 16)
+            one = draw.choices(inputs, cum_weights=weights, k=length)
+            two = draw.choices(outputs, cum_weights=weights, k=length)
+        recent.append((one, two))
+        if len(recent) > 2000:
+            recent[draw.randrange(2000)] = recent.pop()
+        yield "".join(one) + "。", " ".join(two).capitalize() + "."
+
+
+_KANA = [chr(code) for code in (*range(0x3042, 0x3093), *range(0x4E00, 0x4E00 + 1500))]
+_SYLLABLES = [a + b for a in ("b", "d", "f", "gr", "k", "l", "m", "n", "p", "r", "s", "st", "t", "v") for b in "aeiou"]
+
+
+def _words(draw: random.Random, parts: list[str], fewest: int, most: int, glue: str) -> list[str]:
+    return [glue.join(draw.choices(parts, k=draw.randint(fewest, most))) for _ in range(KINDS)]
+
+
+if __name__ == "__main__":
+    main()
