@@ -39,6 +39,8 @@ def near_rows(compared: Compared, rows: Ints, threshold: float) -> Ints:
     threshold. Exact: as if every row were compared with every earlier one.
     """
     kept = np.ones(len(rows), dtype=bool)
+    if not len(rows):
+        return rows
     for later, earlier in _likely_pairs(compared, rows, threshold):
         open_ = kept[earlier]
         later, earlier = later[open_], earlier[open_]

@@ -171,13 +171,16 @@ def similar_pairs(grams: Grams, left: Ints, right: Ints, threshold: float, what:
         for first in range(0, len(left), _AT_ONCE):
             texts = renumbered(grams.sets(left[first : first + _AT_ONCE]), rank)
             sizes, front = np.diff(texts.indptr), rarest(texts, threshold, _SHARED)
+            least = np.minimum(needed(sizes, threshold), _SHARED).astype(np.int32)
             for start, end in pieces(front.astype(np.int64) @ postings):
                 shared = front[start:end] @ index
-                i, j = np.repeat(np.arange(start, end), np.diff(shared.indptr)), shared.indices
+                counts = np.diff(shared.indptr)
+                enough = np.flatnonzero(shared.data >= np.repeat(least[start:end], counts))
+                i, j = np.repeat(np.arange(start, end, dtype=np.int32), counts)[enough], shared.indices[enough]
                 # Grams that both have are shared by the prefixes, but for those after the end of one of them.
-                rest = np.maximum(_unseen(sizes, threshold)[i], _unseen(held_sizes, threshold)[j])
-                wanted = np.ceil(threshold / (1 + threshold) * (sizes[i] + held_sizes[j]) - _SLACK)
-                likely = shared.data + rest >= wanted
+                rest = np.maximum(unseen(sizes, threshold)[i], unseen(held_sizes, threshold)[j])
+                most = np.minimum(shared.data[enough] + rest, np.minimum(sizes[i], held_sizes[j]))
+                likely = most >= np.ceil(threshold / (1 + threshold) * (sizes[i] + held_sizes[j]) - _SLACK)
                 i, j = i[likely], j[likely]
                 alike = similarities(texts, held, i, j) >= threshold
                 yield i[alike] + first, j[alike]
@@ -230,13 +233,13 @@ def needed(sizes: Ints, threshold: float) -> Ints:
 def rarest(sets: sparse.csr_matrix, threshold: float, shared: int = 1) -> sparse.csr_matrix:
     """Return each set cut to its first columns: enough to share so many with any similar set cut like it."""
     sizes = np.diff(sets.indptr)
-    keep = sizes - _unseen(sizes, threshold, shared)
+    keep = sizes - unseen(sizes, threshold, shared)
     kept = np.arange(sets.nnz) - np.repeat(sets.indptr[:-1], sizes) < np.repeat(keep, sizes)
     indptr = np.concatenate(([0], np.cumsum(keep)))
     return sparse.csr_matrix((sets.data[kept], sets.indices[kept], indptr), shape=sets.shape)
 
 
-def _unseen(sizes: Ints, threshold: float, shared: int = _SHARED) -> Ints:
-    """Return how many of a set's grams its prefix leaves out."""
-    unseen: Ints = np.maximum(needed(sizes, threshold) - shared, 0)
-    return unseen
+def unseen(sizes: Ints, threshold: float, shared: int = _SHARED) -> Ints:
+    """Return how many of a set's grams `rarest` leaves out."""
+    found: Ints = np.maximum(needed(sizes, threshold) - shared, 0)
+    return found
