@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import random
-import re
 import subprocess
 import sys
 import tempfile
@@ -54,11 +53,14 @@ def main() -> None:
             with file.open("w", encoding="utf-8") as out:
                 out.writelines(f"{one}\t{two}\n" for one, two in pairs(rows))
             facts = measured(file, Path(scratch) / "data")
+        cpu = facts["cpu_seconds"]
         print(
-            f"{rows:9,} pairs: {facts['seconds']:6.1f} s ({facts['cpu_seconds']:.1f} of a core), "
-            f"{rows / facts['cpu_seconds']:7,.0f} pairs/s of a core, {facts['peak_mib']:5,} MiB; train {facts['rows']['train']:,}, removed {facts['removed']}"
+            f"{rows:9,} pairs: {facts['seconds']:6.1f} s ({cpu:.1f} of a core), {rows / cpu:7,.0f} pairs/s of a core,"
         )
-        found.append({"pairs": rows, "pairs_per_cpu_s": round(rows / facts["cpu_seconds"]), **facts})
+        print(
+            f"          {facts['peak_mib']:,} MiB; {facts['rows']['train']:,} to train on, removed {facts['removed']}"
+        )
+        found.append({"pairs": rows, "pairs_per_cpu_s": round(rows / cpu), **facts})
     machine = {"cores": os.cpu_count(), "machine": platform.platform(), "date": time.strftime("%Y-%m-%d")}
     path = Path(__file__).parent / "results" / "data.json"
     path.write_text(json.dumps({**machine, "runs": found}, indent=1) + "\n", encoding="utf-8")

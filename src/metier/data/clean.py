@@ -46,9 +46,7 @@ def clean(pairs: Iterable[tuple[str, str]], rules: Cleaning) -> tuple[list[tuple
     return list(cleaned(pairs, rules, removed)), removed
 
 
-def cleaned(
-    pairs: Iterable[tuple[str, str]], rules: Cleaning, removed: Counter[str]
-) -> Iterator[tuple[str, str]]:
+def cleaned(pairs: Iterable[tuple[str, str]], rules: Cleaning, removed: Counter[str]) -> Iterator[tuple[str, str]]:
     """Yield the normalised pairs that are kept, and count the others by reason."""
     for pair in pairs:
         input, output = normalise(pair[0]), normalise(pair[1])

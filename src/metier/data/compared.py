@@ -67,8 +67,9 @@ class Compared:
 
     def close(self) -> None:
         """Close the files."""
-        for column in (*self._hashes, *self.grams):
-            column.close()
+        for hashes, grams in zip(self._hashes, self.grams, strict=True):
+            hashes.close()
+            grams.close()
 
 
 @contextmanager

@@ -9,58 +9,89 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
-from typing import NamedTuple
 
+from metier.data.archives import File
+from metier.data.catalogues import read_catalogues
+from metier.data.edict import read_edict
 from metier.data.encodings import text_of
+from metier.data.pages import read_pages
+from metier.data.parquet import read_parquet
 from metier.data.tables import Row, Table, position
+from metier.data.tmx import read_tmx
 from metier.errors import DataError
 from metier.spec.job import AnySource, TextSource
 
-_LAYOUTS = {".tsv": "tsv", ".tab": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+_LAYOUTS = {
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".tmx": "tmx",
+    ".po": "po",
+    ".mo": "mo",
+}
+_OF_PAIRS = ("tmx", "po", "mo")
 
 
-class File(NamedTuple):
-    """A file to read, and what messages call it."""
-
-    path: Path
-    name: str
-
-
-def parse(source: AnySource, files: Sequence[File]) -> Table:
-    """Return the pairs in a file, or in two Moses files, to be read as they are asked for.
+def parse(source: AnySource, sides: Sequence[Sequence[File]]) -> Table:
+    """Return the pairs of a source, to be read as they are asked for.
 
     Args:
         source: says layout, columns, header, missing text and encoding.
-        files: the files.
+        sides: the files; of a layout with two sides those of each side.
 
     Raises:
         DataError: when a file is empty, wrongly encoded or half-written, or does not have the columns; now or while
             its pairs are read.
     """
-    name = files[0].name
-    layout = source.format or ("moses" if len(files) > 1 else _guess(name, isinstance(source, TextSource)))
-    texts = [_lines(file, source.encoding) for file in files]
+    file = sides[0][0]
+    name, missing = file.name, source.missing
+    layout = source.format or ("moses" if len(sides) > 1 else _guess(name, isinstance(source, TextSource)))
+    if layout in ("po", "mo"):
+        first, second = (position(name, c, ["msgid", "msgstr"]) for c in (source.input, source.output))
+        return Table(read_catalogues(sides, layout), first, second, name, missing)
+    if layout == "html":
+        return Table(read_pages(sides, source.encoding), *_places(source), name, missing)
+    if layout == "tmx":
+        columns = (source.input, source.output)
+        return Table(chain.from_iterable(read_tmx(each, columns) for each in sides[0]), 0, 1, name, missing)
+    if len(sides[0]) > 1:
+        raise DataError(name, f"is one of {len(sides[0])} files, and {layout} is read from one", "Set path to one file")
+    if layout == "parquet":
+        rows, names = read_parquet(file, (source.input, source.output))
+        return Table(rows, *names, name, missing)
+    texts = [_lines(side[0], source.encoding) for side in sides]
     if layout == "paragraphs":
-        return Table(_paragraphs(texts[0]), 0, 0, name, source.missing)
+        return Table(_paragraphs(texts[0]), 0, 0, name, missing)
     if layout == "lines":
-        return Table(((number, [line]) for number, line in enumerate(texts[0], 1)), 0, 0, name, source.missing)
+        return Table(((number, [line]) for number, line in enumerate(texts[0], 1)), 0, 0, name, missing)
     if layout == "moses":
-        return Table(_moses(files, texts), 0, 1, name)
+        return Table(_moses(sides, texts), 0, 1, name)
+    if layout == "edict":
+        first, second = (position(name, c, ["headword", "meaning", "reading"]) for c in (source.input, source.output))
+        return Table(read_edict(texts[0]), first, second, name, missing)
     if layout == "jsonl":
-        first, second = (c - 1 if isinstance(c, int) else c for c in (source.input, source.output))
-        return Table(_jsonl(name, texts[0]), first, second, name, source.missing)
-    rows = _csv(files[0], source.encoding) if layout == "csv" else _tsv(texts[0])
+        return Table(_jsonl(name, texts[0]), *_places(source), name, missing)
+    rows = _csv(file, source.encoding) if layout == "csv" else _tsv(texts[0])
     titles = _titles(name, rows) if (source.header if source.header is not None else layout == "csv") else None
     first, second = (position(name, column, titles) for column in (source.input, source.output))
-    return Table(rows, first, second, name, source.missing)
+    return Table(rows, first, second, name, missing)
+
+
+def _places(source: AnySource) -> tuple[int | str, int | str]:
+    """Return the columns with numbers counted from 0."""
+    first, second = (c - 1 if isinstance(c, int) else c for c in (source.input, source.output))
+    return first, second
 
 
 def _guess(name: str, plain_text: bool) -> str:
     suffix = Path(name).suffix.lower()
     layout = "paragraphs" if plain_text and suffix == ".txt" else _LAYOUTS.get(suffix)
-    if layout is None:
+    if layout is None or (plain_text and layout in _OF_PAIRS):
         known = '"paragraphs", "lines", "tsv", "csv" or "jsonl"' if plain_text else '"tsv", "csv", "jsonl" or "moses"'
         raise DataError(name, "its name does not tell its layout", f"Set format = {known}")
     return layout
@@ -129,16 +160,16 @@ def _jsonl(name: str, texts: Iterable[str]) -> Iterator[Row]:
             ) from error
 
 
-def _moses(files: Sequence[File], texts: Sequence[Iterator[str]]) -> Iterator[Row]:
+def _moses(sides: Sequence[Sequence[File]], texts: Sequence[Iterator[str]]) -> Iterator[Row]:
     if len(texts) != 2:
-        raise DataError(files[0].name, "Moses text comes in two files", "Write 'file:A,B'")
+        raise DataError(sides[0][0].name, "Moses text comes in two files", "Write 'file:A,B'")
     number = 0
     for number, (one, two) in enumerate(zip_longest(*texts), 1):
         if one is None or two is None:
             rest = sum(1 for text in texts for _ in text) + 1
             counts = (number - 1, number - 1 + rest) if one is None else (number - 1 + rest, number - 1)
             raise DataError(
-                f"{files[0].name} and {files[1].name}",
+                f"{sides[0][0].name} and {sides[1][0].name}",
                 f"have {counts[0]} and {counts[1]} lines, so their lines do not belong together",
                 "Use two files with the same number of lines",
             )

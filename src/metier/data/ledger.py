@@ -30,6 +30,10 @@ class Entry:
     rows_read: int
     removed: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
+    exam: bool = True
+    """Whether exam rows are drawn from it."""
+    papers: list[dict[str, Any]] = field(default_factory=list)
+    """What its packages say of their licences: package, version, file, licences and the whole text."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry as it stands in ``ledger.json``."""
@@ -43,6 +47,7 @@ class Entry:
             "attribution": self.attribution,
             "rows": {"read": self.rows_read, **{part: self.kept[part] for part in PARTS}},
             "removed": dict(self.removed),
+            **({"papers": self.papers} if self.papers else {}),
         }
 
 

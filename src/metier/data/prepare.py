@@ -7,17 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from metier.artifact import write_atomically
 from metier.data.clean import cleaned
+from metier.data.debian import Copyright
 from metier.data.duplicates import exact_duplicates, near_rows
 from metier.data.leaks import REASONS, count_leaks, leaking, leaks, quoting
 from metier.data.ledger import Entry, Ledger, Role
+from metier.data.licences import find_licence, from_debian
 from metier.data.records import Record, write_documents, write_lines
 from metier.data.rows import Rows, rows_beside
 from metier.data.similarity import Ints
 from metier.data.sources import fingerprint, open_source
 from metier.data.split import bounds, in_hash_order
 from metier.errors import DataError
-from metier.progress import track
+from metier.progress import say, track
 from metier.spec.job import AnySource, Cleaning, Data
 
 __all__ = ["MIN_EXAM_ROWS", "count_leaks", "fingerprint", "prepare"]
@@ -39,9 +42,9 @@ def prepare(data: Data, folder: Path, *, seed: int = 0) -> dict[str, Any]:
     """Read, clean, deduplicate and split all sources; remove leaks; write the parts and the ledger.
 
     Writes ``train.jsonl``, ``validation.jsonl``, ``test.jsonl`` and ``ledger.json``; of plain text ``text.jsonl`` and
-    ``text_validation.jsonl``. Validation and test come
-    in hash order: their first n rows are a stable sample. The parts do not depend on the seed; the order of
-    the training rows does.
+    ``text_validation.jsonl``; of packages that say what their licences are, that text, into ``licences/``.
+    Validation and test come in hash order: their first n rows are a stable sample. The parts do not depend on the
+    seed; the order of the training rows does.
 
     Args:
         data: the sources and the rules.
@@ -62,8 +65,8 @@ def prepare(data: Data, folder: Path, *, seed: int = 0) -> dict[str, Any]:
 
 
 def _prepare(data: Data, rows: Rows, ledger: Ledger, folder: Path) -> dict[str, Any]:
-    pool = rows.append(_each(data.train, "train", data.cleaning, ledger))
-    given = rows.append(_each(data.test, "test", data.cleaning, ledger))
+    pool = rows.append(_each(data.train, "train", data.cleaning, ledger, folder))
+    given = rows.append(_each(data.test, "test", data.cleaning, ledger, folder))
     clean = len(rows)
 
     def without(chosen: Ints, gone: Ints, reason: str) -> Ints:
@@ -76,6 +79,7 @@ def _prepare(data: Data, rows: Rows, ledger: Ledger, folder: Path) -> dict[str, 
     distinct = len(pool) + len(given)
 
     part = np.digitize(rows.positions(pool), bounds(data.split))
+    part[rows.are_from(pool, [entry.name for entry in ledger.entries.values() if not entry.exam])] = 2
     train, validation = pool[part == 2], rows.in_hash_order(pool[part == 1])
     validation = without(validation, rows.compared.repeats(validation, [0]), "repeated question")
     if data.test:
@@ -130,7 +134,7 @@ def _prepare_text(data: Data, exam: Sequence[Record], folder: Path, ledger: Ledg
     A document is a record whose two sides are the same, so that it is compared with both sides of an exam row.
     """
     known = set(ledger.entries)
-    documents = list(_each(data.text, "text", _DOCUMENTS, ledger))
+    documents = list(_each(data.text, "text", _DOCUMENTS, ledger, folder))
     names = [name for name in ledger.entries if name not in known]
     documents = _without(documents, exact_duplicates(documents), "exact duplicate", ledger)
     sides = [row.input for row in exam] + [row.output for row in exam if data.split.leak_sides == "either"]
@@ -168,7 +172,7 @@ def _prepare_text(data: Data, exam: Sequence[Record], folder: Path, ledger: Ledg
     }
 
 
-def _each(sources: Iterable[AnySource], role: Role, rules: Cleaning, ledger: Ledger) -> Iterator[Record]:
+def _each(sources: Iterable[AnySource], role: Role, rules: Cleaning, ledger: Ledger, folder: Path) -> Iterator[Record]:
     """Yield the clean rows of the sources; each source is in the ledger once its rows were read."""
     for source in sources:
         with open_source(source) as reading:
@@ -187,8 +191,21 @@ def _each(sources: Iterable[AnySource], role: Role, rules: Cleaning, ledger: Led
                 attribution=source.attribution,
                 rows_read=reading.table.read,
                 removed=reading.table.removed + removed,
+                exam=source.exam,
+                papers=[_keep_paper(paper, source, folder) for paper in reading.papers],
             )
         )
+
+
+def _keep_paper(paper: Copyright, source: AnySource, folder: Path) -> dict[str, Any]:
+    """Store what a package says of its licences, and say so if the job says something else."""
+    file = folder / "licences" / f"{paper.package}_{paper.version.replace(':', '%3a')}.txt"
+    write_atomically(file, paper.text)
+    known = {find_licence(from_debian(name)) for name in paper.licences}
+    if known and find_licence(source.licence) not in known:
+        stated = ", ".join(paper.licences)
+        say(f"{source.source}: its own copyright file states {stated}, the job states {source.licence}: read {file}")
+    return {**paper._asdict(), "file": f"licences/{file.name}"}
 
 
 def _without(records: list[Record], indices: Iterable[int], reason: str, ledger: Ledger) -> list[Record]:

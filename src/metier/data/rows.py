@@ -92,6 +92,11 @@ class Rows:
         counts = np.bincount(self._sources.read()[rows], minlength=len(self._number_of_source)).tolist()
         return dict(zip(self._number_of_source, counts, strict=True))
 
+    def are_from(self, rows: Ints, sources: Iterable[str]) -> np.typing.NDArray[np.bool_]:
+        """Return for each of the rows whether it comes from one of the sources."""
+        numbers = [self._number_of_source[name] for name in sources if name in self._number_of_source]
+        return np.isin(self._sources.read()[rows], numbers)
+
     def close(self) -> None:
         """Close the files."""
         self.compared.close()
