@@ -159,32 +159,56 @@ def similar_pairs(grams: Grams, left: Ints, right: Ints, threshold: float, what:
     if len(right) > len(left):
         yield from ((i, j) for j, i in similar_pairs(grams, right, left, threshold, what))
         return
-    held = grams.sets(right)
+    places = [np.argsort(grams.sizes(rows), kind="stable") for rows in (left, right)]  # from the smallest set up
+    held = grams.sets(right[places[1]])
     # Grams that the held texts lack are the rarest of all, and rule most texts out at once.
     rank = ranked(np.bincount(held.indices, minlength=held.shape[1]))
     held = renumbered(held, rank)
-    index = rarest(held, threshold, _SHARED).T.tocsr()
-    postings = np.diff(index.indptr).astype(np.int64)
     held_sizes = np.diff(held.indptr)
+    # Of two sets as similar as that, the smaller one has this share of it in common, and the larger one `threshold`.
+    share = 2 * threshold / (1 + threshold)
     with bar() as progress:
         task = progress.add_task(what, total=len(left))
         for first in range(0, len(left), _AT_ONCE):
-            texts = renumbered(grams.sets(left[first : first + _AT_ONCE]), rank)
-            sizes, front = np.diff(texts.indptr), rarest(texts, threshold, _SHARED)
-            least = np.minimum(needed(sizes, threshold), _SHARED).astype(np.int32)
-            for start, end in pieces(front.astype(np.int64) @ postings):
-                shared = front[start:end] @ index
-                counts = np.diff(shared.indptr)
-                enough = np.flatnonzero(shared.data >= np.repeat(least[start:end], counts))
-                i, j = np.repeat(np.arange(start, end, dtype=np.int32), counts)[enough], shared.indices[enough]
-                # Grams that both have are shared by the prefixes, but for those after the end of one of them.
-                rest = np.maximum(unseen(sizes, threshold)[i], unseen(held_sizes, threshold)[j])
-                most = np.minimum(shared.data[enough] + rest, np.minimum(sizes[i], held_sizes[j]))
-                likely = most >= np.ceil(threshold / (1 + threshold) * (sizes[i] + held_sizes[j]) - _SLACK)
-                i, j = i[likely], j[likely]
-                alike = similarities(texts, held, i, j) >= threshold
-                yield i[alike] + first, j[alike]
+            texts = renumbered(grams.sets(left[places[0][first : first + _AT_ONCE]]), rank)
+            sizes = np.diff(texts.indptr)
+            ends = np.searchsorted(held_sizes, [threshold * sizes[0] - _SLACK, sizes[0], sizes[-1] + 1])
+            end = np.searchsorted(held_sizes, sizes[-1] / threshold + _SLACK, side="right")
+            for smaller, among in ((True, slice(ends[0], ends[2])), (False, slice(ends[1], end))):
+                shares = (threshold, share) if smaller else (share, threshold)
+                for i, j in _pairs(texts, held[among], shares, threshold, smaller=smaller):
+                    yield places[0][i + first], places[1][j + among.start]
             progress.update(task, completed=first + len(sizes))
+
+
+def _pairs(
+    texts: sparse.csr_matrix, held: sparse.csr_matrix, shares: tuple[float, float], threshold: float, *, smaller: bool
+) -> Iterator[tuple[Ints, Ints]]:
+    """Yield the similar pairs of which the held set is the smaller one (or as large), or else the larger one.
+
+    Args:
+        texts: sets, rows of the first kind.
+        held: sets, rows of the second kind.
+        shares: of the sets of each kind, what a similar pair has in common at least.
+        threshold: the similarity.
+        smaller: whether the held set is the smaller one.
+    """
+    sizes, held_sizes = np.diff(texts.indptr), np.diff(held.indptr)
+    front, index = rarest(texts, shares[0], _SHARED), rarest(held, shares[1], _SHARED).T.tocsr()
+    rest, held_rest = unseen(sizes, shares[0], _SHARED), unseen(held_sizes, shares[1], _SHARED)
+    least = np.minimum(needed(sizes, threshold), _SHARED).astype(np.int32)
+    for start, end in pieces(front.astype(np.int64) @ np.diff(index.indptr).astype(np.int64)):
+        shared = front[start:end] @ index
+        counts = np.diff(shared.indptr)
+        enough = np.flatnonzero(shared.data >= np.repeat(least[start:end], counts))
+        i, j = np.repeat(np.arange(start, end, dtype=np.int32), counts)[enough], shared.indices[enough]
+        # Grams that both have are shared by the prefixes, but for those after the end of one of them.
+        most = np.minimum(shared.data[enough] + np.maximum(rest[i], held_rest[j]), np.minimum(sizes[i], held_sizes[j]))
+        likely = most >= np.ceil(threshold / (1 + threshold) * (sizes[i] + held_sizes[j]) - _SLACK)
+        likely &= (held_sizes[j] <= sizes[i]) == smaller
+        i, j = i[likely], j[likely]
+        alike = similarities(texts, held, i, j) >= threshold
+        yield i[alike], j[alike]
 
 
 def pieces(work: Ints) -> Iterator[tuple[int, int]]:
@@ -239,7 +263,7 @@ def rarest(sets: sparse.csr_matrix, threshold: float, shared: int = 1) -> sparse
     return sparse.csr_matrix((sets.data[kept], sets.indices[kept], indptr), shape=sets.shape)
 
 
-def unseen(sizes: Ints, threshold: float, shared: int = _SHARED) -> Ints:
+def unseen(sizes: Ints, threshold: float, shared: int) -> Ints:
     """Return how many of a set's grams `rarest` leaves out."""
     found: Ints = np.maximum(needed(sizes, threshold) - shared, 0)
     return found
