@@ -19,7 +19,7 @@ from metier.progress import bar
 
 Ints = npt.NDArray[np.integer]
 
-_SHARED = 3
+_SHARED = 4
 """Grams that two prefixes must share. More means longer prefixes and a sharper bound on what can be similar."""
 
 _WORK = 10_000_000
