@@ -15,8 +15,8 @@ from metier.model.scratch import scratch
 from metier.spec.training import Losses, Pretrain
 from metier.tokenizer.learn import learn
 from metier.train import loop
-from metier.train.packing import causal_rows, corpora, ul2_rows
-from metier.train.pretraining import batches, pretrain, watched
+from metier.train.packing import CausalRows, UL2Rows, corpora
+from metier.train.pretraining import PackedBatches, pretrain, watched
 from metier.train.router import is_router
 from metier.train.ul2 import sentinels_needed
 
@@ -123,15 +123,15 @@ def test_the_objective_switches_at_the_token_count_and_is_watched_as_it_ends(tex
         return torch.equal(batch.ids_NT, torch.tensor([row.ids_T.tolist() for row in islice(rows, len(batch.ids_NT))]))
 
     tokenizer, seed = text.tokenizer, 5
-    found = list(islice(batches(tokenizer, text.learned, SETTINGS, seed), 12))
-    ul2 = ul2_rows(text.learned, 64, tokenizer, seed)
-    causal = causal_rows(text.learned, 64, tokenizer.bos_token_id, tokenizer.eos_token_id, seed)
+    found = list(islice(PackedBatches(tokenizer, text.learned, SETTINGS, seed), 12))
+    ul2 = UL2Rows(text.learned, 64, tokenizer, seed)
+    causal = CausalRows(text.learned, 64, tokenizer.bos_token_id, tokenizer.eos_token_id, seed)
     assert all(same(batch, ul2) for batch in found[:10])
     assert all(same(batch, causal) for batch in found[10:])
-    held_out = causal_rows(text.held_out, 64, tokenizer.bos_token_id, tokenizer.eos_token_id, seed)
+    held_out = CausalRows(text.held_out, 64, tokenizer.bos_token_id, tokenizer.eos_token_id, seed)
     assert same(watched(tokenizer, text.held_out, SETTINGS, seed)[0], held_out)
     only = SETTINGS.model_copy(update={"switch_tokens": None})
-    assert same(watched(tokenizer, text.held_out, only, seed)[0], ul2_rows(text.held_out, 64, tokenizer, seed))
+    assert same(watched(tokenizer, text.held_out, only, seed)[0], UL2Rows(text.held_out, 64, tokenizer, seed))
 
 
 def mixture(text):

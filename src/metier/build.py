@@ -24,17 +24,22 @@ from metier.spec.job import AnySource, Job
 from metier.tasks.prompt import PromptFormat
 
 
-def build(job: Job, run: Path) -> Verdict:
+def build(job: Job, run: Path, nproc: int = 1) -> Verdict:
     """Build a job in its run folder and return the verdict.
+
+    Args:
+        job: the job.
+        run: its run folder.
+        nproc: how many processes train; all else is done in this one.
 
     Raises:
         MetierError: for everything the user can mend; nothing finished is lost.
     """
     with _alone(run), _told_when_full(run):
-        return _road(job, run)
+        return _road(job, run, nproc)
 
 
-def _road(job: Job, run: Path) -> Verdict:
+def _road(job: Job, run: Path, nproc: int) -> Verdict:
     step = _Steps(run)
     sources: dict[str, Sequence[AnySource]] = {"train": job.data.train, "test": job.data.test}
     if job.data.text:
@@ -53,7 +58,8 @@ def _road(job: Job, run: Path) -> Verdict:
     # Threads that wait for microseconds before they sleep: by default they spin through whole time slices, which
     # makes a training on a busy machine several times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    from metier.steps import bundle, exam, learn, pretrain, ship, start  # torch loads here: bad data is told before
+    from metier.steps import bundle, exam, learn, ship, start  # torch loads here: bad data is told before
+    from metier.steps.torchrun import by_processes
 
     begun = step(
         "start",
@@ -65,12 +71,12 @@ def _road(job: Job, run: Path) -> Verdict:
         pretrained = step(
             "pretrain",
             {
-                "pretrain": job.pretrain.model_dump(),
+                "pretrain": job.pretrain.learned,
                 "losses": job.losses.model_dump(),
                 "seed": job.seed,
                 "start": begun.key,
             },
-            lambda folder: pretrain.pretrain_job(job, data, begun.folder, folder),
+            lambda folder: by_processes(nproc, job, data.folder, begun.folder, folder),
         )
         weights, learned_from = pretrained.folder / "model", pretrained.key
     prompts = step(
@@ -82,13 +88,13 @@ def _road(job: Job, run: Path) -> Verdict:
     trained = step(
         "train",
         {
-            "train": job.train.model_dump(),
+            "train": job.train.learned,
             "losses": job.losses.model_dump(),
             "seed": job.seed,
             "start": learned_from,
             "prompt": prompts.key,
         },
-        lambda folder: learn.learn_job(job, data.folder, weights, prompt, folder),
+        lambda folder: by_processes(nproc, job, data.folder, weights, folder, prompt),
     )
     model = trained.folder / "model"
     ledger = with_base(read_json(data.folder / "ledger.json"), begun.result["base"])

@@ -107,7 +107,11 @@ def plan(job: JobPath, as_json: Json = False) -> None:
 
 
 @app.command()
-def build(job: JobPath, as_json: Json = False) -> None:
+def build(
+    job: JobPath,
+    nproc: Annotated[int, typer.Option(min=1, help="How many processes train together on this machine.")] = 1,
+    as_json: Json = False,
+) -> None:
     """Do the whole road: data, training, proof, file. Finished steps are not repeated. Exit code 1: not released."""
     with _workshop():
         from metier.build import build as build_job
@@ -119,7 +123,7 @@ def build(job: JobPath, as_json: Json = False) -> None:
     run = run_dir(description.name)
     say(f"run folder: {run}")
     with _workshop():  # torch is imported on the way
-        verdict = build_job(description, run)
+        verdict = build_job(description, run, nproc)
     if as_json:
         typer.echo(json.dumps(verdict.to_json(), ensure_ascii=False))
     else:

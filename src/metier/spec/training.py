@@ -1,7 +1,7 @@
 """How models learn, as tables of the job description: what pretraining and training have in common, and the losses."""
 
 import re
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -35,6 +35,20 @@ class Training(Strict):
         "multiplies it.",
     )
     batch_tokens: int = Field(1200, ge=16, description="Tokens of a step, prompt included.")
+    micro_batch_tokens: int | None = Field(
+        None,
+        ge=16,
+        description="Most padded tokens that a process computes at once: a batch is cut into parts and their gradients "
+        "are added up; by default it is not.",
+    )
+    activation_checkpointing: bool = Field(
+        False, description="Forget what layers computed and compute it again for the gradient: less memory, more time."
+    )
+    shard: bool = Field(
+        False,
+        description="With several processes: each holds a part of every weight, gradient and moment (FSDP), for models "
+        "that do not fit whole.",
+    )
     warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the steps that warm up.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay.")
     clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
@@ -76,6 +90,11 @@ class Training(Strict):
     def budget_steps(self) -> int | None:
         """The budget in steps, or None when it is a wall-clock time."""
         return None if self.budget_seconds is not None else int(self.budget.split("steps")[0])
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """What the result depends on: all but how it is computed, which may change while a training is under way."""
+        return self.model_dump(exclude={"micro_batch_tokens", "activation_checkpointing", "shard"})
 
     def peak(self, *, from_scratch: bool) -> float:
         """Return the highest learning rate."""

@@ -15,6 +15,7 @@ from metier.spec.job import Job
 from metier.steps.start import knows_turns
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import task_from_json
+from metier.train import processes
 from metier.train.batches import encode
 from metier.train.loop import train
 from metier.train.prompt_choice import measure, typical_examples
@@ -66,8 +67,9 @@ def learn_job(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: P
         seed=job.seed,
         losses=job.losses,
     )
-    write_folder(folder / "model", model, tokenizer, prompt)
-    clear(folder)
+    if processes.first():
+        write_folder(folder / "model", model, tokenizer, prompt)
+        clear(folder)
     return facts | {"peak_lr": peak_lr, "examples": len(examples)}
 
 

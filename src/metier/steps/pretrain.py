@@ -14,6 +14,7 @@ from metier.export.huggingface import write_folder
 from metier.model.loading import load
 from metier.spec.job import Job
 from metier.steps.learn import check_disk, clear
+from metier.train import processes
 from metier.train.pretraining import corpora, pretrain
 
 
@@ -56,7 +57,8 @@ def pretrain_job(job: Job, data: Step, start: Path, folder: Path) -> dict[str, A
         losses=job.losses,
         keep=keep,
     )
-    write_folder(folder / "model", model, tokenizer)
-    clear(folder)
+    if processes.first():
+        write_folder(folder / "model", model, tokenizer)
+        clear(folder)
     tokens = {source.name: len(source.tokens) for source in learned}
     return facts | {"peak_lr": peak_lr, "source_tokens": tokens}

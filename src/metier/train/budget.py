@@ -14,6 +14,7 @@ from metier.artifact import read_json, write_json
 from metier.errors import SpecError
 from metier.progress import say
 from metier.spec.training import Losses, Training
+from metier.train import processes
 from metier.train.batches import Batch
 from metier.train.checkpoint import save_checkpoint
 from metier.train.numerics import EXACT, Numerics
@@ -36,8 +37,8 @@ class Plan:
 
 def plan_training(
     path: Path,
-    model: PreTrainedModel,
-    coming: Sequence[Batch],
+    make_model: Callable[[], PreTrainedModel],
+    coming: Callable[[], Sequence[Batch]],
     held_out: Sequence[Batch],
     settings: Training,
     losses: Losses = PLAIN,
@@ -45,10 +46,12 @@ def plan_training(
 ) -> Plan:
     """Return the stored plan, or make it: a budget in steps as it is, a wall-clock budget by a probe.
 
+    Of several processes, the first one reads, writes and measures for all.
+
     Args:
         path: where the plan is stored.
-        model: the untrained model; the probe spoils it.
-        coming: the first batches of the training, enough to know their mean size.
+        make_model: returns the untrained model, which a probe spoils.
+        coming: returns the first batches of the training, enough to know their mean size.
         held_out: the validation batches.
         settings: budget and schedule.
         losses: what is minimised beside the loss on the targets.
@@ -57,14 +60,16 @@ def plan_training(
     Raises:
         SpecError: when the budget has no room for a single step.
     """
-    if path.exists():
-        return Plan(**read_json(path))
+    stored = processes.agreed(read_json(path) if processes.first() and path.exists() else None)
+    if stored:
+        return Plan(**stored)
     if settings.budget_steps is not None:
         plan = Plan(settings.budget_steps, 0.0)
     else:
-        plan = _probe(path.parent / "probe", model, coming, held_out, settings, losses, numerics)
+        plan = _probe(path.parent / "probe", make_model(), coming(), held_out, settings, losses, numerics)
         say(f"  {plan.steps} steps of {plan.step_seconds:.2f} s fit the budget of {settings.budget}")
-    write_json(path, asdict(plan))
+    if processes.first():
+        write_json(path, asdict(plan))
     return plan
 
 
@@ -89,9 +94,11 @@ def _probe(
     step_seconds = statistics.median(pace[1:] or pace) * statistics.mean(batch.ids_NT.numel() for batch in coming)
     validation_seconds = _seconds(lambda: mean_loss(model, held_out, numerics))
     checkpoint_seconds = _seconds(lambda: save_checkpoint(folder, 0, model, optimizer, {}))
-    shutil.rmtree(folder)
+    if processes.first():
+        shutil.rmtree(folder)
+    measured = (step_seconds, validation_seconds, checkpoint_seconds, time.monotonic() - start)
+    step_seconds, validation_seconds, checkpoint_seconds, probe_seconds = processes.agreed(measured)
     # A validation may save the best weights: a third of a checkpoint, which holds the moments, too.
-    probe_seconds = time.monotonic() - start
     aside = probe_seconds + (settings.validations + 1) * (validation_seconds + checkpoint_seconds / 3)
     checkpoints_share = checkpoint_seconds / (settings.checkpoint_seconds + checkpoint_seconds)
     steps = int((settings.budget_seconds - aside) * (1 - checkpoints_share) / step_seconds)

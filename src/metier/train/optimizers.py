@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from metier.spec.training import Training
+from metier.train.processes import placed_like
 from metier.train.router import is_router
 
 _SQUARE_FLOOR = 1e-30
@@ -81,9 +82,8 @@ class Adafactor(torch.optim.Optimizer):
             state["squares"].lerp_(squared, news)
             scaled = state["squares"].rsqrt()
         change = gradient * scaled
-        change /= _rms(change).clamp(min=1)
-        change *= rate * _rms(parameter.float()).clamp(min=_SCALE_FLOOR)
-        parameter.sub_(change.to(parameter.dtype))
+        change = change / _rms(change).clamp(min=1) * (rate * _rms(parameter.float()).clamp(min=_SCALE_FLOOR))
+        parameter.sub_(placed_like(change.to(parameter.dtype), parameter))
 
 
 def _rms(values: torch.Tensor) -> torch.Tensor:
