@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from doubles import counted_animals, gemma
+from forks import Forks
 from hypothesis import settings
 
 # Before torch is imported: golden numbers and bit-equal resumption are checked with one thread.
@@ -35,6 +36,14 @@ def _home_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("METIER_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Where functions of test modules are run in processes of their own."""
+    server = Forks()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

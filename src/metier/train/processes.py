@@ -42,8 +42,8 @@ def joined() -> Iterator[None]:
             fix = f"Start at most {found} processes on this machine"
             raise RunError("training", f"{found} accelerators of type {device.type} for more processes", fix)
         torch.accelerator.set_device_index(local)
-    kinds = {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl"}
-    dist.init_process_group(",".join(f"{kind}:{kinds[kind]}" for kind in {"cpu", device.type if device else "cpu"}))
+    accelerated = {"cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}
+    dist.init_process_group(accelerated[device.type] if device else "gloo")
     try:
         yield
     finally:
@@ -120,7 +120,7 @@ def shard(model: PreTrainedModel, forward: Callable[..., Any]) -> None:
     mesh = init_device_mesh(device.type, (count(),))
     for layer in [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]:
         fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)  # else a validation would leave it with whole weights
     for module in model.modules():
         if isinstance(module, FSDPModule):  # a loss is a sum of the processes' shares, and so is its gradient
             module.set_gradient_divide_factor(1.0)
