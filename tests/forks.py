@@ -51,18 +51,11 @@ class Forks:
 
 
 def _serve():
-    import torch  # noqa: F401
-    import transformers.models.llama.modeling_llama
-    import transformers.models.mistral.modeling_mistral
-    import transformers.models.qwen3.modeling_qwen3
-    import transformers.models.qwen3_moe.modeling_qwen3_moe  # noqa: F401
-
-    from metier.train import loop  # noqa: F401
-
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a test prints is no answer
     for line in sys.stdin:
         plan = json.loads(line)
+        importlib.import_module(plan["module"])
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -83,10 +76,9 @@ def _fork(plan, number, port):
         own = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": plan["processes"], "MASTER_PORT": port}
         os.environ |= {name: str(value) for name, value in own.items()}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-        module = importlib.import_module(plan["module"])
         if plan["kill_at"] is not None:
             _die_at(plan["kill_at"])
-        getattr(module, plan["function"])(*plan["arguments"])
+        getattr(sys.modules[plan["module"]], plan["function"])(*plan["arguments"])
         code = 0
     except BaseException:  # noqa: BLE001 - whatever it is, the child ends here
         traceback.print_exc()

@@ -156,7 +156,7 @@ MANY = SETTINGS.model_copy(update={"budget": "60 steps"})
 def train_to_the_end(folder):
     """Run a training; leave the weights beside its log."""
     model, _ = run(Path(folder), MANY)
-    save_file(model.state_dict(), Path(folder) / "final.safetensors")
+    save_file(dict(model.named_parameters()), Path(folder) / "final.safetensors")
 
 
 def test_a_training_killed_ten_times_at_random_ends_with_the_same_bits(forks, tmp_path):

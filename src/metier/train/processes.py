@@ -67,8 +67,7 @@ def first() -> bool:
 
 def wait() -> None:
     """Go on when all processes have come here."""
-    if count() > 1:
-        dist.barrier()
+    total(torch.zeros(1))
 
 
 def agreed(value: T) -> T:
