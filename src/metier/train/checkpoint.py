@@ -1,4 +1,4 @@
-"""Stop and go on as if nothing had happened: weights, optimiser state and step, checked on reading.
+"""Stop and go on as if nothing had happened: what was learned, optimiser state and step, checked on reading.
 
 A checkpoint is a folder ``step-<number>`` of safetensors files and a ``checkpoint.json`` with their hashes, made
 under another name and renamed when complete. The last two are kept: a damaged one is noticed and the one before
@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from metier.artifact import read_json, sha256_file, write_json
 from metier.errors import ArtifactError
 from metier.progress import say
+from metier.train.optimizers import trained_parameters
 
 _KEPT = 2
 
@@ -29,7 +30,7 @@ def save_checkpoint(
     Args:
         folder: where checkpoints live.
         step: number of steps done.
-        model: the model, whose parameters all belong to the optimizer.
+        model: the model; its frozen weights are not stored.
         optimizer: of any kind; what it remembers of a parameter is stored under the parameter's name: tensors beside
             the weights, numbers and None among the facts.
         state: JSON-able facts of the loop.
@@ -37,7 +38,7 @@ def save_checkpoint(
     part = folder / f"step-{step:08d}.part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    named = dict(model.named_parameters())
+    named = trained_parameters(model, optimizer)
     save_file({name: p.detach().contiguous() for name, p in named.items()}, part / "model.safetensors")
     remembered = {
         f"{name}/{key}": value
@@ -71,7 +72,7 @@ def resume(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimize
             name, _, what = key.rpartition("/")
             remembered[name][what] = value
         with torch.no_grad():
-            for name, parameter in model.named_parameters():
+            for name, parameter in trained_parameters(model, optimizer).items():
                 parameter.copy_(weights[name])
                 if name in remembered:
                     optimizer.state[parameter] = {

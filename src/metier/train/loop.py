@@ -19,9 +19,10 @@ from metier.spec.training import Losses, Training
 from metier.train.batches import Batch, Example, collate, one_pass, plan_batches
 from metier.train.budget import Plan, plan_training
 from metier.train.checkpoint import resume, save_checkpoint
+from metier.train.lora import merged, with_adapters
 from metier.train.numerics import Grid, Numerics, multiplies_bfloat16
 from metier.train.objective import PLAIN, mean_loss, update
-from metier.train.optimizers import optimizer_for
+from metier.train.optimizers import optimizer_for, trained_parameters
 from metier.train.router import freeze_routers
 from metier.train.schedule import learning_rate
 
@@ -39,7 +40,7 @@ def train(
     seed: int,
     losses: Losses = PLAIN,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Train on examples of the job: `fit`, with batches of examples of like length.
+    """Train on examples of the job: `fit`, with batches of examples of like length, and with adapters if asked for.
 
     Args:
         make_model: returns the untrained model, the same at every call.
@@ -68,6 +69,11 @@ def train(
         for numbers in plan_batches([example.tokens for example in examples], settings.batch_tokens, seed):
             yield collate([examples[i] for i in numbers], pad)
 
+    if lora := settings.lora:
+        adapted, facts = fit(
+            lambda: with_adapters(make_model(), lora, seed), batches, held_out, settings, peak_lr, folder, losses=losses
+        )
+        return merged(adapted), facts
     return fit(
         make_model, batches, held_out, settings, peak_lr, folder, losses=losses, quantisation=settings.quantisation
     )
@@ -201,7 +207,8 @@ class _Run:
         if loss_nats <= min(self.state["validation"].values(), default=float("inf")):
             part = self.folder / "best.safetensors.part"
             with self.numerics.weights(self.model):
-                save_file({n: p.detach().contiguous() for n, p in self.model.named_parameters()}, part)
+                learned = trained_parameters(self.model, self.optimizer)
+                save_file({name: p.detach().contiguous() for name, p in learned.items()}, part)
             part.replace(self.folder / "best.safetensors")
         self.state["validation"][str(done)] = loss_nats
         point = {"steps": done, "tokens": self.state["tokens"], "seconds": round(self.state["step_seconds"], 2)}
@@ -211,13 +218,15 @@ class _Run:
     def _load_best(self) -> None:
         best = load_file(self.folder / "best.safetensors")
         with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
+            for name, parameter in trained_parameters(self.model, self.optimizer).items():
                 parameter.copy_(best[name])
 
     def _facts(self) -> dict[str, Any]:
         losses = self.state["validation"]
+        learned = trained_parameters(self.model, self.optimizer)
         return {
             "steps": self.plan.steps,
+            "trained_parameters": sum(parameter.numel() for parameter in learned.values()),
             "best_step": int(min(losses, key=lambda done: (losses[done], -int(done)))),
             "tokens": self.state["tokens"],
             "seconds": round(self.state["seconds"], 1),

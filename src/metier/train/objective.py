@@ -96,7 +96,7 @@ def update(
 ) -> dict[str, float]:
     """Make one step; return its loss in nats a target token, its gradient norm, and its other losses by name."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("rate_share", 1.0)
     model.train()
     with numerics.weights(model):
         with numerics.products(model.device):
