@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
     wanted = parser.parse_args()
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as a build does; for both
+    os.environ |= {"GOMP_SPINCOUNT": "2000", "THP_MEM_ALLOC_ENABLE": "1"}  # as a build does; for both
     lesson = Lesson(load_job(wanted.job))
     found: dict[str, Any] = {}
     if wanted.only in (None, "step"):
