@@ -89,6 +89,7 @@ TRAINING = {
     "tokens": 68743,
     "seconds": 90,
     "peak_lr": 6e-5,
+    "lora": None,
     "validation_loss_nats": {"0": 3.2, "120": 1.9},
 }
 

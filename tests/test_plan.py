@@ -28,18 +28,19 @@ from metier.run import session
 from metier.run.gguf_header import read_header
 from metier.spec import estimates
 from metier.spec.advice import EVIDENCE, Difference, advise, basis, load_evidence
-from metier.spec.job import Job
+from metier.spec.job import Job, Train
 from metier.spec.machine import Machine, product_speed, this_machine
 from metier.spec.needs import text_tokens
 from metier.spec.plan import make_plan
 from metier.spec.plan_table import render
 from metier.spec.released import CLOSURE, Known, known_weights
 from metier.spec.shape import shape_of
-from metier.spec.training import Pretrain, Training
+from metier.spec.training import Lora, Pretrain, Training
 from metier.spec.weights import of_shape
 from metier.steps.exam import memory_mib
 from metier.tasks.registry import task_from_json
 from metier.tokenizer.learn import learn
+from metier.train.lora import with_adapters
 from metier.train.optimizers import optimizer_for
 
 MACHINE = Machine(cores=2, memory_mib=24_000.0, gflop_per_s=150.0, multiplies_bfloat16=False)
@@ -202,6 +203,61 @@ def test_an_optimiser_keeps_as_many_numbers_as_planned(architecture, optimizer):
         assert found - numbers == 2 * 8 * 64
     else:
         assert found == numbers
+
+
+@pytest.mark.parametrize(
+    "lora", [Lora(), Lora(rank=3, also=["embedding", "norms"]), Lora(targets="attention")], ids=str
+)
+@pytest.mark.parametrize("architecture", ["dense", "moe"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_an_optimiser_keeps_numbers_of_adapters_alone_as_planned(architecture, optimizer, lora):
+    model = with_adapters(scratch(300, 64, 2, 64, 0, architecture=architecture), lora, seed=0)
+    settings = Train(optimizer=optimizer, lora=lora)
+    kept = optimizer_for(model, settings)
+    for group in kept.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.ones_like(parameter)
+    kept.step()
+    learned = sum(parameter.numel() for group in kept.param_groups for parameter in group["params"])
+    numbers = sum(v.numel() for state in kept.state.values() for key, v in state.items() if key != "step")
+    planned = estimates.trained_weights(of_shape(shape_of(architecture, 64, 2), 300), settings)
+    if architecture == "moe" and lora.targets == "linear":
+        # an expert's gate and up matrix, one in transformers, share an adapter's half
+        assert planned.parameters - learned == 2 * 8 * 64 * lora.rank
+    else:
+        assert planned.parameters == learned
+        assert estimates.moment_values(planned, optimizer) == numbers
+
+
+def test_adapters_need_less_memory_and_time_than_all_weights(evidence):
+    text = '[pretrain]\nbudget = "9000 tokens"\n[[data.text]]\nsource = "file:a.txt"\nlicence = "own"'
+    _, whole = planned(job(rest=text), evidence).stages
+    first, adapters = planned(job(train="[train.lora]", rest=text), evidence).stages
+    for what in ("gradients", "moments"):
+        assert adapters.memory_mib[what] < 0.5 * whole.memory_mib[what] < whole.memory_mib[what]
+        assert first.memory_mib[what] == whole.memory_mib[what]  # pretraining learns all weights
+    assert adapters.tokens_per_s > whole.tokens_per_s
+
+
+def test_experts_with_adapters_added_are_counted_as_a_copy(evidence):
+    weights = of_shape(shape_of("moe", 64, 2), 300)
+    copies = {
+        targets: estimates.training_memory(weights, Train(lora=Lora(targets=targets)), None).copies * 2**20 / 4
+        for targets in ("linear", "attention")
+    }
+    assert copies["linear"] - copies["attention"] == pytest.approx(weights.parts()["experts"])
+
+
+def test_a_training_that_is_too_large_is_told_to_learn_adapters(evidence, tmp_path):
+    write_folder(tmp_path, scratch(300, 128, 4, 64, 0), learn(["the cat sat on the mat"], 300).tokenizer())
+    description = on_base(tmp_path, 'pieces = "all"')
+    learning = description.model_copy(update={"train": Train(lora=Lora())})
+    whole, adapters = (planned(one, evidence).stages[0].memory_mib["total"] for one in (description, learning))
+    small = replace(MACHINE, memory_mib=(whole + adapters) / 2)
+    assert any("[train.lora]" in change for change in planned(description, evidence, small).changes)
+    assert planned(learning, evidence, small).fits
+    scratch_job = job(base="hidden_size = 512\nlayers = 8")
+    assert not any("lora" in change for change in planned(scratch_job, evidence, small).changes)
 
 
 def test_memory_while_answering_is_near_what_a_fresh_process_takes(tmp_path):

@@ -70,7 +70,8 @@ def card(
         f"Base: {_base_line(base)}",
         "",
         f"Training: {training['steps']} steps, {training['tokens']:,} tokens, {training['seconds'] / 60:.1f} minutes, "
-        f"peak learning rate {training['peak_lr']:g}; validation loss by step, in nats an answer token: "
+        f"{_adapters(training['lora'])}peak learning rate {training['peak_lr']:g}; validation loss by step, in nats an "
+        "answer token: "
         + ", ".join(f"{step}: {loss}" for step, loss in sorted(losses.items(), key=lambda item: int(item[0])))
         + ".",
         "",
@@ -110,6 +111,10 @@ def _base_line(base: Mapping[str, Any] | None) -> str:
         f"{base['origin']} (`{base['reference']}`), licence {base['licence']}, "
         f"{base['parameters'] / 1e6:.0f} M parameters, {base['pieces']:,} pieces, sha256 `{base['sha256']}`."
     )
+
+
+def _adapters(lora: Mapping[str, Any] | None) -> str:
+    return f"adapters of rank {lora['rank']} (LoRA), merged into the weights, " if lora else ""
 
 
 def _source_line(source: Mapping[str, Any]) -> str:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 
 from metier.spec.estimates import training_memory
-from metier.spec.job import Job
+from metier.spec.job import Job, Train
 from metier.spec.machine import Machine
 from metier.spec.needs import File, Stage, file_of, within
 from metier.spec.released import CLOSURE
 from metier.spec.shape import ImpossibleShapeError
-from metier.spec.training import Pretrain, Training
+from metier.spec.training import Lora, Pretrain, Training
 from metier.spec.weights import Weights, of_shape
 
 LEAST_PIECES = 300
@@ -43,6 +43,8 @@ def _less_memory(job: Job, stage: Stage, weights: Weights, machine: Machine) -> 
 
     if settings.optimizer == "adamw" and fits(weights, settings.model_copy(update={"optimizer": "adafactor"})):
         yield f"write optimizer = 'adafactor' under [{stage.name}]"
+    if _could_have_adapters(job, settings) and fits(weights, settings.model_copy(update={"lora": Lora()})):
+        yield f"learn adapters instead of all weights: write a table [{stage.name}.lora]"
     least = settings.row_tokens if isinstance(settings, Pretrain) else 16
     batch = _most(
         least, settings.batch_tokens, lambda n: fits(weights, settings.model_copy(update={"batch_tokens": n}))
@@ -50,6 +52,12 @@ def _less_memory(job: Job, stage: Stage, weights: Weights, machine: Machine) -> 
     if batch is not None:
         yield f"write batch_tokens = {batch} under [{stage.name}]"
     yield from _smaller(job, weights, fits)
+
+
+def _could_have_adapters(job: Job, settings: Training) -> bool:
+    """Whether the table [train.lora] can be added as the job is."""
+    known = job.pretrain is not None or not job.base.from_scratch
+    return isinstance(settings, Train) and known and not (settings.lora or settings.quantisation)
 
 
 def _smaller(job: Job, weights: Weights, fits: Callable[[Weights], bool]) -> Iterable[str]:

@@ -13,7 +13,7 @@ from metier.spec.shape import SIZES, ArchitectureName, ImpossibleShapeError, Sha
 from metier.spec.strict import Strict as _Strict
 from metier.spec.strict import mistake as _mistake
 from metier.spec.strict import printable as _printable
-from metier.spec.training import Losses, Pretrain, Training
+from metier.spec.training import ADAPTERS_RATE, Lora, Losses, Pretrain, Training
 from metier.tasks.translation import language_name
 
 Quantisation = Literal["F16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"]
@@ -317,6 +317,24 @@ class Train(Training):
         None,
         description="Round the weights to this GGUF type while training, so that the file of this type loses nothing.",
     )
+    lora: Lora | None = Field(None, description="Learn adapters instead of all weights.")
+
+    @model_validator(mode="after")
+    def _adapters_leave_the_rest_alone(self) -> Self:
+        if self.lora and self.quantisation:
+            found = "the weights that it rounds are frozen with [train.lora], and adapters are not rounded"
+            raise _mistake("quantisation", found, "Remove one of the two")
+        if self.lora and self.freeze_router_after is not None:
+            found = "routers learn nothing with [train.lora]"
+            raise _mistake("freeze_router_after", found, "Remove it")
+        if self.lora and self.shard:
+            raise _mistake("shard", "adapters are learned beside whole weights", "Remove it, or [train.lora]")
+        return self
+
+    def peak(self, *, from_scratch: bool) -> float:
+        """Return the highest learning rate; of adapters, where there are any."""
+        rate = super().peak(from_scratch=from_scratch)
+        return rate if self.lora is None or self.peak_lr else ADAPTERS_RATE * rate
 
 
 class Evaluate(_Strict):
@@ -404,6 +422,9 @@ class Job(_Strict):
         if self.base.from_scratch and "base" in self.release.must_beat:
             fix = "Write must_beat = [] under [release]"
             raise _mistake("release.must_beat", "a model from scratch has no base to beat", fix)
+        if self.base.from_scratch and self.train.lora and not self.pretrain:
+            fix = "Remove the table, or let the model learn from plain text first: write [pretrain]"
+            raise _mistake("train.lora", "the frozen weights would be random ones", fix)
         if self.pretrain and not self.data.text:
             raise _mistake("data.text", "missing, and [pretrain] learns from it", "Write [[data.text]] tables")
         if self.data.text and not self.pretrain:

@@ -11,6 +11,9 @@ _BUDGET = re.compile(r"(?P<amount>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>s|m|h|steps)")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _TOKENS = re.compile(r"[0-9]+ ?tokens")
 
+ADAPTERS_RATE = 10
+"""How many times the rate of all weights adapters learn at (Schulman et al. 2025, "LoRA Without Regret")."""
+
 
 class Training(Strict):
     """What every training must be told."""
@@ -22,7 +25,8 @@ class Training(Strict):
     peak_lr: float | None = Field(
         None,
         gt=0,
-        description="Highest learning rate; by default 6e-5 for a released base, 3e-3 from scratch; Adafactor 1e-2.",
+        description="Highest learning rate; by default 6e-5 for a released base, 3e-3 from scratch; Adafactor 1e-2; "
+        "ten times that for [train.lora].",
     )
     schedule: Literal["linear", "inverse_sqrt", "constant"] = Field(
         "linear",
@@ -100,6 +104,22 @@ class Training(Strict):
         """Return the highest learning rate."""
         default = 1e-2 if self.optimizer == "adafactor" else 3e-3 if from_scratch else 6e-5
         return self.peak_lr or default
+
+
+class Lora(Strict):
+    """Learn small matrices beside the frozen ones, added to them at the end (LoRA). Without it all weights learn."""
+
+    rank: int = Field(16, ge=1, description="Width of the adapters: what they can hold, and what they cost.")
+    alpha: float = Field(
+        32.0, gt=0, description="An adapter is scaled by alpha / rank. Left alone, one rate serves every rank."
+    )
+    targets: Literal["linear", "attention"] = Field(
+        "linear",
+        description="What gets adapters: 'linear', every matrix of the layers, experts too, or 'attention' alone.",
+    )
+    also: list[Literal["embedding", "norms"]] = Field(
+        default=[], description="Weights that learn themselves beside the adapters, at a tenth of their rate."
+    )
 
 
 class Pretrain(Training):

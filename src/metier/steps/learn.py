@@ -23,6 +23,8 @@ from metier.train.prompt_choice import measure, typical_examples
 _PROBE_ROWS = 64
 _WATCHED_ROWS = 100
 _SHOTS = (3, 5)
+COPIES = 10
+"""What a training of all weights writes, in sizes of the model: checkpoints with moments, the best and the result."""
 
 
 def choose_prompt(job: Job, data: Path, start: Path) -> dict[str, Any]:
@@ -52,7 +54,8 @@ def choose_prompt(job: Job, data: Path, start: Path) -> dict[str, Any]:
 def learn_job(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: Path) -> dict[str, Any]:
     """Train the model; leave it as a Hugging Face folder ``model`` and return the training's facts."""
     torch.manual_seed(job.seed)
-    check_disk(folder, start)
+    small = job.train.lora is not None and "embedding" not in job.train.lora.also
+    check_disk(folder, start, copies=2 if small else COPIES)
     tokenizer = load(start).tokenizer
     examples = encode(tokenizer, prompt, read_records(data / "train.jsonl"), job.train.max_tokens)
     validation = read_records(data / "validation.jsonl")[:_WATCHED_ROWS]
@@ -70,7 +73,8 @@ def learn_job(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: P
     if processes.first():
         write_folder(folder / "model", model, tokenizer, prompt)
         clear(folder)
-    return facts | {"peak_lr": peak_lr, "examples": len(examples)}
+    lora = job.train.lora.model_dump() if job.train.lora else None
+    return facts | {"peak_lr": peak_lr, "examples": len(examples), "lora": lora}
 
 
 def clear(folder: Path) -> None:
@@ -80,15 +84,15 @@ def clear(folder: Path) -> None:
     (folder / "best.safetensors").unlink()
 
 
-def check_disk(folder: Path, start: Path, *, kept: int = 0) -> None:
-    """Refuse to begin what would fill the disk: two checkpoints of weights and moments, the best and the result.
+def check_disk(folder: Path, start: Path, *, copies: int) -> None:
+    """Refuse to begin what would fill the disk.
 
     Args:
         folder: where the training is to work.
         start: the folder of the untrained model.
-        kept: further copies of the weights that will be kept.
+        copies: how many times its size will be written.
     """
-    needed = (10 + kept) * sum(file.stat().st_size for file in start.glob("*.safetensors"))
+    needed = copies * sum(file.stat().st_size for file in start.glob("*.safetensors"))
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise RunError(

@@ -23,6 +23,7 @@ from metier.tasks.registry import Task, task_from_json
 from metier.tokenizer.learn import learn
 from metier.tokenizer.pieces import Pieces
 from metier.tokenizer.trim import choose, count_tokens
+from metier.train.lora import load_peft
 from metier.train.ul2 import sentinels_needed
 
 
@@ -41,6 +42,8 @@ def inputs(job: Job) -> dict[str, Any]:
 
 def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
     """Write the untrained model into the folder; return its facts and its base's."""
+    if job.train.lora:
+        load_peft()  # told before any training
     train = read_records(data / "train.jsonl")
     plain = [text for texts in read_documents(data / "text.jsonl").values() for text in texts] if job.pretrain else []
     task = task_from_json(job.task_settings)

@@ -1,4 +1,4 @@
-"""Stop and go on as if nothing had happened: weights, optimiser state and step, checked on reading.
+"""Stop and go on as if nothing had happened: what was learned, optimiser state and step, checked on reading.
 
 A checkpoint is a folder ``step-<number>`` of safetensors files, written by torch.distributed.checkpoint, and a
 ``checkpoint.json`` with their hashes, made under another name and renamed when complete. The last two are kept: a
@@ -23,6 +23,7 @@ from metier.artifact import key_of, read_json, sha256_file, write_json
 from metier.errors import ArtifactError
 from metier.progress import say
 from metier.train import processes
+from metier.train.optimizers import trained_parameters
 
 _KEPT = 2
 _FILE_BYTES = 1 << 28
@@ -37,7 +38,7 @@ def save_checkpoint(
     Args:
         folder: where checkpoints live.
         step: number of steps done.
-        model: the model, whose parameters all belong to the optimizer.
+        model: the model; its frozen weights are not stored.
         optimizer: of any kind that remembers tensors; they are stored under the parameter's name.
         state: JSON-able facts of the loop.
     """
@@ -72,7 +73,9 @@ def resume(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimize
     tensors = _tensors(model, optimizer)
     with _plainly():
         load({key: tensor for key, tensor in tensors.items() if key in stored}, storage_reader=reader)
-    for name, parameter in model.named_parameters():  # one that had no gradient yet has nothing to remember
+    for name, parameter in trained_parameters(
+        model, optimizer
+    ).items():  # one that had no gradient yet has nothing to remember
         if not any(f"optimizer/{name}/{key}" in stored for key in optimizer.state[parameter]):
             del optimizer.state[parameter]
     return int(facts["step"]), facts["state"]
@@ -80,7 +83,7 @@ def resume(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimize
 
 def _tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """Return all that a checkpoint holds, by name; to be written, or to be filled in place."""
-    named = dict(model.named_parameters())
+    named = trained_parameters(model, optimizer)
     weights = {f"model/{name}": parameter.detach() for name, parameter in named.items()}
     remembered = {
         f"optimizer/{name}/{key}": value

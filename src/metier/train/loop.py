@@ -22,9 +22,10 @@ from metier.train import processes
 from metier.train.batches import Batch, Example, JobBatches, Stream, collate, one_pass
 from metier.train.budget import Plan, plan_training
 from metier.train.checkpoint import resume, save_checkpoint
+from metier.train.lora import merged, with_adapters
 from metier.train.numerics import Grid, Numerics, multiplies_bfloat16
 from metier.train.objective import PLAIN, mean_loss, predict, update
-from metier.train.optimizers import optimizer_for
+from metier.train.optimizers import optimizer_for, trained_parameters
 from metier.train.router import freeze_routers
 from metier.train.schedule import learning_rate
 
@@ -42,7 +43,7 @@ def train(
     seed: int,
     losses: Losses = PLAIN,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Train on examples of the job: `fit`, with batches of examples of like length.
+    """Train on examples of the job: `fit`, with batches of examples of like length, and with adapters if asked for.
 
     Args:
         make_model: returns the untrained model, the same at every call.
@@ -66,8 +67,11 @@ def train(
         for numbers in one_pass([example.tokens for example in validation], settings.batch_tokens)
     ]
 
-    return fit(
-        make_model,
+    def make_learner() -> PreTrainedModel:
+        return with_adapters(make_model(), settings.lora, seed) if settings.lora else make_model()
+
+    model, facts = fit(
+        make_learner,
         lambda position: JobBatches(examples, settings.batch_tokens, pad, seed, position),
         held_out,
         settings,
@@ -77,6 +81,7 @@ def train(
         losses=losses,
         quantisation=settings.quantisation,
     )
+    return merged(model) if settings.lora else model, facts
 
 
 def fit(
@@ -224,7 +229,7 @@ class _Run:
         loss_nats = mean_loss(self.model, self.held_out, self.numerics)
         if loss_nats <= min(self.state["validation"].values(), default=float("inf")):
             with self.numerics.weights(self.model):
-                weights = processes.whole_weights(self.model)
+                weights = processes.whole(trained_parameters(self.model, self.optimizer))
                 if processes.first():
                     part = self.folder / "best.safetensors.part"
                     save_file({name: weight.contiguous() for name, weight in weights.items()}, part)
@@ -235,7 +240,7 @@ class _Run:
         say(f"  validation loss after {done} steps: {loss_nats:.4f} nats a token")
 
     def _keep(self, done: int) -> None:
-        weights = processes.whole_weights(self.model)
+        weights = processes.whole(trained_parameters(self.model, self.optimizer))
         if processes.first():
             self.keep(done, self._with(weights))
 
@@ -247,13 +252,16 @@ class _Run:
         model = self.make_model() if processes.is_sharded(self.model) else self.model
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                parameter.copy_(weights[name])
+                if name in weights:
+                    parameter.copy_(weights[name])
         return model
 
     def _facts(self) -> dict[str, Any]:
         losses = self.state["validation"]
+        learned = trained_parameters(self.model, self.optimizer)
         return {
             "steps": self.plan.steps,
+            "trained_parameters": sum(parameter.numel() for parameter in learned.values()),
             "best_step": int(min(losses, key=lambda done: (losses[done], -int(done)))),
             "tokens": self.state["tokens"],
             "seconds": round(self.state["seconds"], 1),

@@ -136,7 +136,7 @@ def update(
         numerics: how losses are computed.
     """
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("rate_share", 1.0)
     model.train()
     parts = shares(batch, numerics.micro_tokens, processes.count(), processes.number())
     found: list[dict[str, torch.Tensor]] = []

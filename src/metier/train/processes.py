@@ -143,13 +143,13 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def whole_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return all weights by name in the first process, and nothing in the others; all must ask."""
+def whole(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
+    """Return all of these weights in the first process, and nothing in the others; all must ask."""
     found = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters.items():
         weight = in_full(parameter.detach())
         if first():
-            found[name] = weight.cpu() if is_sharded(model) else weight
+            found[name] = weight.cpu() if isinstance(parameter, DTensor) else weight
     return found
 
 
