@@ -210,11 +210,13 @@ def whole(request, tmp_path_factory):
 
 def test_checkpoints_and_the_best_weights_hold_adapters_alone(whole):
     checkpoint = max(whole.folder.glob("step-????????"))
-    moments = load_file(checkpoint / "optimizer.safetensors")
-    for stored in (load_file(checkpoint / "model.safetensors"), load_file(whole.folder / "best.safetensors")):
-        assert stored and all("lora_" in name for name in stored)
-        assert sum(tensor.numel() for tensor in stored.values()) == whole.facts["trained_parameters"]
-    assert {name.rpartition("/")[0] for name in moments} == stored.keys()
+    stored = {name: held for file in checkpoint.glob("*.safetensors") for name, held in load_file(file).items()}
+    weights = {name.removeprefix("model/"): held for name, held in stored.items() if name.startswith("model/")}
+    for learned in (weights, load_file(whole.folder / "best.safetensors")):
+        assert learned and all("lora_" in name for name in learned)
+        assert sum(tensor.numel() for tensor in learned.values()) == whole.facts["trained_parameters"]
+    moments = {name.removeprefix("optimizer/").rpartition("/")[0] for name in stored if name.startswith("optimizer/")}
+    assert moments == weights.keys()
     assert whole.facts["trained_parameters"] < 0.5 * sum(weight.numel() for weight in whole.weights.values())
 
 
