@@ -93,13 +93,14 @@ def training_memory(weights: Weights, settings: Training, quantisation: str | No
     learned = 1.0 if isinstance(settings, Pretrain) else ANSWER_SHARE
     # what the layers keep, and of each learned token its scores, their logarithms and their gradient
     per_token = PRODUCT_COPIES * weights.products_per_token() + learned * 3 * weights.pieces
+    at_once = min(settings.micro_batch_tokens or settings.batch_tokens, settings.batch_tokens)
     whole = 4 * weights.parameters / MIB
     return Memory(
         weights=whole,
         gradients=whole,
         moments=4 * moment_values(weights, settings.optimizer) / MIB,
         copies=whole * (2 if quantisation else 1),
-        activations=4 * settings.batch_tokens * per_token / MIB,
+        activations=4 * at_once * per_token / MIB,
         program=TRAINER_MIB,
     )
 
