@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metier.errors import DataError, SpecError
-from metier.spec.job import Job
+from metier.spec.job import Job, Train
 from metier.spec.load import json_schema, load_job
 from metier.spec.new import new_job
 from metier.tasks.registry import TASKS, task_from_json
@@ -52,6 +52,18 @@ def complaint(folder, text):
     with pytest.raises(SpecError) as caught:
         load_job(write(folder, text))
     return str(caught.value)
+
+
+def test_how_a_step_is_computed_is_not_what_is_learned():
+    how = Train(micro_batch_tokens=100, activation_checkpointing=True, shard=True)
+    assert how.learned == Train().learned and "shard" not in how.learned
+    assert Train(batch_tokens=100).learned != Train().learned
+
+
+@pytest.mark.parametrize("name", ["ja-en", "tiny"])
+def test_a_job_description_comes_back_from_what_processes_are_told(name):
+    job = load_job(JOBS / name)
+    assert Job.model_validate(json.loads(json.dumps(job.model_dump(mode="json", exclude_unset=True)))) == job
 
 
 @pytest.mark.parametrize("name", ["ja-en", "tiny"])

@@ -174,6 +174,16 @@ def test_a_larger_model_needs_more_of_everything(sizes, key, quantisation):
         assert speed[0] > speed[1]
 
 
+@given(sizes_of_models, st.integers(16, 3000))
+def test_a_batch_in_parts_needs_the_activations_of_a_part(sizes, micro):
+    weights = of_shape(shape_of(**{key: value for key, value in sizes.items() if key != "pieces"}), sizes["pieces"])
+    cut, smaller = (
+        estimates.training_memory(weights, settings_, None)
+        for settings_ in (Training(micro_batch_tokens=micro), Training(batch_tokens=min(micro, 1200)))
+    )
+    assert cut == smaller
+
+
 @given(sizes_of_models)
 def test_fewer_bits_a_weight_make_a_smaller_file(sizes):
     pieces = sizes.pop("pieces")

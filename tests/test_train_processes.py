@@ -12,6 +12,7 @@ from test_train_loop import SETTINGS, examples, losses
 from test_train_losses import SIZES, qwen
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
+from metier.model.scratch import scratch
 from metier.spec.job import Train
 from metier.spec.training import Losses
 from metier.train import budget, loop, processes
@@ -37,7 +38,11 @@ def mistral():
     return MistralForCausalLM(MistralConfig(**SIZES, intermediate_size=48, sliding_window=8)).float()
 
 
-MODELS = {"llama": llama, "mistral": mistral, "qwen3_moe": qwen}
+def openmoe():
+    return scratch(64, 32, 4, 64, seed=3, architecture="openmoe", experts=4)
+
+
+MODELS = {"llama": llama, "mistral": mistral, "qwen3_moe": qwen, "openmoe": openmoe}
 
 
 def learn(kind, folder, changes, rate=3e-3):
@@ -92,8 +97,14 @@ def alone(tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize(("shard", "micro"), [(False, None), (True, None), (True, 30)])
-@pytest.mark.parametrize("kind", list(MODELS))
+@pytest.mark.parametrize(
+    ("kind", "shard", "micro"),
+    [
+        *(("llama", False, None), ("llama", True, 30), ("mistral", False, 30), ("mistral", True, None)),
+        *(("qwen3_moe", False, None), ("qwen3_moe", False, 30), ("qwen3_moe", True, None), ("qwen3_moe", True, 30)),
+        ("openmoe", True, 30),
+    ],
+)
 def test_two_processes_have_the_losses_of_one(forks, alone, tmp_path, kind, shard, micro):
     changes = {"shard": shard, "micro_batch_tokens": micro, "activation_checkpointing": micro is not None}
     assert forks.run(HERE, "learn_together", kind, tmp_path, changes, processes=2) == [0, 0]

@@ -117,6 +117,7 @@ def training_memory(weights: Weights, settings: Training, quantisation: str | No
     # what the layers keep, and of each learned token its scores, their logarithms and their gradient
     answers = 1.0 if isinstance(settings, Pretrain) else ANSWER_SHARE
     per_token = PRODUCT_COPIES * weights.products_per_token() + answers * 3 * weights.pieces
+    at_once = min(settings.micro_batch_tokens or settings.batch_tokens, settings.batch_tokens)
     whole, learned, lora = 4 * weights.parameters / MIB, trained_weights(weights, settings), adapters_of(settings)
     summed = weights.parts().get(EXPERTS, 0) if lora and lora.targets == "linear" else 0
     return Memory(
@@ -124,7 +125,7 @@ def training_memory(weights: Weights, settings: Training, quantisation: str | No
         gradients=4 * learned.parameters / MIB,
         moments=4 * moment_values(learned, settings.optimizer) / MIB,
         copies=whole * (2 if quantisation else 1) + 4 * summed / MIB,
-        activations=4 * settings.batch_tokens * per_token / MIB,
+        activations=4 * at_once * per_token / MIB,
         program=TRAINER_MIB,
     )
 

@@ -1,22 +1,18 @@
 """The steps that train, by several processes: of this machine, or of those that torchrun is started on.
 
-`by_processes` writes what is to be done into the step's folder, starts the processes and waits for them. Each runs this
-module. torchrun can start it as well, on every machine that shares the folder.
+`by_processes` writes what is to be done into the step's folder, starts the processes and waits for them. Each runs
+`metier.steps.rank`, which torchrun can start as well, on every machine that shares the folder.
 """
 
-import json
 import logging
 import os
 import signal
 import sys
 import tempfile
-import threading
-import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -53,24 +49,23 @@ def by_processes(
         MetierError: what one of the processes raised.
         RunError: when one of them was killed, or met an error of another kind.
     """
-    if count == 1:
-        return _work(job, data, start, folder, prompt)
-    request = {
-        "job": job.model_dump(mode="json", exclude_unset=True),
-        "data": str(data),
-        "start": str(start),
-        "prompt": prompt.to_json() if prompt else None,
-    }
-    write_json(folder / "request.json", request)
-    if not (folder / "facts.json").exists():
+    request, facts = folder / "request.json", folder / "facts.json"
+    if count > 1 and not facts.exists():
+        what = {
+            "job": job.model_dump(mode="json", exclude_unset=True),
+            "data": str(data),
+            "start": str(start),
+            "prompt": prompt.to_json() if prompt else None,
+        }
+        write_json(request, what)
         _launch(count, folder)
-    facts = read_json(folder / "facts.json")
-    for name in ("request.json", "facts.json"):
-        (folder / name).unlink()
-    return facts
+    found = read_json(facts) if facts.exists() else _work(job, data, start, folder, prompt)
+    for path in (request, facts):
+        path.unlink(missing_ok=True)
+    return found
 
 
-def main(folder: Path) -> None:
+def take_part(folder: Path) -> None:
     """Be one of the processes: do what the folder's ``request.json`` says, and leave the facts in ``facts.json``."""
     request = read_json(folder / "request.json")
     with processes.joined():
@@ -93,7 +88,7 @@ def _work(job: Job, data: Path, start: Path, folder: Path, prompt: PromptFormat 
 
 
 def _launch(count: int, folder: Path) -> None:
-    """Run this module in so many processes of this machine, which talk over its loopback, until all are done."""
+    """Start so many processes on this machine, which talk over its loopback, and wait until all are done."""
     try:
         with tempfile.TemporaryDirectory() as logs, _surroundings(count):
             config = LaunchConfig(
@@ -108,7 +103,7 @@ def _launch(count: int, folder: Path) -> None:
                 logs_specs=DefaultLogsSpecs(log_dir=logs),
                 signals_to_handle=",".join(one.name for one in _SIGNALS),
             )
-            elastic_launch(config, sys.executable)("-m", __name__, str(folder))
+            elastic_launch(config, sys.executable)("-m", "metier.steps.rank", str(folder))
     except ChildFailedError as error:
         raise _cause(error) from error
     except SignalException as stopped:
@@ -158,33 +153,6 @@ def _cause(error: ChildFailedError) -> MetierError:
 
 
 def _said(failure: ProcessFailure) -> dict[str, Any]:
-    """Return what `_end` left, if anything."""
+    """Return the note that a process left, if it did."""
     said = failure.error_file_data.get("message")
     return said if isinstance(said, dict) else {}
-
-
-def _end(error: Exception) -> NoReturn:
-    """Leave the error where the launcher looks for it, and end at once: the others may be waiting for this process."""
-    said = {
-        "message": f"{type(error).__name__}: {error}",
-        "extraInfo": {"timestamp": str(int(time.time())), "py_callstack": traceback.format_exc()},
-    }
-    if isinstance(error, MetierError):
-        said |= {"metier": [type(error).__name__, error.where, error.found, error.fix]}
-    Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(json.dumps({"message": said}), encoding="utf-8")
-    os._exit(1)
-
-
-def _end_with(launcher: int) -> None:
-    """End when the launcher is gone: a process left alone would work on in a folder that others may take up."""
-    while os.getppid() == launcher:
-        time.sleep(1)
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    try:
-        main(Path(sys.argv[1]))
-    except Exception as error:  # noqa: BLE001 - the launcher tells it
-        _end(error)

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from metier.artifact import write_atomically
 from metier.errors import DataError, SpecError
 from metier.model.experts import SORTED
 from metier.progress import bar, say
@@ -23,7 +24,7 @@ from metier.train.batches import Batch, Example, JobBatches, Stream, collate, on
 from metier.train.budget import Plan, plan_training
 from metier.train.checkpoint import resume, save_checkpoint
 from metier.train.lora import merged, with_adapters
-from metier.train.numerics import Grid, Numerics, multiplies_bfloat16
+from metier.train.numerics import Numerics
 from metier.train.objective import PLAIN, mean_loss, predict, update
 from metier.train.optimizers import optimizer_for, trained_parameters
 from metier.train.router import freeze_routers
@@ -129,11 +130,7 @@ def fit(
 
     model = placed()
     # fitted to the untrained weights, so that a run that goes on after a kill has the same grid
-    numerics = Numerics(
-        Grid.fit(model, quantisation) if quantisation else None,
-        _in_bfloat16(settings, model),
-        settings.micro_batch_tokens,
-    )
+    numerics = Numerics.of(model, settings, quantisation)
     path = folder / "plan.json"
     plan = plan_training(path, placed, partial(_probed, batches), held_out, settings, losses, numerics)
     run = _Run(model, make_model, plan, settings, peak_lr, folder, held_out, seed, losses, numerics)
@@ -305,12 +302,6 @@ def _seed(seed: int, step: int) -> None:
     torch.manual_seed(random.Random(f"{seed}/{step}/{processes.number()}").getrandbits(63))  # noqa: S311 - no secret
 
 
-def _in_bfloat16(settings: Training, model: PreTrainedModel) -> bool:
-    if settings.precision == "auto":
-        return multiplies_bfloat16(model.device)
-    return settings.precision == "bfloat16"
-
-
 def evenly(steps: int, times: int) -> set[int]:
     """Return after how many steps something is done that is done so many times, the last time at the end."""
     return {round(steps * part / times) for part in range(1, times + 1)}
@@ -322,5 +313,5 @@ def _log(path: Path, steps: int) -> TextIO:
         return Path(os.devnull).open("a", encoding="utf-8")
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:steps]
-        path.write_text("".join(lines), encoding="utf-8")
+        write_atomically(path, "".join(lines))
     return path.open("a", encoding="utf-8")

@@ -18,6 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from metier.compress.blocks import BLOCK, fit_scales, rounded
+from metier.spec.training import Training
 from metier.train.processes import local
 
 
@@ -59,6 +60,13 @@ class Numerics:
     bfloat16: bool = False
     micro_tokens: int | None = None
     """Most padded tokens that a process computes at once; None for its whole share of a batch."""
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, settings: Training, quantisation: str | None) -> Self:
+        """Return what the settings ask for, with a grid that is fitted to the model as it is."""
+        grid = Grid.fit(model, quantisation) if quantisation else None
+        able = settings.precision == "auto" and multiplies_bfloat16(model.device)
+        return cls(grid, able or settings.precision == "bfloat16", settings.micro_batch_tokens)
 
     @contextmanager
     def weights(self, model: PreTrainedModel) -> Iterator[None]:
