@@ -129,7 +129,7 @@ def test_openmoe_base_has_the_parameters_that_its_checkpoint_has():
     assert not weights.tied
 
 
-@pytest.mark.parametrize("quantisation", ["F16", "Q8_0", "Q5_1", "Q4_0"])
+@pytest.mark.parametrize("quantisation", ["F16", "Q8_0", "Q5_1", "Q4_0", "Q4_0-embed-Q8_0", "Q8_0-embed-Q5_0"])
 @pytest.mark.parametrize(("architecture", "sizes"), SHAPES, ids=str)
 def test_a_file_has_the_size_that_was_planned(tmp_path, tokenizer, quantisation, architecture, sizes):
     model = scratch(len(tokenizer), 64, 2, 64, 0, architecture=architecture, **sizes)

@@ -132,7 +132,7 @@ def _above_a_least_value(block_BW: torch.Tensor, highest: int) -> npt.NDArray[np
 
 
 def _packed(halves: Sequence[torch.Tensor], level_BW: torch.Tensor, highest: int) -> npt.NDArray[np.uint8]:
-    """Return blocks as bytes (ggml-quants.c): scale and any least value in F16, any fifth bits, nibbles of the halves."""
+    """Return blocks as bytes (ggml-quants.c): scale and least value in F16, fifth bits, nibbles of the two halves."""
     level = level_BW.to(torch.uint8).numpy()
     numbers = [half_B1.numpy().astype("<f2").view(np.uint8) for half_B1 in halves]
     fifth = [np.packbits(level >> 4, axis=-1, bitorder="little")] if highest > 15 else []

@@ -18,6 +18,7 @@ from metier.model.loading import load
 from metier.model.scratch import scratch
 from metier.progress import say
 from metier.spec.job import Job
+from metier.spec.quantisation import Quantisation
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import Task, task_from_json
 from metier.tokenizer.learn import learn
@@ -139,6 +140,6 @@ def _check_size(job: Job, parameters: int) -> None:
 
 
 def _bits_a_weight(quantisation: str) -> float:
-    """Return the size of a stored weight, its share of the block's scale included."""
-    weights, size_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[quantisation]]
-    return 8 * size_bytes / weights
+    """Return the least size of a stored weight, its share of the block's scale included."""
+    sizes = [gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]] for kind in Quantisation.of(quantisation)]
+    return min(8 * size_bytes / weights for weights, size_bytes in sizes)
