@@ -20,7 +20,7 @@ from metier.train.batches import Batch, Example, collate, one_pass, plan_batches
 from metier.train.budget import Plan, plan_training
 from metier.train.checkpoint import resume, save_checkpoint
 from metier.train.numerics import Grid, Numerics, multiplies_bfloat16
-from metier.train.objective import PLAIN, mean_loss, update
+from metier.train.objective import PLAIN, LossFunction, batch_loss, mean_loss, update
 from metier.train.optimizers import optimizer_for
 from metier.train.router import freeze_routers
 from metier.train.schedule import learning_rate
@@ -38,6 +38,7 @@ def train(
     *,
     seed: int,
     losses: Losses = PLAIN,
+    loss_of: LossFunction = batch_loss,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Train on examples of the job: `fit`, with batches of examples of like length.
 
@@ -50,6 +51,7 @@ def train(
         folder: where plan, log and checkpoints live.
         seed: seed of the order of batches.
         losses: what is minimised beside the loss on the answers.
+        loss_of: tells what a batch costs.
 
     Raises:
         DataError: when there is nothing to learn or to validate on.
@@ -69,7 +71,15 @@ def train(
             yield collate([examples[i] for i in numbers], pad)
 
     return fit(
-        make_model, batches, held_out, settings, peak_lr, folder, losses=losses, quantisation=settings.quantisation
+        make_model,
+        batches,
+        held_out,
+        settings,
+        peak_lr,
+        folder,
+        losses=losses,
+        loss_of=loss_of,
+        quantisation=settings.quantisation,
     )
 
 
@@ -82,6 +92,7 @@ def fit(
     folder: Path,
     *,
     losses: Losses = PLAIN,
+    loss_of: LossFunction = batch_loss,
     quantisation: str | None = None,
     keep: Callable[[int, PreTrainedModel], None] | None = None,
     kept: int = 0,
@@ -99,6 +110,7 @@ def fit(
         peak_lr: the highest learning rate.
         folder: where plan, log and checkpoints live.
         losses: what is minimised beside the loss on the targets.
+        loss_of: tells what a batch costs.
         quantisation: the GGUF type that the weights are rounded to in every step, if any.
         keep: called with the number of steps done and the model as it is then, to write it somewhere. A step made
             again after a kill is kept again.
@@ -111,8 +123,8 @@ def fit(
     model = _placed(make_model())
     # fitted to the untrained weights, so that a run that goes on after a kill has the same grid
     numerics = Numerics(Grid.fit(model, quantisation) if quantisation else None, _in_bfloat16(settings, model))
-    plan = plan_training(folder / "plan.json", model, coming, held_out, settings, losses, numerics)
-    run = _Run(_placed(make_model()), plan, settings, peak_lr, folder, held_out, losses, numerics)
+    plan = plan_training(folder / "plan.json", model, coming, held_out, settings, losses, numerics, loss_of)
+    run = _Run(_placed(make_model()), plan, settings, peak_lr, folder, held_out, losses, numerics, loss_of)
     if keep is not None:
         run.keep, run.kept_at = keep, evenly(plan.steps, kept)
     return run.to_the_end(batches())
@@ -131,10 +143,11 @@ class _Run:
         held_out: list[Batch],
         losses: Losses,
         numerics: Numerics,
+        loss_of: LossFunction,
     ) -> None:
         self.model, self.optimizer, self.plan = model, optimizer_for(model, settings), plan
         self.settings, self.peak_lr, self.folder, self.held_out = settings, peak_lr, folder, held_out
-        self.losses, self.numerics = losses, numerics
+        self.losses, self.numerics, self.loss_of = losses, numerics, loss_of
         self.keep: Callable[[int, PreTrainedModel], None] = lambda done, model: None
         self.kept_at: set[int] = set()
         self.state: dict[str, Any] = {"seconds": 0.0, "step_seconds": 0.0, "tokens": 0, "validation": {}, "curve": []}
@@ -183,7 +196,9 @@ class _Run:
         if settings.freeze_router_after is not None and step >= round(self.plan.steps * settings.freeze_router_after):
             freeze_routers(self.model)
         rate = learning_rate(step, self.plan.steps, self.peak_lr, settings.warmup_share, settings.schedule)
-        facts = update(self.model, self.optimizer, batch, rate, settings.clip_norm, self.losses, self.numerics)
+        facts = update(
+            self.model, self.optimizer, batch, rate, settings.clip_norm, self.losses, self.numerics, self.loss_of
+        )
         seconds = time.monotonic() - start
         self.state["tokens"] += batch.tokens
         self.state["step_seconds"] += seconds

@@ -1,6 +1,6 @@
 """What is minimised, and one step of minimising it: the loss on the targets, and what else the job asks for."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -32,11 +32,26 @@ class Loss(NamedTuple):
     """The other losses by name, before their weights."""
 
 
-def batch_loss(model: PreTrainedModel, batch: Batch, losses: Losses = PLAIN) -> Loss:
+LossFunction = Callable[[PreTrainedModel, Batch, Losses], Loss]
+"""What a batch costs a model, with the losses beside the one on the targets: such as `batch_loss`."""
+
+
+def batch_loss(
+    model: PreTrainedModel, batch: Batch, losses: Losses = PLAIN, teacher: PreTrainedModel | None = None
+) -> Loss:
     """Return the loss of a batch: of answers, or of packed rows of text.
 
     The output matrix, the widest product of a small model, is applied only where a target is predicted. Padding has
     no part in any of the losses.
+
+    Args:
+        model: what learns.
+        batch: rows and targets.
+        losses: what is minimised beside the loss on the targets.
+        teacher: a model of the same vocabulary whose distribution takes the place of the targets: minimised is the
+            Kullback-Leibler divergence from the teacher's to the model's (Hinton et al. 2015, arXiv 1503.02531, at
+            temperature 1; alone, as in Minitron, arXiv 2407.14679, section 3). The loss reported is still that on
+            the targets.
     """
     top_k = experts_a_token(model.config) if losses.load_balance or losses.router_z else None
     outputs = model.get_decoder()(**_inputs(model, batch, routing=top_k is not None))
@@ -46,7 +61,9 @@ def batch_loss(model: PreTrainedModel, batch: Batch, losses: Losses = PLAIN) -> 
     targets_A = targets_NT[wanted_NT]
     nats = functional.cross_entropy(logits_AV, targets_A)
     total, parts = nats, {}
-    if losses.label_smoothing:
+    if teacher is not None:
+        total = divergence(logits_AV, _taught(teacher, batch))
+    elif losses.label_smoothing:
         total = smoothed(logits_AV, targets_A, losses.label_smoothing)
     weight = losses.output_z if losses.output_z is not None else OUTPUT_Z * (experts_a_token(model.config) is not None)
     if weight:
@@ -57,6 +74,22 @@ def batch_loss(model: PreTrainedModel, batch: Batch, losses: Losses = PLAIN) -> 
         parts["load_balance"], parts["router_z"] = router_losses(scores(outputs, model), real_N, top_k)
         total = total + losses.load_balance * parts["load_balance"] + losses.router_z * parts["router_z"]
     return Loss(total, nats, len(targets_A), parts)
+
+
+def divergence(logits_AV: torch.Tensor, wanted_AV: torch.Tensor) -> torch.Tensor:
+    """Return the mean Kullback-Leibler divergence, in nats, from the wanted logits' distribution to the other's."""
+    return functional.kl_div(
+        logits_AV.log_softmax(dim=-1), wanted_AV.log_softmax(dim=-1), log_target=True, reduction="batchmean"
+    )
+
+
+@torch.no_grad()
+def _taught(teacher: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """Return a teacher's logits where a target is predicted."""
+    outputs = teacher.get_decoder()(**_inputs(teacher, batch, routing=False))
+    wanted_NT = batch.targets_NT.to(teacher.device) != IGNORED
+    logits_AV: torch.Tensor = teacher.get_output_embeddings()(outputs.last_hidden_state[wanted_NT]).float()
+    return logits_AV
 
 
 def smoothed(logits_AV: torch.Tensor, targets_A: torch.Tensor, share: float) -> torch.Tensor:
@@ -93,6 +126,7 @@ def update(
     clip_norm: float,
     losses: Losses = PLAIN,
     numerics: Numerics = EXACT,
+    loss_of: LossFunction = batch_loss,
 ) -> dict[str, float]:
     """Make one step; return its loss in nats a target token, its gradient norm, and its other losses by name."""
     for group in optimizer.param_groups:
@@ -100,7 +134,7 @@ def update(
     model.train()
     with numerics.weights(model):
         with numerics.products(model.device):
-            loss = batch_loss(model, batch, losses)
+            loss = loss_of(model, batch, losses)
         loss.total.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()
