@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -31,10 +31,33 @@ def build(job: Job, run: Path) -> Verdict:
         MetierError: for everything the user can mend; nothing finished is lost.
     """
     with _alone(run), _told_when_full(run):
-        return _road(job, run)
+        return _judged(job, run, _made(job, run))
 
 
-def _road(job: Job, run: Path) -> Verdict:
+def sweep(job: Job, run: Path) -> dict[str, Any]:
+    """Build a job as far as its files, and return what was found of each beside the checkpoint.
+
+    Raises:
+        MetierError: for everything the user can mend; nothing finished is lost.
+    """
+    with _alone(run), _told_when_full(run):
+        found: dict[str, Any] = _made(job, run).parity.result
+        return found
+
+
+class _Made(NamedTuple):
+    """What the road up to the files leaves."""
+
+    data: Path
+    facts: dict[str, Any]
+    """Results of the steps ``start``, ``train``, ``prompt``, ``compress``; and the ledger."""
+    models: dict[str, Path]
+    """Hugging Face folders, by name of the cut."""
+    files: Step
+    parity: Step
+
+
+def _made(job: Job, run: Path) -> _Made:
     step = _Steps(run)
     sources: dict[str, Sequence[AnySource]] = {"train": job.data.train, "test": job.data.test}
     if job.data.text:
@@ -53,7 +76,7 @@ def _road(job: Job, run: Path) -> Verdict:
     # Threads that wait for microseconds before they sleep: by default they spin through whole time slices, which
     # makes a training on a busy machine several times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    from metier.steps import bundle, exam, learn, pretrain, ship, start  # torch loads here: bad data is told before
+    from metier.steps import compress, learn, pretrain, ship, start, sweep  # torch loads here: bad data is told before
 
     begun = step(
         "start",
@@ -90,18 +113,26 @@ def _road(job: Job, run: Path) -> Verdict:
         },
         lambda folder: learn.learn_job(job, data.folder, weights, prompt, folder),
     )
-    model = trained.folder / "model"
+    models, made_from, cuts = {ship.WHOLE: trained.folder / "model"}, trained.key, {}
+    if job.compress.cuts:
+        compressed = step(
+            "compress",
+            {"compress": job.compress.model_dump(exclude={"prefer"}), "train": trained.key},
+            lambda folder: compress.compress_job(job, data.folder, models[ship.WHOLE], prompt, folder),
+        )
+        models |= {cut.name: compressed.folder / cut.name / "model" for cut in job.compress.cuts}
+        made_from, cuts = compressed.key, compressed.result
     ledger = with_base(read_json(data.folder / "ledger.json"), begun.result["base"])
     licence = "; ".join(ledger["shipping"]["terms"])
     files = step(
         "files",
         {
-            "train": trained.key,
+            "train": made_from,
             "quantisations": job.export.quantisations,
             "licence": licence,
             "name": job.name,
         },
-        lambda folder: ship.write_files(job, model, prompt, licence, folder),
+        lambda folder: ship.write_files(job, models, prompt, licence, folder),
     )
     parity = step(
         "parity",
@@ -110,35 +141,46 @@ def _road(job: Job, run: Path) -> Verdict:
             "data": data.key,
             "exam": job.evaluate.model_dump(),
             "margin": job.release.parity_margin,
-            "limit": job.limits.file_mib,
-        },
-        lambda folder: ship.gate(job, data.folder, model, prompt, files.folder, folder),
-    )
-    examined = step(
-        "exam",
-        {
-            "parity": parity.key,
             "limits": job.limits.model_dump(),
-            "release": job.release.model_dump(),
-            "shipping": ledger["shipping"],
+            "prefer": job.compress.prefer,
         },
-        lambda folder: exam.examine(
-            job, data.folder, files.folder, model, parity.result, prompts.result, ledger["shipping"], folder
-        ),
+        lambda folder: sweep.gate(job, data.folder, models, prompt, files.folder, folder),
     )
     facts = {
-        "verdict": examined.result,
         "ledger": ledger,
         "start": begun.result,
         "train": trained.result,
         "prompt": prompts.result,
+        "compress": cuts,
     }
-    chosen = parity.result["chosen"]
-    shipped = ship.gguf_path(files.folder, job, chosen) if chosen else None
+    return _Made(data.folder, facts, models, files, parity)
+
+
+def _judged(job: Job, run: Path, made: _Made) -> Verdict:
+    from metier.steps import bundle, exam, ship
+
+    step = _Steps(run)
+    facts, parity = made.facts, made.parity
+    ledger, chosen = facts["ledger"], parity.result["chosen"]
+    shipped = ship.gguf_path(made.files.folder, job, chosen) if chosen else None
+    model = made.models[parity.result["candidates"][chosen]["cut"] if chosen else ship.WHOLE]
+    examined = step(
+        "exam",
+        {
+            "parity": parity.key,
+            "release": job.release.model_dump(),
+            "shipping": ledger["shipping"],
+        },
+        lambda folder: exam.examine(
+            job, made.data, made.files.folder, model, parity.result, facts["prompt"], ledger["shipping"], folder
+        ),
+    )
     step(
         "export",
         {"exam": examined.key, "context": job.export.context_tokens, "ledger": ledger},
-        lambda folder: bundle.bundle(job, shipped, model, facts, folder),
+        lambda folder: bundle.bundle(
+            job, shipped, model, {**facts, "verdict": examined.result, "sweep": parity.result}, parity.folder, folder
+        ),
     )
     write_json(run / "job.json", job.model_dump())
     return Verdict.from_json(examined.result)

@@ -112,6 +112,6 @@ def _read(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, **asked
     return decoder(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False, **asked)
 
 
-def _layers(model: PreTrainedModel) -> Iterable[Any]:
+def _layers(model: PreTrainedModel) -> list[Any]:
     decoder: Any = model.get_decoder()
-    return decoder.layers
+    return list(decoder.layers)

@@ -91,4 +91,6 @@ def _made(model: PreTrainedModel, config: PreTrainedConfig, weights: Mapping[str
         smaller: PreTrainedModel = build(config)
     smaller.load_state_dict(weights)
     smaller.tie_weights()
-    return smaller.to(model.device, model.dtype).eval()
+    move: Any = smaller.eval().to
+    placed: PreTrainedModel = move(model.device, model.dtype)
+    return placed

@@ -10,16 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from transformers import PreTrainedModel
-
 from metier.evaluate.significance import Comparison
 from metier.progress import track
 from metier.run.engine import Engine
-from metier.train.batches import Example
-
-MARGIN_NATS = 0.05
-"""Below this lead of the best token over the second the checkpoint counts as undecided."""
 
 AGREEMENT = 0.995
 """Least share of decided positions where both name the same token."""
@@ -51,20 +44,6 @@ class Walk:
 def exam_passed(comparison: Comparison, margin: float) -> bool:
     """Whether the file's 95% lower bound, file minus checkpoint, stays above minus the margin (in chrF2)."""
     return comparison.low > -margin
-
-
-@torch.no_grad()
-def decided_tokens(model: PreTrainedModel, examples: Sequence[Example]) -> list[tuple[list[int], int]]:
-    """Return, for every decided answer position, the ids before it and the checkpoint's most likely next id."""
-    found = []
-    for prompt, answer in examples:
-        ids = prompt + answer
-        logits_TV = model(input_ids=torch.tensor([ids], device=model.device)).logits[0, len(prompt) - 1 : -1]
-        best_T2 = logits_TV.float().log_softmax(-1).topk(2)
-        for offset, (values, tokens) in enumerate(zip(best_T2.values, best_T2.indices, strict=True)):
-            if values[0] - values[1] > MARGIN_NATS:
-                found.append((ids[: len(prompt) + offset], int(tokens[0])))
-    return found
 
 
 def walk(engine: Engine, decided: Sequence[tuple[list[int], int]]) -> Walk:

@@ -19,6 +19,7 @@ from metier.model.scratch import scratch
 from metier.progress import say
 from metier.spec.job import Job
 from metier.spec.quantisation import Quantisation
+from metier.steps.compress import check_cuts
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import Task, task_from_json
 from metier.tokenizer.learn import learn
@@ -67,7 +68,10 @@ def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
         if job.vocabulary.pieces != "all":
             model, tokenizer = _trimmed(model, tokenizer, task, train, plain, job.vocabulary.pieces)
     facts |= {"pieces": len(tokenizer), "parameters": model.num_parameters()}
-    _check_size(job, facts["parameters"])
+    if job.compress.cuts:
+        check_cuts(model.config, job.compress)  # refused before any training, too
+    else:
+        _check_size(job, facts["parameters"])
     write_folder(folder, model, tokenizer)
     say(f"  {facts['parameters'] / 1e6:.1f} M parameters, {facts['pieces']:,} pieces")
     return facts

@@ -62,7 +62,7 @@ def batch_loss(
     nats = functional.cross_entropy(logits_AV, targets_A)
     total, parts = nats, {}
     if teacher is not None:
-        total = divergence(logits_AV, _taught(teacher, batch))
+        total = divergence(logits_AV, _taught(teacher, batch, model.device))
     elif losses.label_smoothing:
         total = smoothed(logits_AV, targets_A, losses.label_smoothing)
     weight = losses.output_z if losses.output_z is not None else OUTPUT_Z * (experts_a_token(model.config) is not None)
@@ -84,8 +84,10 @@ def divergence(logits_AV: torch.Tensor, wanted_AV: torch.Tensor) -> torch.Tensor
 
 
 @torch.no_grad()
-def _taught(teacher: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """Return a teacher's logits where a target is predicted."""
+def _taught(teacher: PreTrainedModel, batch: Batch, device: torch.device) -> torch.Tensor:
+    """Return a teacher's logits where a target is predicted; the teacher is moved to the device."""
+    move: Any = teacher.to
+    move(device)
     outputs = teacher.get_decoder()(**_inputs(teacher, batch, routing=False))
     wanted_NT = batch.targets_NT.to(teacher.device) != IGNORED
     logits_AV: torch.Tensor = teacher.get_output_embeddings()(outputs.last_hidden_state[wanted_NT]).float()
