@@ -1,7 +1,7 @@
 """Smaller models made of a model: fewer layers, narrower feed-forward layers, fewer experts.
 
-Each function returns a new model with its own memory and a valid configuration, and leaves the given one as it is. All
-architectures of `metier.model.architectures` call these parts the same.
+A new model has its own memory and a valid configuration, and the given one is left as it is. All architectures of
+`metier.model.architectures` call these parts the same.
 
 E experts, F width of a feed-forward layer, H width of the model.
 """
@@ -15,9 +15,28 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from metier.errors import SpecError
 from metier.model.architectures import gemma_layer_types
+from metier.spec.compress import Compress
 
 _IN_LAYER = re.compile(r"(?P<before>model\.layers\.)(?P<layer>\d+)(?P<part>\..+)")
+
+
+def check_cuts(config: PreTrainedConfig, asked: Compress) -> None:
+    """Refuse cuts that a model of this configuration has no parts for.
+
+    Raises:
+        SpecError: when it has too few layers, no experts, or no dense feed-forward layers.
+    """
+    layers, experts = int(config.num_hidden_layers), getattr(config, "num_experts", None)
+    if max(asked.layers) >= layers:
+        fix = f"Write numbers below {layers}"
+        raise SpecError("compress.layers", f"{max(asked.layers)} to drop, and the model has {layers}", fix)
+    if experts and min(asked.feed_forward) < 1:
+        fix = "Remove the key; a mixture is made smaller by compress.experts"
+        raise SpecError("compress.feed_forward", "the model is a mixture of experts", fix)
+    if not experts and min(asked.experts) < 1:
+        raise SpecError("compress.experts", "the model has no experts", "Remove the key")
 
 
 def without_layers(model: PreTrainedModel, dropped: Collection[int]) -> PreTrainedModel:

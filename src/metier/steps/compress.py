@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from metier.artifact import read_json, write_json
 from metier.compress.blocks import BLOCK
 from metier.compress.importance import channel_importance, expert_importance, layers_to_drop, most_important
-from metier.compress.structure import narrowed, with_experts, without_layers
+from metier.compress.structure import check_cuts, narrowed, with_experts, without_layers
 from metier.data.records import read_records
-from metier.errors import SpecError
 from metier.export.huggingface import write_folder
 from metier.model.loading import load
 from metier.progress import bar, say
-from metier.spec.compress import Compress, Cut
+from metier.spec.compress import Cut
 from metier.spec.job import Job
 from metier.steps.learn import WATCHED_ROWS, check_disk, clear
 from metier.tasks.prompt import PromptFormat
@@ -68,23 +67,6 @@ def compress_job(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder
         shutil.rmtree(place / "cut", ignore_errors=True)
         facts[cut.name] = read_json(place / "facts.json")
     return facts
-
-
-def check_cuts(config: PreTrainedConfig, asked: Compress) -> None:
-    """Refuse cuts that a model of this configuration has no parts for.
-
-    Raises:
-        SpecError: when it has too few layers, no experts, or no dense feed-forward layers.
-    """
-    layers, experts = int(config.num_hidden_layers), getattr(config, "num_experts", None)
-    if max(asked.layers) >= layers:
-        fix = f"Write numbers below {layers}"
-        raise SpecError("compress.layers", f"{max(asked.layers)} to drop, and the model has {layers}", fix)
-    if experts and min(asked.feed_forward) < 1:
-        fix = "Remove the key; a mixture is made smaller by compress.experts"
-        raise SpecError("compress.feed_forward", "the model is a mixture of experts", fix)
-    if not experts and min(asked.experts) < 1:
-        raise SpecError("compress.experts", "the model has no experts", "Remove the key")
 
 
 class _Smaller:

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from metier.artifact import versions
+from metier.compress.structure import check_cuts
 from metier.data.records import Record, read_documents, read_records
 from metier.errors import SpecError
 from metier.export.huggingface import write_folder
@@ -19,7 +20,6 @@ from metier.model.scratch import scratch
 from metier.progress import say
 from metier.spec.job import Job
 from metier.spec.quantisation import Quantisation
-from metier.steps.compress import check_cuts
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import Task, task_from_json
 from metier.tokenizer.learn import learn
