@@ -1,10 +1,16 @@
 """Which file ships: the best of those that pass and fit, and what the tables say of the others."""
 
+import json
+
 import pytest
+from doubles import write_job
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from metier import build
 from metier.analysis.frontier import draw_frontier
+from metier.cli import app
 from metier.evaluate.metrics import Score
 from metier.evaluate.report import candidates_markdown
 from metier.evaluate.significance import Comparison
@@ -95,6 +101,20 @@ def test_nothing_beats_a_candidate_of_the_frontier_in_both_size_and_score(some):
         assert any(other.file_mib <= one.file_mib and other.score.value >= one.score.value for other in best)
 
 
+def test_the_command_ends_with_1_where_nothing_passes_within_the_limits(tmp_path, monkeypatch):
+    job = write_job(tmp_path / "job") / "job.toml"
+    found = {"candidates": {one.name: one.to_json() for one in FOUR}, "chosen": "Q5_1"}
+    monkeypatch.setattr(build, "sweep", lambda *_: found)
+    monkeypatch.setenv("COLUMNS", "140")
+    shown = CliRunner().invoke(app, ["compress", str(job)])
+    assert shown.exit_code == 0 and "ships" in shown.stdout and "Q4_0" in shown.stdout
+    assert json.loads(CliRunner().invoke(app, ["compress", str(job), "--json"]).stdout) == found
+    job.write_text(job.read_text().replace("file_mib = 5", "file_mib = 2.5"))
+    assert CliRunner().invoke(app, ["compress", str(job)]).exit_code == 1
+    found["chosen"] = "Q4_0"
+    assert CliRunner().invoke(app, ["compress", str(job)]).exit_code == 1
+
+
 @given(candidates)
 def test_a_candidate_is_read_back_as_it_was_written(some):
     assert [Candidate.from_json(one.to_json()) for one in some] == some
@@ -107,7 +127,7 @@ def test_the_table_tells_of_every_candidate_what_became_of_it():
     assert [row.rsplit("|", 2)[1].strip() for row in rows] == [
         "passed",
         "passed",
-        "passed, chosen",
+        "ships",
         "failed: llama.cpp ended the process with SIGABRT",
         "not passed",
     ]

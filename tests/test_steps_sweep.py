@@ -143,7 +143,7 @@ def test_every_cut_is_smaller_and_learns_what_it_lost(cut, trained):
         assert model.num_parameters() == found["parameters"] < trained.model.num_parameters()
         assert tokenizer.chat_template == trained.prompt.chat_template()
         losses = found["healing"]["validation_loss_nats"]
-        assert losses["30"] < 0.7 * losses["0"]
+        assert losses["30"] < losses["0"] * (0.5 if name.startswith("drop") else 1)
         assert {path.name for path in (folder / name).iterdir()} == {
             *("model", "cut.json", "facts.json", "plan.json", "steps.jsonl")
         }

@@ -50,7 +50,9 @@ class _Made(NamedTuple):
 
     data: Path
     facts: dict[str, Any]
-    """Results of the steps ``start``, ``train``, ``prompt``, ``compress``; and the ledger."""
+    """Results of the steps ``start``, ``train`` and ``prompt``; and the ledger."""
+    cuts: dict[str, Any]
+    """Facts of the models that were cut from the trained one."""
     models: dict[str, Path]
     """Hugging Face folders, by name of the cut."""
     files: Step
@@ -151,9 +153,8 @@ def _made(job: Job, run: Path) -> _Made:
         "start": begun.result,
         "train": trained.result,
         "prompt": prompts.result,
-        "compress": cuts,
     }
-    return _Made(data.folder, facts, models, files, parity)
+    return _Made(data.folder, facts, cuts, models, files, parity)
 
 
 def _judged(job: Job, run: Path, made: _Made) -> Verdict:
@@ -163,7 +164,7 @@ def _judged(job: Job, run: Path, made: _Made) -> Verdict:
     facts, parity = made.facts, made.parity
     ledger, chosen = facts["ledger"], parity.result["chosen"]
     shipped = ship.gguf_path(made.files.folder, job, chosen) if chosen else None
-    model = made.models[parity.result["candidates"][chosen]["cut"] if chosen else ship.WHOLE]
+    cut = parity.result["candidates"][chosen]["cut"] if chosen else ship.WHOLE
     examined = step(
         "exam",
         {
@@ -172,14 +173,26 @@ def _judged(job: Job, run: Path, made: _Made) -> Verdict:
             "shipping": ledger["shipping"],
         },
         lambda folder: exam.examine(
-            job, made.data, made.files.folder, model, parity.result, facts["prompt"], ledger["shipping"], folder
+            job,
+            made.data,
+            made.files.folder,
+            made.models[cut],
+            parity.result,
+            facts["prompt"],
+            ledger["shipping"],
+            folder,
         ),
     )
     step(
         "export",
         {"exam": examined.key, "context": job.export.context_tokens, "ledger": ledger},
         lambda folder: bundle.bundle(
-            job, shipped, model, {**facts, "verdict": examined.result, "sweep": parity.result}, parity.folder, folder
+            job,
+            shipped,
+            made.models[cut],
+            {**facts, "verdict": examined.result, "sweep": parity.result, "cut": made.cuts.get(cut)},
+            parity.folder,
+            folder,
         ),
     )
     write_json(run / "job.json", job.model_dump())

@@ -39,7 +39,7 @@ def _table(cells: Sequence[Sequence[str]]) -> Table:
     header, *rows = cells
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for number, title in enumerate(header):
-        shown.add_column(Text(title), justify="left" if number == 0 else "right", overflow="fold")
+        shown.add_column(Text(title), justify="left" if number == 0 else "right", overflow="fold", no_wrap=number == 0)
     for row in rows:
         # Text, because names and intervals may look like rich's markup
         shown.add_row(*(Text(cell) for cell in row))
@@ -89,6 +89,8 @@ def _candidate_rows(candidates: Sequence[Candidate], chosen: str | None) -> list
     for one in sorted(candidates, key=lambda one: -one.file_mib):
         score, found = one.score, one.comparison
         gate = f"failed: {one.failed}" if one.failed else "passed" if one.passed else "not passed"
+        if one.name == chosen:
+            gate = "ships" if one.passed else "not passed, the best guess"
         rows.append(
             [
                 one.name,
@@ -97,7 +99,7 @@ def _candidate_rows(candidates: Sequence[Candidate], chosen: str | None) -> list
                 f"{one.file_mib:.2f}",
                 _number(one.ram_mib),
                 _number(one.tokens_per_s),
-                f"{gate}, chosen" if one.name == chosen else gate,
+                gate,
             ]
         )
     return rows

@@ -30,7 +30,7 @@ def card(
     ledger: Mapping[str, Any],
     base: Mapping[str, Any] | None,
     training: Mapping[str, Any],
-    cuts: Mapping[str, Any],
+    cut: Mapping[str, Any] | None,
     candidates: Sequence[Candidate],
     chosen: str | None,
     prompt: PromptFormat,
@@ -46,7 +46,7 @@ def card(
         ledger: the licence ledger of the data, with the answer to "may it be shipped?".
         base: facts of the base, None for a model from scratch.
         training: facts of the training.
-        cuts: facts of the models cut from the trained one, by name.
+        cut: what was cut from the trained model to make this one, None for the whole model.
         candidates: the files that were measured.
         chosen: name of the one that ships, None when there is none.
         prompt: the format the model was trained on and the file's template wraps messages in.
@@ -82,7 +82,7 @@ def card(
         + ", ".join(f"{step}: {loss}" for step, loss in sorted(losses.items(), key=lambda item: int(item[0])))
         + ".",
         "",
-        *_cut(next((cuts[one.cut] for one in candidates if one.name == chosen and one.cut), None)),
+        *_cut(cut),
         "| source | licence | attribution | rows read | rows trained on | sha256 |",
         "|---|---|---|---:|---:|---|",
         *(_source_line(source) for source in ledger["sources"]),
@@ -113,7 +113,6 @@ def _candidates(candidates: Sequence[Candidate], chosen: str | None) -> list[str
 
 
 def _cut(cut: Mapping[str, Any] | None) -> list[str]:
-    """Return what was cut from the trained model to make the one that ships."""
     if cut is None:
         return []
     parts = {
@@ -121,7 +120,7 @@ def _cut(cut: Mapping[str, Any] | None) -> list[str]:
         "feed_forward_size": "feed-forward channels kept: {}",
         "experts": "experts kept in a layer: {}",
     }
-    what = [text.format(cut[part]) for part, text in parts.items() if part in cut]
+    what = [text.format(str(cut[part]).strip("[]")) for part, text in parts.items() if part in cut]
     healing = cut["healing"]
     return [
         f"Cut after the training: {'; '.join(what)}; {cut['parameters'] / 1e6:.1f} M parameters are left. They learned "

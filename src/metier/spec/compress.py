@@ -51,6 +51,13 @@ class Compress(Strict):
         "2m", description="How long each cut model learns from the whole one: '90s', '10m', '2h' or '300 steps'."
     )
 
+    peak_lr: float | None = Field(
+        None,
+        gt=0,
+        description="Highest learning rate of the healing; by default the training's, of a model from scratch a third "
+        "of it.",
+    )
+
     @field_validator("layers")
     @classmethod
     def _layers(cls, value: list[int]) -> list[int]:

@@ -28,8 +28,8 @@ def bundle(
         job: the job description.
         shipped: the chosen GGUF file, None when none was asked for.
         model_folder: the checkpoint as a Hugging Face folder.
-        facts: results of the steps before: ``verdict``, ``ledger``, ``start``, ``train``, ``prompt``, ``compress``,
-            ``sweep``.
+        facts: results of the steps before: ``verdict``, ``ledger``, ``start``, ``train``, ``prompt``, ``sweep``, and
+            ``cut``, that of the chosen cut or None.
         measured: the folder of the step ``parity``, with the numbers and the plot of the sweep.
         folder: where the bundle goes.
     """
@@ -50,7 +50,7 @@ def bundle(
             ledger=facts["ledger"],
             base=facts["start"]["base"],
             training=facts["train"],
-            cuts=facts["compress"],
+            cut=facts["cut"],
             candidates=candidates,
             chosen=facts["sweep"]["chosen"],
             prompt=prompt,

@@ -144,7 +144,7 @@ def _heal(
         examples,
         held_out,
         job.train.model_copy(update={"budget": job.compress.heal}),
-        job.train.peak(from_scratch=job.base.from_scratch),
+        _peak(job),
         place,
         seed=job.seed,
         losses=job.losses,
@@ -152,6 +152,12 @@ def _heal(
     )
     write_json(place / "facts.json", read_json(place / "cut.json") | {"healing": training})
     _write_whole(place / "model", lambda part: write_folder(part, healed, tokenizer, prompt))
+
+
+def _peak(job: Job) -> float:
+    """Return the highest rate of the healing. What was trained fast from scratch is spoiled by the rate it began at."""
+    rate = job.train.peak(from_scratch=job.base.from_scratch)
+    return job.compress.peak_lr or (rate / 3 if job.base.from_scratch else rate)
 
 
 def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
