@@ -20,10 +20,10 @@ from metier.export.parity import exam_passed
 
 def candidate(name, mib, *, passed=True, value=50.0, speed=100.0, ram=100.0, failed=""):
     if failed:
-        return Candidate(name, "", mib, failed=failed)
+        return Candidate(name, "whole", mib, failed=failed)
     score = Score("chrf2", value, value - 1, value + 1, 100, "signature")
     comparison = Comparison("chrf2", value - 50, value - 50.3, value - 49.7, 0.5, 100, 1000)
-    return Candidate(name, "", mib, passed, "", score, comparison, ram, speed)
+    return Candidate(name, "whole", mib, passed, "", score, comparison, ram, speed)
 
 
 FOUR = (

@@ -111,7 +111,7 @@ def verdict(allowed=True):
 CANDIDATES = (
     Candidate(
         "Q8_0",
-        "",
+        "whole",
         2.0,
         True,
         "",
@@ -120,7 +120,7 @@ CANDIDATES = (
         48.0,
         120.0,
     ),
-    Candidate("Q4_0", "", 1.0, failed="no memory"),
+    Candidate("Q4_0", "whole", 1.0, failed="no memory"),
 )
 
 

@@ -78,6 +78,8 @@ def _made(job: Job, run: Path) -> _Made:
     # Threads that wait for microseconds before they sleep: by default they spin through whole time slices, which
     # makes a training on a busy machine several times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    # Huge pages for large tensors: without, a new gradient of many experts waits for the system's 4 KiB pages.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from metier.steps import compress, learn, pretrain, ship, start, sweep  # torch loads here: bad data is told before
 
     begun = step(

@@ -34,7 +34,7 @@ def draw_frontier(candidates: Sequence[Candidate], chosen: Candidate, checkpoint
         axes.plot(*_points([chosen]), "o", color=INK, markersize=13, markerfacecolor="none", label="chosen")
         for number, cut in enumerate(dict.fromkeys(one.cut for one in candidates)):
             colour = COLOURS[number % len(COLOURS)]
-            axes.plot([], [], "o", color=colour, label=cut or "whole model")
+            axes.plot([], [], "o", color=colour, label=cut)
             for one in candidates:
                 if one.cut != cut or one.score is None:
                     continue

@@ -16,7 +16,7 @@ class Candidate:
 
     Attributes:
         name: the quantisation, after the name of the cut if it is of a cut model.
-        cut: name of the cut; empty for the whole model.
+        cut: name of the cut; ``whole`` for the whole model.
         file_mib: its size.
         passed: whether it is admissible: good enough beside the checkpoint, by the parity gate.
         failed: why llama.cpp could not answer with it; then nothing else was measured.

@@ -2,29 +2,50 @@
 
 Two looks. The *exam*: the file answers the validation rows through its own chat template in llama.cpp; its chrF2 may
 be lower than the checkpoint's by no more than a margin. The *forced walk*, for F16: on the same token ids, llama.cpp's
-most likely next token must be the checkpoint's wherever the checkpoint is not undecided. The exam sees a broken
-template or a vocabulary out of step; the walk sees a wrong norm or rotation that the exam's noise would hide.
+most likely next token must be the checkpoint's wherever the checkpoint is not undecided, and as likely. The exam sees a
+broken template or a vocabulary out of step; the walk sees a wrong norm or rotation that the exam's noise would hide.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 from metier.evaluate.significance import Comparison
 from metier.progress import track
 from metier.run.engine import Engine
 
+MARGIN_NATS = 0.05
+"""Below this lead of the best token over the second the checkpoint counts as undecided."""
+
 AGREEMENT = 0.995
 """Least share of decided positions where both name the same token."""
 
 
+GAP_NATS = 0.02
+"""Largest mean difference of the log-probabilities that both give to the same token."""
+
+
+class Decided(NamedTuple):
+    """A position where the checkpoint is not undecided."""
+
+    ids: list[int]
+    """What stands before."""
+    token: int
+    """The checkpoint's most likely next id."""
+    logprob: float
+    """Its log-probability, in nats."""
+
+
 @dataclass(frozen=True)
 class Walk:
-    """How often checkpoint and file name the same next token on the same ids."""
+    """How often checkpoint and file name the same next token on the same ids, and how equally likely."""
 
     positions: int
     """Decided positions compared."""
     agreed: int
+    gap_nats: float
+    """Mean absolute difference of the token's log-probability where both name the same."""
 
     @property
     def agreement(self) -> float:
@@ -34,7 +55,7 @@ class Walk:
     @property
     def passed(self) -> bool:
         """Whether the file is the same function as the checkpoint."""
-        return self.agreement >= AGREEMENT
+        return self.agreement >= AGREEMENT and self.gap_nats <= GAP_NATS
 
     def to_json(self) -> dict[str, Any]:
         """Return the walk as JSON-able values."""
@@ -46,14 +67,19 @@ def exam_passed(comparison: Comparison, margin: float) -> bool:
     return comparison.low > -margin
 
 
-def walk(engine: Engine, decided: Sequence[tuple[list[int], int]]) -> Walk:
-    """Ask the file for its most likely next token after the same ids."""
+def walk(engine: Engine, decided: Sequence[Decided]) -> Walk:
+    """Ask the file for its most likely next token after the same ids, and how likely it is."""
 
-    def best(ids: list[int]) -> int:
+    def best(ids: list[int]) -> tuple[int, float | None]:
         found = engine.complete(ids, max_tokens=1, probabilities=1)
         # llama.cpp names no probability for the first byte of a character, only the token.
-        return found.top[0][0] if found.top else found.token_ids[0]
+        return found.top[0] if found.top else (found.token_ids[0], None)
 
-    prefixes = [ids for ids, _ in decided]
-    answers = track(engine.many(best, prefixes), "walking beside the checkpoint", total=len(prefixes))
-    return Walk(len(decided), sum(mine == theirs for mine, (_, theirs) in zip(answers, decided, strict=True)))
+    answers = track(
+        engine.many(best, [place.ids for place in decided]), "walking beside the checkpoint", total=len(decided)
+    )
+    agreed = [
+        (place, logprob) for place, (token, logprob) in zip(decided, answers, strict=True) if token == place.token
+    ]
+    gaps = [abs(place.logprob - logprob) for place, logprob in agreed if logprob is not None]
+    return Walk(len(decided), len(agreed), round(fmean(gaps), 5) if gaps else 0.0)

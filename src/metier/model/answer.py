@@ -1,4 +1,4 @@
-"""A checkpoint asked: as a contestant, text in, text out, greedy; and for the next token, where it is decided."""
+"""A checkpoint as a contestant: text in, text out, greedy."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +7,6 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from metier.tasks.prompt import PromptFormat
-
-MARGIN_NATS = 0.05
-"""Below this lead of the best token over the second a checkpoint counts as undecided."""
 
 _ROWS = 64
 
@@ -67,24 +64,3 @@ class Checkpoint:
         answers_NT = out_NT[:, batch["input_ids"].shape[1] :]
         texts = self._tokenizer.batch_decode(answers_NT, skip_special_tokens=True)
         return [(text.split(self._stop)[0] if self._stop else text).strip() for text in texts]
-
-
-@torch.no_grad()
-def decided_tokens(
-    model: PreTrainedModel, examples: Sequence[tuple[list[int], list[int]]]
-) -> list[tuple[list[int], int]]:
-    """Return, for every decided answer position, the ids before it and the checkpoint's most likely next id.
-
-    Args:
-        model: a causal language model in evaluation mode.
-        examples: token ids of prompts and answers.
-    """
-    found = []
-    for prompt, answer in examples:
-        ids = prompt + answer
-        logits_TV = model(input_ids=torch.tensor([ids], device=model.device)).logits[0, len(prompt) - 1 : -1]
-        best_T2 = logits_TV.float().log_softmax(-1).topk(2)
-        for offset, (values, tokens) in enumerate(zip(best_T2.values, best_T2.indices, strict=True)):
-            if values[0] - values[1] > MARGIN_NATS:
-                found.append((ids[: len(prompt) + offset], int(tokens[0])))
-    return found

@@ -10,13 +10,13 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from metier.data.records import read_records
 from metier.errors import MetierError, RunError
 from metier.evaluate.answers import collect
 from metier.export.contestants import ShippedFile, tokens_per_s
-from metier.export.parity import walk
+from metier.export.parity import Decided, Walk, walk
 from metier.run.engine import Engine
 
 SLOTS = 4
@@ -40,19 +40,28 @@ class Asked:
     """Longest answer."""
     timed: tuple[str, ...]
     """Prompts that speed is measured on."""
-    decided: tuple[tuple[list[int], int], ...]
-    """Token ids, and what the checkpoint says comes next."""
+    decided: tuple[Decided, ...]
+    """What the checkpoint says comes next, if the file is to walk beside it."""
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Read what came as JSON."""
+        return cls(**{**value, "decided": tuple(Decided(*place) for place in value["decided"])})
 
 
 @dataclass(frozen=True)
 class Told:
     """What came of it."""
 
-    agreed: int = 0
-    """At how many of the decided positions the file says what the checkpoint says."""
+    walked: Walk
     tokens_per_s: float | None = None
     failed: str = ""
     """Why the file could not answer."""
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Read what came as JSON."""
+        return cls(**{**value, "walked": Walk(**value["walked"])})
 
 
 def ask_apart(asked: Asked) -> Told:
@@ -62,34 +71,35 @@ def ask_apart(asked: Asked) -> Told:
         RunError: when something else than the file failed, such as the disk.
     """
     done = subprocess.run(_COMMAND, input=json.dumps(asdict(asked)), stdout=subprocess.PIPE, text=True, check=False)
+    nowhere = Walk(len(asked.decided), 0, 0.0)
     if done.returncode < 0:
-        return Told(failed=f"llama.cpp ended the process with {signal.Signals(-done.returncode).name}")
+        return Told(nowhere, failed=f"llama.cpp ended the process with {signal.Signals(-done.returncode).name}")
     if done.returncode > 0:
         raise RunError(asked.model, "the process that answers with it failed", "See the message above")
     found = json.loads(done.stdout.splitlines()[-1])  # what a library prints comes before
     if "error" not in found:
-        return Told(**found)
+        return Told.from_json(found)
     where, what, fix = found["error"]
     if where != asked.model:
         raise RunError(where, what, fix)
-    return Told(failed=what)
+    return Told(nowhere, failed=what)
 
 
 def answer(asked: Asked) -> Told:
     """Ask a file; its speed is the median of three passes over the prompts."""
     with Engine(Path(asked.model), slots=SLOTS) as engine:
-        agreed = walk(engine, asked.decided).agreed
+        walked = walk(engine, asked.decided)
         if not asked.first:
-            return Told(agreed)
+            return Told(walked)
         shipped = ShippedFile(Path(asked.model).stem, engine, asked.max_tokens)
         collect(shipped, read_records(Path(asked.rows))[: asked.first], Path(asked.answers))
-        return Told(agreed, statistics.median(tokens_per_s(engine, asked.timed) for _ in range(_PASSES)))
+        return Told(walked, statistics.median(tokens_per_s(engine, asked.timed) for _ in range(_PASSES)))
 
 
 def main() -> None:
     """Read what is asked from stdin; print what was found, or the error."""
     try:
-        found: dict[str, Any] = asdict(answer(Asked(**json.load(sys.stdin))))
+        found: dict[str, Any] = asdict(answer(Asked.from_json(json.load(sys.stdin))))
     except MetierError as error:
         found = {"error": [error.where, error.found, error.fix]}
     sys.stdout.write(f"\n{json.dumps(found)}\n")

@@ -9,7 +9,7 @@ from metier.model.loading import load
 from metier.spec.job import Job
 from metier.tasks.prompt import PromptFormat
 
-WHOLE = ""
+WHOLE = "whole"
 """In place of a cut's name: the trained model itself."""
 WALKED = "F16"
 """The type in which a model walks beside its checkpoint."""
@@ -26,7 +26,7 @@ class File(NamedTuple):
     @property
     def name(self) -> str:
         """The quantisation, after the name of the cut."""
-        return f"{self.cut}-{self.quantisation}" if self.cut else self.quantisation
+        return self.quantisation if self.cut == WHOLE else f"{self.cut}-{self.quantisation}"
 
 
 def files_of(job: Job, cut: str) -> Iterator[File]:

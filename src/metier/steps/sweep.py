@@ -13,8 +13,9 @@ from metier.evaluate.answers import collect, read_answers
 from metier.evaluate.metrics import score
 from metier.evaluate.significance import compare
 from metier.evaluate.sweep import Candidate, choose
-from metier.export.parity import Walk, exam_passed
-from metier.model.answer import Checkpoint, decided_tokens
+from metier.export.decided import decided_tokens
+from metier.export.parity import Decided, Walk, exam_passed
+from metier.model.answer import Checkpoint
 from metier.model.loading import load
 from metier.progress import say
 from metier.spec.job import Job
@@ -66,8 +67,11 @@ def gate(
                 if cut == WHOLE and told.failed:
                     fix = "Check that the installed xllamacpp supports its architecture, and that memory is free"
                     raise ArtifactError(str(gguf_path(files, job, file.name)), told.failed, fix)
-                walks[cut] = Walk(len(decided), told.agreed)
-                say(f"  {file.name} names the checkpoint's token at {told.agreed} of {len(decided)} decided positions")
+                walks[cut] = told.walked
+                say(
+                    f"  {file.name} names the checkpoint's token at {told.walked.agreed} of {len(decided)} decided "
+                    f"positions, log-probabilities {told.walked.gap_nats:.4f} nats apart"
+                )
             if file.asked:
                 candidates.append(exam.graded(file, told, walks[cut]))
                 say(f"  {_line(candidates[-1])}")
@@ -100,13 +104,13 @@ class _Exam:
         checkpoint = Checkpoint("checkpoint", *load(whole), prompt, job.evaluate.max_answer_tokens)
         self.theirs = collect(checkpoint, self._rows, folder / "checkpoint.jsonl", chunk_rows=256)
 
-    def decided_by(self, model_folder: Path) -> tuple[tuple[list[int], int], ...]:
+    def decided_by(self, model_folder: Path) -> tuple[Decided, ...]:
         """Return what a checkpoint says at the positions where it is decided."""
         model, tokenizer = load(model_folder)
         walked = encode(tokenizer, self._prompt, self._rows[:_WALKED_ROWS], self._job.train.max_tokens)
         return tuple(decided_tokens(model, walked))
 
-    def ask(self, file: File, decided: tuple[tuple[list[int], int], ...]) -> Told:
+    def ask(self, file: File, decided: tuple[Decided, ...]) -> Told:
         """Ask a file once; what it told is kept in the folder."""
         kept = self._folder / f"{file.name}.json"
         if not kept.exists():
@@ -120,7 +124,7 @@ class _Exam:
                 decided=decided,
             )
             write_json(kept, asdict(ask_apart(asked)))
-        return Told(**read_json(kept))
+        return Told.from_json(read_json(kept))
 
     def graded(self, file: File, told: Told, walked: Walk) -> Candidate:
         """Return a file as a candidate: its answers beside the whole model's."""
