@@ -532,7 +532,7 @@ def test_the_command_says_what_fits_without_torch_and_leaves_nothing_behind(tmp_
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["fits"] and told["parameters"] == scratch(2000, 128, 4, 64, 0).num_parameters()
-    assert [file["quantisation"] for file in told["files"]] == ["Q8_0", "Q5_1"]
+    assert [file["quantisation"] for file in told["files"]] == ["Q8_0", "Q5_1", "Q4_0"]
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "numpy" in imported and imported.isdisjoint({"torch", "transformers", "xllamacpp", "huggingface_hub"})
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["job.toml", "small"]

@@ -332,7 +332,7 @@ class Export(_Strict):
     """What is shipped."""
 
     quantisations: list[str] = Field(
-        default=["Q8_0", "Q5_1"],
+        default=["Q8_0", "Q5_1", "Q4_0"],
         description=f"GGUF types to try: {', '.join(TYPES)}, or 'Q4_0-embed-Q8_0' for an embedding and output of "
         "another type than the rest. The best that passes the parity gate and the limits ships. [] for no file, and so "
         "no release: the checkpoint is examined.",
