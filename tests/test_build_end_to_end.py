@@ -267,5 +267,5 @@ def test_a_cut_model_ships_where_it_passes_and_the_table_is_made_without_the_exa
     assert json.loads((export / "huggingface" / "config.json").read_text())["num_hidden_layers"] == 1
     assert read_header(export / "animals-drop1-Q8_0.gguf").metadata["qwen3.block_count"] == 1
     assert "layers dropped (from 0)" in (export / "README.md").read_text()
-    assert (export / "sweep.svg").read_bytes() == (run / "parity" / "sweep.svg").read_bytes() != b""
+    assert (export / "sweep.svg").read_bytes() == (run / "sweep.svg").read_bytes() != b""
     assert json.loads((export / "sweep.json").read_text()) == found

@@ -57,7 +57,7 @@ def gated(trained, data, folder, prompt=None):
     parity.mkdir()
     models = {ship.WHOLE: trained.folder}
     ship.write_files(JOB, models, prompt or trained.prompt, "own", files)
-    return sweep.gate(JOB, data, models, trained.prompt, files, parity)
+    return sweep.chosen_of(JOB, sweep.gate(JOB, data, models, trained.prompt, files, parity), folder)
 
 
 def passed(found):

@@ -3,7 +3,6 @@
 import json
 import signal
 import sys
-from functools import partial
 
 import pytest
 import torch
@@ -53,7 +52,9 @@ def swept(job, data, models, prompt, folder):
     for name in ("files", "parity"):
         (folder / name).mkdir()
     ship.write_files(job, models, prompt, "own", folder / "files")
-    return partial(sweep.gate, job, data, models, prompt, folder / "files", folder / "parity")
+    return lambda: sweep.chosen_of(
+        job, sweep.gate(job, data, models, prompt, folder / "files", folder / "parity"), folder
+    )
 
 
 def states(found):
@@ -67,10 +68,32 @@ def test_a_file_that_cannot_be_loaded_is_told_as_failed_and_the_others_go_on(tra
     found = gate()
     assert states(found)["Q8_0"] is True and "cut short" in states(found)["Q4_1"]
     assert found["chosen"] == "Q8_0"
-    assert read_json(tmp_path / "parity" / "sweep.json") == json.loads(json.dumps(found))
-    assert (tmp_path / "parity" / "sweep.svg").stat().st_size > 2000
+    assert read_json(tmp_path / "sweep.json") == json.loads(json.dumps(found))
+    assert (tmp_path / "sweep.svg").stat().st_size > 2000
     best = Candidate.from_json(found["candidates"]["Q8_0"])
     assert best.ram_mib > 10 and best.tokens_per_s > 1 and best.score.n == best.comparison.n == 40
+
+
+def test_other_limits_and_preferences_measure_nothing_again(trained, data, tmp_path):
+    found = swept(job(), data, {ship.WHOLE: trained.folder}, trained.prompt, tmp_path)()
+    candidates = found["candidates"]
+    for one, speed in zip(candidates.values(), (10.0, 20.0), strict=True):
+        one |= {"passed": True, "tokens_per_s": speed}
+    largest = candidates["Q8_0"]["file_mib"]
+    assert [one["file_mib"] < largest for one in candidates.values()] == [False, True]
+    plots = set()
+    for tables, wanted in (
+        ({}, "Q4_1"),
+        ({"limits": {"file_mib": largest / 2}}, "Q4_1"),
+        ({"compress": {"prefer": "speed"}}, "Q4_1"),
+        ({"compress": {"prefer": "speed"}, "limits": {"ram_mib": 1.0}}, "Q8_0"),
+    ):
+        again = sweep.chosen_of(job(**tables), found, tmp_path)
+        assert again == {**found, "chosen": wanted} == read_json(tmp_path / "sweep.json")
+        plots.add((tmp_path / "sweep.svg").read_text())
+    assert len(plots) == 2
+    none = {"metric": None, "walks": {}, "checkpoint": None, "candidates": {}}
+    assert sweep.chosen_of(job(), none, tmp_path / "nothing") == {**none, "chosen": None}
 
 
 def test_a_crash_of_llama_cpp_ends_the_candidate_and_not_the_build(trained, data, tmp_path, monkeypatch):

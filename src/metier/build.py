@@ -41,8 +41,7 @@ def sweep(job: Job, run: Path) -> dict[str, Any]:
         MetierError: for everything the user can mend; nothing finished is lost.
     """
     with _alone(run), _told_when_full(run):
-        found: dict[str, Any] = _made(job, run).parity.result
-        return found
+        return _made(job, run).swept
 
 
 class _Made(NamedTuple):
@@ -57,6 +56,8 @@ class _Made(NamedTuple):
     """Hugging Face folders, by name of the cut."""
     files: Step
     parity: Step
+    swept: dict[str, Any]
+    """What was found of the files, and which is chosen."""
 
 
 def _made(job: Job, run: Path) -> _Made:
@@ -145,8 +146,6 @@ def _made(job: Job, run: Path) -> _Made:
             "data": data.key,
             "exam": job.evaluate.model_dump(),
             "margin": job.release.parity_margin,
-            "limits": job.limits.model_dump(),
-            "prefer": job.compress.prefer,
         },
         lambda folder: sweep.gate(job, data.folder, models, prompt, files.folder, folder),
     )
@@ -156,21 +155,24 @@ def _made(job: Job, run: Path) -> _Made:
         "train": trained.result,
         "prompt": prompts.result,
     }
-    return _Made(data.folder, facts, cuts, models, files, parity)
+    swept = sweep.chosen_of(job, parity.result, run)
+    return _Made(data.folder, facts, cuts, models, files, parity, swept)
 
 
 def _judged(job: Job, run: Path, made: _Made) -> Verdict:
     from metier.steps import bundle, exam, ship
 
     step = _Steps(run)
-    facts, parity = made.facts, made.parity
-    ledger, chosen = facts["ledger"], parity.result["chosen"]
+    facts, swept = made.facts, made.swept
+    ledger, chosen = facts["ledger"], swept["chosen"]
     shipped = ship.gguf_path(made.files.folder, job, chosen) if chosen else None
-    cut = parity.result["candidates"][chosen]["cut"] if chosen else ship.WHOLE
+    cut = swept["candidates"][chosen]["cut"] if chosen else ship.WHOLE
     examined = step(
         "exam",
         {
-            "parity": parity.key,
+            "parity": made.parity.key,
+            "chosen": chosen,
+            "limits": job.limits.model_dump(),
             "release": job.release.model_dump(),
             "shipping": ledger["shipping"],
         },
@@ -179,7 +181,7 @@ def _judged(job: Job, run: Path, made: _Made) -> Verdict:
             made.data,
             made.files.folder,
             made.models[cut],
-            parity.result,
+            swept,
             facts["prompt"],
             ledger["shipping"],
             folder,
@@ -192,8 +194,8 @@ def _judged(job: Job, run: Path, made: _Made) -> Verdict:
             job,
             shipped,
             made.models[cut],
-            {**facts, "verdict": examined.result, "sweep": parity.result, "cut": made.cuts.get(cut)},
-            parity.folder,
+            {**facts, "verdict": examined.result, "sweep": swept, "cut": made.cuts.get(cut)},
+            run,
             folder,
         ),
     )

@@ -154,7 +154,9 @@ def compress(job: JobPath, as_json: Json = False) -> None:
         typer.echo(json.dumps(found, ensure_ascii=False))
     elif candidates:
         Console(highlight=False).print(candidates_table(list(candidates.values()), found["chosen"]))
-        say(f"\nIn {run / 'parity'}: sweep.json with the numbers, sweep.svg to look at.")
+        say(f"\nIn {run}: sweep.json with the numbers, sweep.svg to look at.")
+    else:
+        say("No file is asked for: export.quantisations is empty.")
     chosen = candidates.get(found["chosen"])
     if chosen is None or not (chosen.passed and chosen.fits(**description.limits.model_dump())):
         raise typer.Exit(NOTHING_PASSES)

@@ -30,7 +30,7 @@ def bundle(
         model_folder: the checkpoint as a Hugging Face folder.
         facts: results of the steps before: ``verdict``, ``ledger``, ``start``, ``train``, ``prompt``, ``sweep``, and
             ``cut``, that of the chosen cut or None.
-        measured: the folder of the step ``parity``, with the numbers and the plot of the sweep.
+        measured: the folder with the numbers and the plot of the sweep.
         folder: where the bundle goes.
     """
     if shipped:

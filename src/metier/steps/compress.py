@@ -51,7 +51,7 @@ def compress_job(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder
     """
     teacher, tokenizer = load(whole)
     check_cuts(teacher.config, job.compress)
-    check_disk(folder, whole, kept=2 * len(job.compress.cuts))
+    check_disk(folder, whole, kept=len(job.compress.cuts) + 1)
     torch.manual_seed(job.seed)
     examples = encode(tokenizer, prompt, read_records(data / "train.jsonl"), job.train.max_tokens)
     validation = read_records(data / "validation.jsonl")[:WATCHED_ROWS]

@@ -1,4 +1,4 @@
-"""The step ``parity``: every file beside the checkpoint, and the one that may ship."""
+"""The step ``parity``: every file beside the checkpoint; and which of them ships."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -27,7 +27,7 @@ from metier.tasks.registry import task_from_json
 from metier.train.batches import encode
 
 SWEEP, PLOT = "sweep.json", "sweep.svg"
-"""What was found of all candidates, as numbers and as a picture."""
+"""What was found of all candidates and which is chosen, as numbers and as a picture."""
 
 _WALKED_ROWS = 50
 _TIMED_ROWS = 8
@@ -36,12 +36,11 @@ _TIMED_ROWS = 8
 def gate(
     job: Job, data: Path, models: Mapping[str, Path], prompt: PromptFormat, files: Path, folder: Path
 ) -> dict[str, Any]:
-    """Examine every file beside the checkpoint on validation rows; choose the best that passes and fits.
+    """Examine every file beside the checkpoint on validation rows.
 
     The F16 file of each model walks beside its own checkpoint, too; when it disagrees, no file of that model passes,
     for all are written alike. Answers are compared with those of the whole model, whatever was cut. A file that
-    llama.cpp cannot answer with has failed, and the others go on. Without files there is nothing to examine, and
-    nothing is chosen.
+    llama.cpp cannot answer with has failed, and the others go on. Without files there is nothing to examine.
 
     Args:
         job: the job description.
@@ -55,7 +54,7 @@ def gate(
         ArtifactError: when llama.cpp cannot load the whole model in F16, or answers with none of the files.
     """
     if not job.export.quantisations:
-        return {"walks": {}, "checkpoint": None, "candidates": {}, "chosen": None}
+        return {"metric": None, "walks": {}, "checkpoint": None, "candidates": {}}
     exam = _Exam(job, data / "validation.jsonl", prompt, models[WHOLE], files, folder)
     walks: dict[str, Walk] = {}
     candidates: list[Candidate] = []
@@ -75,22 +74,31 @@ def gate(
             if file.asked:
                 candidates.append(exam.graded(file, told, walks[cut]))
                 say(f"  {_line(candidates[-1])}")
-    chosen = choose(candidates, job.compress.prefer, **job.limits.model_dump())
-    if chosen is None:
+    if all(one.failed for one in candidates):
         fix = "Look at the messages above, or ask for other types in export.quantisations"
         raise ArtifactError(str(files), f"llama.cpp answers with none of the files: {candidates[0].failed}", fix)
-    whole = score(exam.metric, exam.theirs, exam.references)
-    found = {
+    return {
         "metric": exam.metric,
         "walks": {cut: walked.to_json() for cut, walked in walks.items()},
-        "checkpoint": vars(whole),
+        "checkpoint": vars(score(exam.metric, exam.theirs, exam.references)),
         "candidates": {one.name: one.to_json() for one in candidates},
-        "chosen": chosen.name,
     }
-    write_json(folder / SWEEP, found)
-    plot = draw_frontier(candidates, chosen, whole.value, job.release.parity_margin)
-    write_atomically(folder / PLOT, plot)
-    return found
+
+
+def chosen_of(job: Job, found: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return what `gate` found with the name of the ``chosen`` file, None where there is no file.
+
+    It is no part of the step, so that other limits or another preference measure nothing again. The numbers and a plot
+    of them are left in the folder.
+    """
+    candidates = [Candidate.from_json(one) for one in found["candidates"].values()]
+    chosen = choose(candidates, job.compress.prefer, **job.limits.model_dump())
+    swept = {**found, "chosen": chosen.name if chosen else None}
+    if chosen and not ((folder / PLOT).exists() and read_json(folder / SWEEP) == swept):
+        write_json(folder / SWEEP, swept)
+        plot = draw_frontier(candidates, chosen, found["checkpoint"]["value"], job.release.parity_margin)
+        write_atomically(folder / PLOT, plot)
+    return swept
 
 
 class _Exam:
