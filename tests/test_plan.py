@@ -557,6 +557,9 @@ def test_a_plan_is_shown_whether_or_not_the_base_is_known(tmp_path, evidence):
 
     text = shown(job(base='architecture = "moe"', limits="file_mib = 100"))
     assert "active a token" in text and "experts" in text and "It fits." in text and "undecided" in text
+    assert "Not counted" not in text
+    cuts = shown(job(rest='[compress]\nlayers = [0, 1]\nfeed_forward = [1.0, 0.5]\nheal = "90s"'))
+    assert "Not counted: 3 cut models that learn for 90s each" in cuts
     assert "known after 'metier build'" in shown(on_base("pypi:some-model"))
     assert "estimate" in shown(on_base(tiny_gguf(tmp_path / "tiny.gguf"), "pieces = 200"))
 

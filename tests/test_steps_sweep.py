@@ -2,11 +2,13 @@
 
 import json
 import signal
+import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 import torch
-from doubles import counted_animals
+from doubles import counted_animals, tiny_gguf
 
 from metier.artifact import read_json
 from metier.data.records import Record, write_records
@@ -97,14 +99,16 @@ def test_other_limits_and_preferences_measure_nothing_again(trained, data, tmp_p
 
 
 def test_a_crash_of_llama_cpp_ends_the_candidate_and_not_the_build(trained, data, tmp_path, monkeypatch):
-    right = answering.subprocess.run
+    right = sweep.ask_apart
     die = "import os, signal; os.kill(os.getpid(), signal.SIGABRT)"
 
-    def crash_on_some(command, **rest):
-        doomed = "Q4_1.gguf" in rest.get("input", "")
-        return right([sys.executable, "-c", die] if doomed else command, **rest)
+    def crash_on_some(asked):
+        with pytest.MonkeyPatch.context() as patch:
+            if asked.model.endswith("Q4_1.gguf"):
+                patch.setattr(answering, "_COMMAND", (sys.executable, "-c", die))
+            return right(asked)
 
-    monkeypatch.setattr(answering.subprocess, "run", crash_on_some)
+    monkeypatch.setattr(sweep, "ask_apart", crash_on_some)
     gate = swept(job(), data, {ship.WHOLE: trained.folder}, trained.prompt, tmp_path)
     found = gate()
     assert states(found) == {"Q8_0": True, "Q4_1": f"llama.cpp ended the process with {signal.Signals.SIGABRT.name}"}
@@ -125,6 +129,17 @@ def test_a_full_disk_is_no_fault_of_the_candidate(trained, data, tmp_path, monke
     asked = answering.Asked("a.gguf", "rows.jsonl", 1, "answers.jsonl", 16, (), ())
     with pytest.raises(RunError, match="answers cannot be kept"):
         answering.ask_apart(asked)
+
+
+def test_a_process_that_answers_ends_with_the_one_that_asked(tmp_path):
+    write_records(tmp_path / "rows.jsonl", [Record(f"question {n}", "") for n in range(1000)])
+    model = str(tiny_gguf(tmp_path / "tiny.gguf"))
+    asked = answering.Asked(model, str(tmp_path / "rows.jsonl"), 1000, str(tmp_path / "a.jsonl"), 200, (), ())
+    process = subprocess.Popen(answering._COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    told, _ = process.communicate(json.dumps(asdict(asked)) + "\n")
+    assert process.returncode == 1 and told == ""
+    answers = tmp_path / "a.jsonl"
+    assert not answers.exists() or answers.read_text().count("\n") < 1000
 
 
 def test_a_killed_gate_goes_on_behind_the_files_that_were_measured(trained, data, tmp_path, monkeypatch):

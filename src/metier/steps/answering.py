@@ -4,10 +4,13 @@ When llama.cpp ends the process, a candidate is lost and not the build.
 """
 
 import json
+import os
 import signal
 import statistics
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -70,13 +73,20 @@ def ask_apart(asked: Asked) -> Told:
     Raises:
         RunError: when something else than the file failed, such as the disk.
     """
-    done = subprocess.run(_COMMAND, input=json.dumps(asdict(asked)), stdout=subprocess.PIPE, text=True, check=False)
+    process = subprocess.Popen(_COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin
+    assert process.stdout
+    printed = ""
+    with suppress(BrokenPipeError), process:  # broken where it ended before it read
+        process.stdin.write(f"{json.dumps(asdict(asked))}\n")
+        process.stdin.flush()  # and not closed: see _end_with_the_other
+        printed = process.stdout.read()
     nowhere = Walk(len(asked.decided), 0, 0.0)
-    if done.returncode < 0:
-        return Told(nowhere, failed=f"llama.cpp ended the process with {signal.Signals(-done.returncode).name}")
-    if done.returncode > 0:
+    if process.returncode < 0:
+        return Told(nowhere, failed=f"llama.cpp ended the process with {signal.Signals(-process.returncode).name}")
+    if process.returncode > 0:
         raise RunError(asked.model, "the process that answers with it failed", "See the message above")
-    found = json.loads(done.stdout.splitlines()[-1])  # what a library prints comes before
+    found = json.loads(printed.splitlines()[-1])  # what a library prints comes before
     if "error" not in found:
         return Told.from_json(found)
     where, what, fix = found["error"]
@@ -97,12 +107,21 @@ def answer(asked: Asked) -> Told:
 
 
 def main() -> None:
-    """Read what is asked from stdin; print what was found, or the error."""
+    """Read a line of what is asked from stdin; print what was found, or the error."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is told by the process that asked
+    asked = Asked.from_json(json.loads(sys.stdin.readline()))
+    threading.Thread(target=_end_with_the_other, daemon=True).start()
     try:
-        found: dict[str, Any] = asdict(answer(Asked.from_json(json.load(sys.stdin))))
+        found: dict[str, Any] = asdict(answer(asked))
     except MetierError as error:
         found = {"error": [error.where, error.found, error.fix]}
     sys.stdout.write(f"\n{json.dumps(found)}\n")
+
+
+def _end_with_the_other() -> None:
+    """End as soon as the process that asked is gone: the next build asks again, and keeps answers in the same file."""
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(1)
 
 
 if __name__ == "__main__":
