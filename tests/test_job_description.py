@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metier.errors import DataError, SpecError
-from metier.spec.job import Job, Train
+from metier.spec.job import Export, Job, Train
 from metier.spec.load import json_schema, load_job
 from metier.spec.new import new_job
 from metier.tasks.registry import TASKS, task_from_json
@@ -174,6 +174,15 @@ def test_whole_numbers_serve_where_fractions_are_meant(tmp_path):
         (base("head_dim = 15"), "base.head_dim: 15 is odd. Write an even number"),
         (base("architecture = 'openmoe'"), "export.quantisations: a model of architecture 'openmoe' cannot be"),
         (base("architecture = 'openmoe'\nmoe_layer_interval = 9"), "moe_layer_interval: 9, and there are 4 layers"),
+        (GOOD + "[export]\nquantisations = ['Q4_0-embd-Q8_0']", "Did you mean 'Q4_0-embed-Q8_0'?"),
+        (GOOD + "[export]\nquantisations = ['Q4_K']", "export.quantisations: found 'Q4_K'. Write one of F16, Q8_0"),
+        (GOOD + "[compress]\nlayers = [0, -1]", "compress.layers: found [0, -1]. Write different numbers from 0"),
+        (GOOD + "[compress]\nfeed_forward = [0.5, 0.5]", "compress.feed_forward: found [0.5, 0.5]. Write different"),
+        (GOOD + "[compress]\nexperts = [1.5]", "compress.experts: found [1.5]. Write different shares from 0.01"),
+        (GOOD + "[compress]\nheal = '0s'", "compress.heal: found '0s'. Write a time above zero"),
+        (GOOD + "[compress]\nprefer = 'sped'", "Did you mean 'speed'?"),
+        (GOOD + "[compress]\nlayers = [1]\n[export]\nquantisations = []", "compress: smaller models are made to be"),
+        (SCRATCH + "[compress]\nexperts = [0.5]", "compress.experts: a dense model has no experts"),
         (SCRATCH + "[vocabulary]\npieces = 9", "vocabulary: a model from scratch has no vocabulary to cut"),
     ],
 )  # fmt: skip
@@ -207,6 +216,19 @@ def test_openmoe_is_accepted_where_no_file_is_asked_for(tmp_path):
     shape = load_job(write(tmp_path, text)).base.shape
     assert (shape.experts, shape.experts_per_token, shape.moe_layer_interval) == (4, 2, 4)
     assert shape.key_value_heads == shape.heads == 4
+
+
+def test_the_cuts_of_a_job_are_all_combinations_but_the_whole_model(tmp_path):
+    text = GOOD + "[compress]\nlayers = [2, 0]\nfeed_forward = [0.75, 1.0, 0.333]\n"
+    cuts = load_job(write(tmp_path, text)).compress.cuts
+    assert [cut.name for cut in cuts] == ["ff75", "ff33.3", "drop2", "drop2-ff75", "drop2-ff33.3"]
+    assert load_job(write(tmp_path, GOOD)).compress.cuts == []
+
+
+def test_every_quantisation_that_editors_are_told_of_is_taken():
+    items = json_schema()["$defs"]["Export"]["properties"]["quantisations"]["items"]
+    assert len(items["enum"]) == 36 and items["type"] == "string"
+    assert Export(quantisations=items["enum"]).quantisations == items["enum"]
 
 
 def test_all_mistakes_are_reported_at_once_a_line_each(tmp_path):

@@ -13,12 +13,13 @@ from metier.data.records import write_records
 from metier.errors import ArtifactError
 from metier.evaluate.significance import Comparison
 from metier.export import gguf as export_gguf
-from metier.export.parity import Walk, decided_tokens, exam_passed, walk
+from metier.export.decided import decided_tokens
+from metier.export.parity import Walk, exam_passed, walk
 from metier.model import gguf_names, load
 from metier.model.architectures import ARCHITECTURES, Architecture
 from metier.run.engine import Engine
 from metier.spec.job import Job
-from metier.steps import exam, ship
+from metier.steps import exam, ship, sweep
 from metier.train.batches import Example, encode
 
 JOB = Job.model_validate(
@@ -45,8 +46,8 @@ def data(trained, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch):
-    for step in (ship, exam):
-        monkeypatch.setattr(step, "Engine", partial(Engine, threads=1))
+    monkeypatch.setattr(exam, "Engine", partial(Engine, threads=1))
+    monkeypatch.setenv("OMP_THREAD_LIMIT", "1")  # of the processes that answer apart
 
 
 def gated(trained, data, folder, prompt=None):
@@ -54,12 +55,13 @@ def gated(trained, data, folder, prompt=None):
     files, parity = folder / "files", folder / "parity"
     files.mkdir()
     parity.mkdir()
-    ship.write_files(JOB, trained.folder, prompt or trained.prompt, "own", files)
-    return ship.gate(JOB, data, trained.folder, trained.prompt, files, parity)
+    models = {ship.WHOLE: trained.folder}
+    ship.write_files(JOB, models, prompt or trained.prompt, "own", files)
+    return sweep.chosen_of(JOB, sweep.gate(JOB, data, models, trained.prompt, files, parity), folder)
 
 
 def passed(found):
-    return {quantisation: exam["passed"] for quantisation, exam in found["exams"].items()}
+    return {name: candidate["passed"] for name, candidate in found["candidates"].items()}
 
 
 @pytest.mark.parametrize("kind", ["dense", "moe", "gemma"])
@@ -67,7 +69,7 @@ def test_f16_and_q8_0_of_the_same_model_pass(taught, data, tmp_path, kind):
     found = gated(taught(kind), data, tmp_path)
     assert passed(found) == {"F16": True, "Q8_0": True}
     assert found["chosen"] == "Q8_0"
-    assert found["walk"]["positions"] > 80
+    assert found["walks"][ship.WHOLE]["positions"] > 80
 
 
 def changed(patch, change):
@@ -282,7 +284,7 @@ def test_a_rotation_by_halves_where_llama_cpp_rotates_neighbours_is_seen(trained
 @pytest.mark.parametrize("change", [{"before": "Input: "}, {"after": ""}], ids=str)
 def test_a_broken_template_is_caught_by_the_exam_where_the_walk_sees_nothing(trained, data, tmp_path, change):
     found = gated(trained, data, tmp_path, replace(trained.prompt, **change))
-    assert found["walk"]["passed"]
+    assert found["walks"][ship.WHOLE]["passed"]
     assert passed(found) == {"F16": False, "Q8_0": False}
 
 
@@ -301,17 +303,6 @@ def test_what_fails_the_gate_is_not_released_and_parity_is_named(trained, data, 
     verdict = exam.examine(JOB, data, tmp_path / "files", trained.folder, found, prompts, shipping, tmp_path)
     assert verdict["released"] is False
     assert "parity" in json.dumps(verdict["reasons"]).lower()
-
-
-def test_the_smallest_passing_file_that_fits_is_chosen():
-    exams = {
-        "F16": {"file_mib": 4.0, "passed": True},
-        "Q8_0": {"file_mib": 2.0, "passed": True},
-        "Q5_1": {"file_mib": 1.5, "passed": False},
-    }
-    assert ship._choice(JOB, exams) == "Q8_0"
-    tight = JOB.model_copy(update={"limits": JOB.limits.model_copy(update={"file_mib": 1.8})})
-    assert ship._choice(tight, exams) == "Q5_1"
 
 
 def test_decided_positions_are_the_checkpoints_own_choices(trained):

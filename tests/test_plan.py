@@ -130,7 +130,7 @@ def test_openmoe_base_has_the_parameters_that_its_checkpoint_has():
     assert not weights.tied
 
 
-@pytest.mark.parametrize("quantisation", ["F16", "Q8_0", "Q5_1", "Q4_0"])
+@pytest.mark.parametrize("quantisation", ["F16", "Q8_0", "Q5_1", "Q4_0", "Q4_0-embed-Q8_0", "Q8_0-embed-Q5_0"])
 @pytest.mark.parametrize(("architecture", "sizes"), SHAPES, ids=str)
 def test_a_file_has_the_size_that_was_planned(tmp_path, tokenizer, quantisation, architecture, sizes):
     model = scratch(len(tokenizer), 64, 2, 64, 0, architecture=architecture, **sizes)
@@ -598,7 +598,7 @@ def test_the_command_says_what_fits_without_torch_and_leaves_nothing_behind(tmp_
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["fits"] and told["parameters"] == scratch(2000, 128, 4, 64, 0).num_parameters()
-    assert [file["quantisation"] for file in told["files"]] == ["Q8_0", "Q5_1"]
+    assert [file["quantisation"] for file in told["files"]] == ["Q8_0", "Q5_1", "Q4_0"]
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "numpy" in imported and imported.isdisjoint({"torch", "transformers", "xllamacpp", "huggingface_hub"})
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["job.toml", "small"]
@@ -623,6 +623,9 @@ def test_a_plan_is_shown_whether_or_not_the_base_is_known(tmp_path, evidence):
 
     text = shown(job(base='architecture = "moe"', limits="file_mib = 100"))
     assert "active a token" in text and "experts" in text and "It fits." in text and "undecided" in text
+    assert "Not counted" not in text
+    cuts = shown(job(rest='[compress]\nlayers = [0, 1]\nfeed_forward = [1.0, 0.5]\nheal = "90s"'))
+    assert "Not counted: 3 cut models that learn for 90s each" in cuts
     assert "known after 'metier build'" in shown(on_base("pypi:some-model"))
     assert "estimate" in shown(on_base(tiny_gguf(tmp_path / "tiny.gguf"), "pieces = 200"))
 

@@ -12,11 +12,14 @@ from metier.compress.blocks import quantise
 from metier.model.architectures import architecture_of
 from metier.model.gguf_names import ROUTER, gguf_names, to_gguf
 from metier.progress import track
+from metier.spec.quantisation import Quantisation
 from metier.tasks.prompt import PromptFormat
 from metier.tokenizer.pieces import Pieces
 
 FORMAT = 1
 """Version of the ``metier.*`` metadata keys."""
+
+_EMBEDDING = ("token_embd.weight", "output.weight")
 
 
 def write_gguf(
@@ -32,14 +35,14 @@ def write_gguf(
 ) -> None:
     """Write a model as a GGUF file, whole or not at all.
 
-    Matrices are stored in the quantisation wherever their rows divide into its blocks, else in F16; norms and routers
-    in F32.
+    Matrices are stored in the types of the quantisation wherever their rows divide into its blocks, else in F16; norms
+    and routers in F32.
 
     Args:
         path: the file to write.
         model: the model, float32.
         tokenizer: its tokenizer.
-        quantisation: a GGUF type such as ``Q8_0``.
+        quantisation: such as ``Q8_0``, or ``Q4_0-embed-Q8_0``.
         name: the model's name.
         licence: terms under which it may be passed on.
         prompt: the format that the chat template wraps the last user message in.
@@ -57,7 +60,8 @@ def write_gguf(
     writer.add_license(licence)
     writer.add_uint32("metier.format", FORMAT)
     writer.add_string("metier.task", json.dumps(task, ensure_ascii=False))
-    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quantisation}"])
+    types = Quantisation.of(quantisation)
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{types.body}"])
     for key, value in settings.items():
         number = gguf.GGUFValueType.FLOAT32 if isinstance(value, float) else gguf.GGUFValueType.UINT32
         writer.add_key_value(f"{architecture.name}.{key}", value, number)
@@ -65,12 +69,11 @@ def write_gguf(
     writer.add_chat_template(prompt.chat_template())
     weights = model.state_dict()
     names = gguf_names(weights, architecture, model.config)
-    wanted = gguf.GGMLQuantizationType[quantisation]
     for ours, theirs in track(names.items(), f"writing {quantisation}", total=len(names)):
         tensors = to_gguf(ours, weights[ours].float().cpu(), architecture, model.config)
         for other, tensor in zip(theirs, tensors, strict=True):
             values = tensor.numpy()
-            kind = _kind_of(other, values, wanted)
+            kind = _kind_of(other, values, types)
             writer.add_tensor(other, quantise(values, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -79,9 +82,10 @@ def write_gguf(
     part.replace(path)
 
 
-def _kind_of(name: str, values: "np.ndarray[Any, Any]", wanted: gguf.GGMLQuantizationType) -> gguf.GGMLQuantizationType:
+def _kind_of(name: str, values: "np.ndarray[Any, Any]", types: Quantisation) -> gguf.GGMLQuantizationType:
     if values.ndim < 2 or name.endswith(ROUTER):
         return gguf.GGMLQuantizationType.F32
+    wanted = gguf.GGMLQuantizationType[types.embedding if name in _EMBEDDING else types.body]
     block, _ = gguf.GGML_QUANT_SIZES[wanted]
     return wanted if values.shape[-1] % block == 0 else gguf.GGMLQuantizationType.F16
 

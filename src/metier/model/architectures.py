@@ -125,13 +125,18 @@ def _value(config: PreTrainedConfig, attribute: str) -> Any:
 
 def gemma_attention(layers: int, head_dim: int, full_theta: float) -> dict[str, Any]:
     """Return how Gemma 3 attends: which layers to a window and which to everything, scale, and rotary bases."""
-    kinds = ["sliding_attention", "full_attention"]
     thetas = {"full_attention": full_theta, "sliding_attention": 1e4}
     return {
-        "layer_types": [kinds[(i + 1) % SLIDING_PATTERN == 0] for i in range(layers)],
+        "layer_types": gemma_layer_types(layers),
         "rope_parameters": {kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()},
         "query_pre_attn_scalar": head_dim,
     }
+
+
+def gemma_layer_types(layers: int) -> list[str]:
+    """Return which of Gemma 3's layers attend to a window and which to everything: it goes by their place."""
+    kinds = ["sliding_attention", "full_attention"]
+    return [kinds[(i + 1) % SLIDING_PATTERN == 0] for i in range(layers)]
 
 
 _TABLE = (

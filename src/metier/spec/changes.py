@@ -7,6 +7,7 @@ from metier.spec.estimates import training_memory
 from metier.spec.job import Job, Train
 from metier.spec.machine import Machine
 from metier.spec.needs import File, Stage, file_of, within
+from metier.spec.quantisation import TYPES
 from metier.spec.released import CLOSURE
 from metier.spec.shape import ImpossibleShapeError
 from metier.spec.training import Lora, Pretrain, Training
@@ -14,8 +15,6 @@ from metier.spec.weights import Weights, of_shape
 
 LEAST_PIECES = 300
 """Below this no vocabulary is learned: bytes and marks alone are 260."""
-QUANTISATIONS = ("F16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
-"""Types a file may have, largest first."""
 
 
 def changes(
@@ -24,7 +23,7 @@ def changes(
     """Yield what would make files or trainings fit that do not."""
     if files and not any(file.fits for file in files):
         smallest = min(files, key=lambda file: file.file_mib).quantisation
-        others = [file_of(job, weights, name) for name in QUANTISATIONS if name not in job.export.quantisations]
+        others = [file_of(job, weights, name) for name in TYPES if name not in job.export.quantisations]
         if fitting := next((file for file in others if file.fits), None):
             yield f"ask for {fitting.quantisation!r} in export.quantisations: {fitting.file_mib:.1f} MiB"
         yield from _smaller(job, weights, lambda changed: file_of(job, changed, smallest).fits)

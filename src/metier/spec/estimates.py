@@ -5,6 +5,7 @@ from math import prod
 
 from metier.spec.job import Job, Train
 from metier.spec.machine import Machine
+from metier.spec.quantisation import Quantisation
 from metier.spec.training import Lora, Pretrain, Training
 from metier.spec.weights import EMBEDDING, EXPERTS, Weights, part_of
 
@@ -74,7 +75,7 @@ def answering_mib(weights: Weights, quantisation: str, context_tokens: int) -> f
     """
     tokens = min(SESSION_TOKENS, 4 * context_tokens)
     extra_bytes: float = weights.cache_bytes_per_token * tokens + VOCABULARY_BYTES * weights.pieces
-    if quantisation in REPACKED:
+    if Quantisation.of(quantisation).body in REPACKED:
         extra_bytes += _Q4_0_BYTES * (weights.parameters - weights.parts()[EMBEDDING])
     return weights.file_mib(quantisation) + extra_bytes / MIB + RUNTIME_MIB
 

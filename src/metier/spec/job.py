@@ -4,19 +4,20 @@ The descriptions below become the JSON schema that editors use (``metier schema`
 """
 
 import codecs
+import difflib
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from metier.errors import SpecError
+from metier.spec.compress import Compress
+from metier.spec.quantisation import QUANTISATIONS, TYPES
 from metier.spec.shape import SIZES, ArchitectureName, ImpossibleShapeError, Shape, shape_of
 from metier.spec.strict import Strict as _Strict
 from metier.spec.strict import mistake as _mistake
 from metier.spec.strict import printable as _printable
 from metier.spec.training import ADAPTERS_RATE, Lora, Losses, Pretrain, Training
 from metier.tasks.translation import language_name
-
-Quantisation = Literal["F16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"]
 
 
 class Translation(_Strict):
@@ -348,12 +349,25 @@ class Evaluate(_Strict):
 class Export(_Strict):
     """What is shipped."""
 
-    quantisations: list[Quantisation] = Field(
-        default=["Q8_0", "Q5_1"],
-        description="GGUF types to try; the smallest that passes the parity gate and the limits ships. [] for no file, "
-        "and so no release: the checkpoint is examined.",
+    quantisations: list[str] = Field(
+        default=["Q8_0", "Q5_1", "Q4_0"],
+        description=f"GGUF types to try: {', '.join(TYPES)}, or 'Q4_0-embed-Q8_0' for an embedding and output of "
+        "another type than the rest. The best that passes the parity gate and the limits ships. [] for no file, and so "
+        "no release: the checkpoint is examined.",
+        json_schema_extra={"items": {"type": "string", "enum": list(QUANTISATIONS)}},
     )
     context_tokens: int = Field(2048, ge=64, description="Context length recommended in the Modelfile.")
+
+    @field_validator("quantisations")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name not in QUANTISATIONS:
+                near = difflib.get_close_matches(name, QUANTISATIONS, n=1)
+                hint = f". Did you mean {near[0]!r}?" if near else ""
+                fix = f"Write one of {', '.join(TYPES)}, or two as in 'Q4_0-embed-Q8_0'{hint}"
+                raise _mistake("", f"found {name!r:.60}", fix)
+        return value
 
 
 class Limits(_Strict):
@@ -395,6 +409,7 @@ class Job(_Strict):
     pretrain: Pretrain | None = Field(None, description="Learn from [[data.text]] first.")
     train: Train = Train()
     losses: Losses = Losses()
+    compress: Compress = Compress()
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
     limits: Limits = Limits()
@@ -436,6 +451,11 @@ class Job(_Strict):
             found = "a model of architecture 'openmoe' cannot be written as GGUF"
             fix = "Write quantisations = [] to end with a checkpoint, which is not released; or architecture = 'moe'"
             raise _mistake("export.quantisations", found, fix)
+        if self.compress.cuts and not self.export.quantisations:
+            fix = "Remove the lists, or ask for a file"
+            raise _mistake("compress", "smaller models are made to be written as files, and none is asked for", fix)
+        if self.base.from_scratch and self.base.architecture == "dense" and "experts" in self.compress.model_fields_set:
+            raise _mistake("compress.experts", "a dense model has no experts", "Remove the key")
         if self.data.test and "test_share" in self.data.split.model_fields_set:
             fix = "Remove test_share, the exam comes from [[data.test]]"
             raise _mistake("data.split.test_share", "does not fit [[data.test]]", fix)

@@ -21,7 +21,7 @@ from metier.train.loop import train
 from metier.train.prompt_choice import measure, typical_examples
 
 _PROBE_ROWS = 64
-_WATCHED_ROWS = 100
+WATCHED_ROWS = 100
 _SHOTS = (3, 5)
 COPIES = 10
 """What a training of all weights writes, in sizes of the model: checkpoints with moments, the best and the result."""
@@ -58,7 +58,7 @@ def learn_job(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: P
     check_disk(folder, start, copies=2 if small else COPIES)
     tokenizer = load(start).tokenizer
     examples = encode(tokenizer, prompt, read_records(data / "train.jsonl"), job.train.max_tokens)
-    validation = read_records(data / "validation.jsonl")[:_WATCHED_ROWS]
+    validation = read_records(data / "validation.jsonl")[:WATCHED_ROWS]
     peak_lr = job.train.peak(from_scratch=job.base.from_scratch)
     model, facts = train(
         lambda: load(start).model,
@@ -81,7 +81,7 @@ def clear(folder: Path) -> None:
     """Remove what only an unfinished training needs."""
     for left_over in (*folder.glob("step-????????"), *folder.glob("*.part")):
         shutil.rmtree(left_over)
-    (folder / "best.safetensors").unlink()
+    (folder / "best.safetensors").unlink(missing_ok=True)
 
 
 def check_disk(folder: Path, start: Path, *, copies: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from metier.artifact import versions
+from metier.compress.structure import check_cuts
 from metier.data.records import Record, read_documents, read_records
 from metier.errors import SpecError
 from metier.export.huggingface import write_folder
@@ -18,6 +19,7 @@ from metier.model.loading import load
 from metier.model.scratch import scratch
 from metier.progress import say
 from metier.spec.job import Job
+from metier.spec.quantisation import Quantisation
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import Task, task_from_json
 from metier.tokenizer.learn import learn
@@ -69,7 +71,10 @@ def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
         if job.vocabulary.pieces != "all":
             model, tokenizer = _trimmed(model, tokenizer, task, train, plain, job.vocabulary.pieces)
     facts |= {"pieces": len(tokenizer), "parameters": model.num_parameters()}
-    _check_size(job, facts["parameters"])
+    if job.compress.cuts:
+        check_cuts(model.config, job.compress)  # refused before any training, too
+    else:
+        _check_size(job, facts["parameters"])
     write_folder(folder, model, tokenizer)
     say(f"  {facts['parameters'] / 1e6:.1f} M parameters, {facts['pieces']:,} pieces")
     return facts
@@ -142,6 +147,6 @@ def _check_size(job: Job, parameters: int) -> None:
 
 
 def _bits_a_weight(quantisation: str) -> float:
-    """Return the size of a stored weight, its share of the block's scale included."""
-    weights, size_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[quantisation]]
-    return 8 * size_bytes / weights
+    """Return the least size of a stored weight, its share of the block's scale included."""
+    sizes = [gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]] for kind in Quantisation.of(quantisation)]
+    return min(8 * size_bytes / weights for weights, size_bytes in sizes)

@@ -18,7 +18,7 @@ from metier.train import processes
 from metier.train.batches import Batch
 from metier.train.checkpoint import save_checkpoint
 from metier.train.numerics import EXACT, Numerics
-from metier.train.objective import PLAIN, mean_loss, update
+from metier.train.objective import PLAIN, LossFunction, batch_loss, mean_loss, update
 from metier.train.optimizers import optimizer_for
 
 _PROBE_STEPS = 4
@@ -43,6 +43,7 @@ def plan_training(
     settings: Training,
     losses: Losses = PLAIN,
     numerics: Numerics = EXACT,
+    loss_of: LossFunction = batch_loss,
 ) -> Plan:
     """Return the stored plan, or make it: a budget in steps as it is, a wall-clock budget by a probe.
 
@@ -56,6 +57,7 @@ def plan_training(
         settings: budget and schedule.
         losses: what is minimised beside the loss on the targets.
         numerics: how losses are computed.
+        loss_of: tells what a batch costs.
 
     Raises:
         SpecError: when the budget has no room for a single step.
@@ -66,7 +68,7 @@ def plan_training(
     if settings.budget_steps is not None:
         plan = Plan(settings.budget_steps, 0.0)
     else:
-        plan = _probe(path.parent / "probe", make_model(), coming(), held_out, settings, losses, numerics)
+        plan = _probe(path.parent / "probe", make_model(), coming(), held_out, settings, losses, numerics, loss_of)
         say(f"  {plan.steps} steps of {plan.step_seconds:.2f} s fit the budget of {settings.budget}")
     if processes.first():
         write_json(path, asdict(plan))
@@ -81,6 +83,7 @@ def _probe(
     settings: Training,
     losses: Losses,
     numerics: Numerics,
+    loss_of: LossFunction,
 ) -> Plan:
     """Make a few real steps, a validation and a checkpoint, and divide what is left of the budget by a step's time."""
     assert settings.budget_seconds is not None
@@ -89,7 +92,7 @@ def _probe(
     # by padded tokens, because a probe's batches may be shorter or longer than the mean
     pace = []
     for batch in coming[: _PROBE_STEPS + 1]:
-        step = partial(update, model, optimizer, batch, 0.0, settings.clip_norm, losses, numerics)
+        step = partial(update, model, optimizer, batch, 0.0, settings.clip_norm, losses, numerics, loss_of)
         pace.append(_seconds(step) / batch.ids_NT.numel())
     step_seconds = statistics.median(pace[1:] or pace) * statistics.mean(batch.ids_NT.numel() for batch in coming)
     validation_seconds = _seconds(lambda: mean_loss(model, held_out, numerics))

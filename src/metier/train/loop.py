@@ -25,7 +25,7 @@ from metier.train.budget import Plan, plan_training
 from metier.train.checkpoint import resume, save_checkpoint
 from metier.train.lora import merged, with_adapters
 from metier.train.numerics import Numerics
-from metier.train.objective import PLAIN, mean_loss, predict, update
+from metier.train.objective import PLAIN, LossFunction, batch_loss, mean_loss, predict, update
 from metier.train.optimizers import optimizer_for, trained_parameters
 from metier.train.router import freeze_routers
 from metier.train.schedule import learning_rate
@@ -43,6 +43,7 @@ def train(
     *,
     seed: int,
     losses: Losses = PLAIN,
+    loss_of: LossFunction = batch_loss,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Train on examples of the job: `fit`, with batches of examples of like length, and with adapters if asked for.
 
@@ -55,6 +56,7 @@ def train(
         folder: where plan, log and checkpoints live.
         seed: seed of the order of batches, and of a model's own randomness.
         losses: what is minimised beside the loss on the answers.
+        loss_of: tells what a batch costs.
 
     Raises:
         DataError: when there is nothing to learn or to validate on.
@@ -80,6 +82,7 @@ def train(
         folder,
         seed=seed,
         losses=losses,
+        loss_of=loss_of,
         quantisation=settings.quantisation,
     )
     return merged(model) if settings.lora else model, facts
@@ -95,6 +98,7 @@ def fit(
     *,
     seed: int,
     losses: Losses = PLAIN,
+    loss_of: LossFunction = batch_loss,
     quantisation: str | None = None,
     keep: Callable[[int, PreTrainedModel], None] | None = None,
     kept: int = 0,
@@ -116,6 +120,7 @@ def fit(
         folder: where plan, log and checkpoints live.
         seed: seed of the model's own randomness, such as dropout; each step has its own.
         losses: what is minimised beside the loss on the targets.
+        loss_of: tells what a batch costs.
         quantisation: the GGUF type that the weights are rounded to in every step, if any.
         keep: called with the number of steps done and the model as it is then, to write it somewhere. A step made
             again after a kill is kept again.
@@ -132,8 +137,8 @@ def fit(
     # fitted to the untrained weights, so that a run that goes on after a kill has the same grid
     numerics = Numerics.of(model, settings, quantisation)
     path = folder / "plan.json"
-    plan = plan_training(path, placed, partial(_probed, batches), held_out, settings, losses, numerics)
-    run = _Run(model, make_model, plan, settings, peak_lr, folder, held_out, seed, losses, numerics)
+    plan = plan_training(path, placed, partial(_probed, batches), held_out, settings, losses, numerics, loss_of)
+    run = _Run(model, make_model, plan, settings, peak_lr, folder, held_out, seed, losses, numerics, loss_of)
     if keep is not None:
         run.keep, run.kept_at = keep, evenly(plan.steps, kept)
     return run.to_the_end(batches)
@@ -154,11 +159,12 @@ class _Run:
         seed: int,
         losses: Losses,
         numerics: Numerics,
+        loss_of: LossFunction,
     ) -> None:
         self.model, self.optimizer, self.plan = model, optimizer_for(model, settings), plan
         self.make_model, self.seed = make_model, seed
         self.settings, self.peak_lr, self.folder, self.held_out = settings, peak_lr, folder, held_out
-        self.losses, self.numerics = losses, numerics
+        self.losses, self.numerics, self.loss_of = losses, numerics, loss_of
         self.keep: Callable[[int, PreTrainedModel], None] = lambda done, model: None
         self.kept_at: set[int] = set()
         self.state: dict[str, Any] = {"seconds": 0.0, "step_seconds": 0.0, "tokens": 0, "validation": {}, "curve": []}
@@ -209,7 +215,9 @@ class _Run:
         if settings.freeze_router_after is not None and step >= round(self.plan.steps * settings.freeze_router_after):
             freeze_routers(self.model)
         rate = learning_rate(step, self.plan.steps, self.peak_lr, settings.warmup_share, settings.schedule)
-        facts = update(self.model, self.optimizer, batch, rate, settings.clip_norm, self.losses, self.numerics)
+        facts = update(
+            self.model, self.optimizer, batch, rate, settings.clip_norm, self.losses, self.numerics, self.loss_of
+        )
         seconds = time.monotonic() - start
         self.state["tokens"] += batch.tokens
         self.state["step_seconds"] += seconds

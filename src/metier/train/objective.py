@@ -1,6 +1,6 @@
 """What is minimised, and one step of minimising it: the loss on the targets, and what else the job asks for."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -45,11 +45,31 @@ class Loss(NamedTuple):
     """The other losses by name, before their weights."""
 
 
-def batch_loss(model: PreTrainedModel, batch: Batch, losses: Losses = PLAIN, whole: Whole | None = None) -> Loss:
+LossFunction = Callable[[PreTrainedModel, Batch, Losses, Whole | None], Loss]
+"""What a batch costs a model, with the losses beside the one on the targets: such as `batch_loss`."""
+
+
+def batch_loss(
+    model: PreTrainedModel,
+    batch: Batch,
+    losses: Losses = PLAIN,
+    whole: Whole | None = None,
+    teacher: PreTrainedModel | None = None,
+) -> Loss:
     """Return the loss of a batch, of answers or of packed rows of text; or the share that a part of ``whole`` has.
 
     The output matrix, the widest product of a small model, is applied only where a target is predicted. Padding has
     no part in any of the losses.
+
+    Args:
+        model: what learns.
+        batch: rows and targets.
+        losses: what is minimised beside the loss on the targets.
+        whole: the batch that this one is a part of.
+        teacher: a model of the same vocabulary whose distribution takes the place of the targets: minimised is the
+            Kullback-Leibler divergence from the teacher's to the model's (Hinton et al. 2015, arXiv 1503.02531, at
+            temperature 1; alone, as in Minitron, arXiv 2407.14679, section 3). The loss reported is still that on
+            the targets.
     """
     whole = whole or size(batch)
     top_k = experts_a_token(model.config) if losses.load_balance or losses.router_z else None
@@ -59,7 +79,9 @@ def batch_loss(model: PreTrainedModel, batch: Batch, losses: Losses = PLAIN, who
     targets_A = targets_NT[wanted_NT]
     nats = functional.cross_entropy(logits_AV, targets_A, reduction="sum") / whole.targets
     total, parts = nats, {}
-    if losses.label_smoothing:
+    if teacher is not None:
+        total = divergence(logits_AV, _taught(teacher, batch, model.device), whole.targets)
+    elif losses.label_smoothing:
         total = smoothed(logits_AV, targets_A, losses.label_smoothing, whole.targets)
     weight = losses.output_z if losses.output_z is not None else OUTPUT_Z * (experts_a_token(model.config) is not None)
     if weight:
@@ -82,6 +104,24 @@ def predict(model: PreTrainedModel, inputs: dict[str, Any], wanted_NT: torch.Ten
     """Return what the decoder returns, and the scores of all pieces at the A places that are wanted, (A, V)."""
     outputs = model.get_decoder()(**inputs)
     return outputs, model.get_output_embeddings()(outputs.last_hidden_state[wanted_NT])
+
+
+def divergence(logits_AV: torch.Tensor, wanted_AV: torch.Tensor, targets: int) -> torch.Tensor:
+    """Return the Kullback-Leibler divergence from the wanted logits' distribution to the other's, in nats.
+
+    The sum over the A places at hand is divided by ``targets``.
+    """
+    logs_AV, wanted_logs_AV = logits_AV.log_softmax(dim=-1), wanted_AV.log_softmax(dim=-1)
+    return functional.kl_div(logs_AV, wanted_logs_AV, log_target=True, reduction="sum") / targets
+
+
+@torch.no_grad()
+def _taught(teacher: PreTrainedModel, batch: Batch, device: torch.device) -> torch.Tensor:
+    """Return a teacher's logits where a target is predicted; the teacher is moved to the device."""
+    move: Any = teacher.to
+    move(device)
+    wanted_NT = batch.targets_NT.to(device) != IGNORED
+    return _predicted(teacher, batch, wanted_NT, routing=False)[1].float()
 
 
 def smoothed(logits_AV: torch.Tensor, targets_A: torch.Tensor, share: float, targets: int) -> torch.Tensor:
@@ -121,6 +161,7 @@ def update(
     clip_norm: float,
     losses: Losses = PLAIN,
     numerics: Numerics = EXACT,
+    loss_of: LossFunction = batch_loss,
 ) -> dict[str, float]:
     """Make one step; return its loss in nats a target token, its gradient norm, and its other losses by name.
 
@@ -134,6 +175,7 @@ def update(
         clip_norm: gradients are scaled down to this norm.
         losses: what is minimised beside the loss on the targets.
         numerics: how losses are computed.
+        loss_of: tells what the batch costs.
     """
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("rate_share", 1.0)
@@ -146,7 +188,7 @@ def update(
             whole = whole._replace(chosen_LE=_chosen(model, parts, numerics))
         for part in parts:
             with numerics.products(model.device):
-                loss = batch_loss(model, part, losses, whole)
+                loss = loss_of(model, part, losses, whole)
             loss.total.backward()
             found.append({"loss_nats": loss.nats.detach(), **{name: one.detach() for name, one in loss.parts.items()}})
     processes.add_gradients(model)
