@@ -14,6 +14,7 @@ from metier.model.gguf_names import ROUTER, gguf_names, to_gguf
 from metier.progress import track
 from metier.tasks.prompt import PromptFormat
 from metier.tokenizer.pieces import Pieces
+from metier.tokenizer.read import pieces_of
 
 FORMAT = 1
 """Version of the ``metier.*`` metadata keys."""
@@ -61,8 +62,9 @@ def write_gguf(
     for key, value in settings.items():
         number = gguf.GGUFValueType.FLOAT32 if isinstance(value, float) else gguf.GGUFValueType.UINT32
         writer.add_key_value(f"{architecture.name}.{key}", value, number)
-    _add_vocabulary(writer, Pieces.of_tokenizer(tokenizer))
-    writer.add_chat_template(prompt.chat_template())
+    pieces = pieces_of(tokenizer).padded(model.config.vocab_size)
+    _add_vocabulary(writer, pieces)
+    writer.add_chat_template(prompt.chat_template(bos=pieces.add_bos))
     weights = model.state_dict()
     names = gguf_names(weights, architecture, model.config)
     wanted = gguf.GGMLQuantizationType[quantisation]
@@ -87,15 +89,6 @@ def _kind_of(name: str, values: "np.ndarray[Any, Any]", wanted: gguf.GGMLQuantiz
 
 
 def _add_vocabulary(writer: gguf.GGUFWriter, pieces: Pieces) -> None:
-    writer.add_tokenizer_model("llama")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list(pieces.texts)
-    writer.add_token_scores(pieces.scores)
-    writer.add_token_types([int(kind) for kind in pieces.kinds])
-    writer.add_bos_token_id(pieces.bos)
-    writer.add_eos_token_id(pieces.eos)
-    writer.add_unk_token_id(pieces.unk)
-    writer.add_pad_token_id(pieces.pad)
-    writer.add_add_bos_token(True)
-    writer.add_add_eos_token(False)
-    writer.add_add_space_prefix(False)
+    add = {bool: writer.add_bool, int: writer.add_uint32, str: writer.add_string, list: writer.add_array}
+    for key, value in pieces.metadata().items():
+        add[type(value)](f"tokenizer.ggml.{key}", value)

@@ -71,13 +71,17 @@ class Architecture:
         """Return the configuration that a file's metadata describes.
 
         Args:
-            found: metadata by key, without the architecture's prefix.
+            found: metadata by key, without the architecture's prefix; what it leaves out is what llama.cpp assumes.
             pieces: size of the vocabulary.
             tied: whether the output matrix is the embedding.
 
         Raises:
             KeyError: for a key that is missing, as its argument.
+            ValueError: for a setting that no configuration can have.
         """
+        found = _assumed(found) | dict(found)
+        if found["rope.dimension_count"] != found["attention.key_length"]:
+            raise ValueError(f"only {found['rope.dimension_count']} numbers of a head are rotated")
         values = {attribute: found[key] for key, attribute in (_COMMON | dict(self.further)).items()}
         rotation = self._rotation(values, float(found["rope.freq_base"]))
         ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))  # a class may have its own defaults
@@ -115,6 +119,19 @@ class Architecture:
         if self.model_type != "gemma3_text":
             return {"rope_parameters": {"rope_type": "default", "rope_theta": theta}}
         return gemma_attention(int(values["num_hidden_layers"]), int(values["head_dim"]), theta)
+
+
+def _assumed(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what llama.cpp takes a file to say that says nothing (`load_hparams` in its ``llama-model.cpp``)."""
+    heads = found["attention.head_count"]
+    width = found.get("attention.key_length", found["embedding_length"] // max(heads, 1))
+    return {
+        "attention.head_count_kv": heads,
+        "attention.key_length": width,
+        "attention.value_length": width,
+        "rope.dimension_count": width,
+        "rope.freq_base": 10_000.0,
+    }
 
 
 def _value(config: PreTrainedConfig, attribute: str) -> Any:

@@ -1,11 +1,11 @@
 """The step ``start``: the untrained model with the job's own vocabulary, as a Hugging Face folder."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import gguf
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from metier.artifact import versions
@@ -15,13 +15,16 @@ from metier.export.huggingface import write_folder
 from metier.model.architectures import architecture_of
 from metier.model.bases import find_base
 from metier.model.loading import load
+from metier.model.rows import keep_rows
 from metier.model.scratch import scratch
 from metier.progress import say
 from metier.spec.job import Job
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import Task, task_from_json
-from metier.tokenizer.learn import learn
-from metier.tokenizer.pieces import Pieces
+from metier.tokenizer.chat import turn_of
+from metier.tokenizer.learn import learn, sentinel_ids
+from metier.tokenizer.read import pieces_of
+from metier.tokenizer.sentencepiece import SentencePieces
 from metier.tokenizer.trim import choose, count_tokens
 from metier.train.ul2 import sentinels_needed
 
@@ -63,8 +66,7 @@ def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
                 "parameters": model.num_parameters(),
             }
         }
-        if job.vocabulary.pieces != "all":
-            model, tokenizer = _trimmed(model, tokenizer, task, train, plain, job.vocabulary.pieces)
+        tokenizer = _adopted(job, model, tokenizer, task, [*_texts(train, task.prompts()[0]), *plain])
     facts |= {"pieces": len(tokenizer), "parameters": model.num_parameters()}
     _check_size(job, facts["parameters"])
     write_folder(folder, model, tokenizer)
@@ -72,32 +74,31 @@ def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _trimmed(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    task: Task,
-    train: Sequence[Record],
-    plain: Sequence[str],
-    wanted: int,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Keep the most used pieces, and of the embedding their rows."""
-    prompts = task.prompts(knows_turns(tokenizer))
-    counts = count_tokens(tokenizer, [*_texts(train, prompts[0]), *plain])
-    always = count_tokens(tokenizer, [prompt.render("") for prompt in prompts])
-    full = Pieces.of_tokenizer(tokenizer)
-    pieces, old = full.subset(choose(full, counts, wanted, always))
-    embedding = cast("torch.nn.Embedding", model.get_input_embeddings())
-    rows = embedding.weight[torch.tensor(old)].detach()
-    model.resize_token_embeddings(len(pieces), mean_resizing=False)
-    with torch.no_grad():
-        cast("torch.nn.Embedding", model.get_input_embeddings()).weight.copy_(rows)
-    return model, pieces.tokenizer()
+def _adopted(
+    job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, task: Task, texts: Sequence[str]
+) -> PreTrainedTokenizerFast:
+    """Give the model the job's vocabulary; return its tokenizer, which cuts a text as llama.cpp will.
+
+    It puts no space in front of a text: an answer is tokenized apart from its prompt, and would get one, too.
+    """
+    pieces = pieces_of(tokenizer)
+    if isinstance(pieces, SentencePieces):
+        pieces = replace(pieces, space_prefix=False)
+    if job.vocabulary.pieces != "all":
+        whole = pieces.tokenizer()
+        always = count_tokens(whole, [prompt.render("") for prompt in task.prompts(turn_of(tokenizer))])
+        always.update(sentinel_ids(whole, _sentinels(job)))
+        pieces, old = pieces.subset(choose(pieces, count_tokens(whole, texts), job.vocabulary.pieces, always))
+        keep_rows(model, old)
+    adopted = pieces.tokenizer()
+    adopted.chat_template = tokenizer.chat_template
+    return adopted
 
 
 def _from_scratch(
     job: Job, task: Task, train: Sequence[Record], plain: Sequence[str]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    prompt = task.prompts(False)[0]
+    prompt = task.prompts()[0]
     texts = [prompt.render(""), *_texts(train, prompt), *plain]
     pieces = learn(texts, job.base.vocabulary, sentinels=_sentinels(job))
     context = max(job.export.context_tokens, job.train.max_tokens, job.pretrain.row_tokens if job.pretrain else 0)
@@ -111,11 +112,6 @@ def _from_scratch(
 def _sentinels(job: Job) -> int:
     """Return how many sentinels pretraining needs."""
     return sentinels_needed(job.pretrain.row_tokens) if job.pretrain and job.pretrain.objective == "ul2" else 0
-
-
-def knows_turns(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether the vocabulary has Gemma's chat tags."""
-    return "<start_of_turn>" in tokenizer.get_vocab() and "<end_of_turn>" in tokenizer.get_vocab()
 
 
 def _texts(train: Sequence[Record], prompt: PromptFormat) -> list[str]:

@@ -61,6 +61,12 @@ def corpora(
     return found
 
 
+def marks(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:
+    """Return the ids in front of a text and behind it: BOS and EOS; EOS twice, where there is no BOS."""
+    bos, eos = tokenizer.bos_token_id, int(tokenizer.eos_token_id)
+    return eos if bos is None else int(bos), eos
+
+
 def causal_rows(sources: Sequence[Corpus], row_tokens: int, bos: int, eos: int, seed: int) -> Iterator[Row]:
     """Yield rows for plain language modelling, for ever: a pure function of the arguments.
 
@@ -92,7 +98,7 @@ def ul2_rows(
         ArtifactError: when the vocabulary has too few sentinels.
     """
     sentinel = first_sentinel(tokenizer, row_tokens)
-    bos, eos = int(tokenizer.bos_token_id), int(tokenizer.eos_token_id)
+    bos, eos = marks(tokenizer)
     prefixes = [np.array(tokenizer.encode(task.prefix, add_special_tokens=False), dtype=np.int64) for task in TASKS]
     raw = [lengths(task, row_tokens // 2).raw for task in TASKS]
     rates = np.array([task.rate for task in TASKS])

@@ -14,7 +14,7 @@ from metier.spec.training import Losses, Pretrain
 from metier.train.batches import Batch
 from metier.train.loop import fit
 from metier.train.objective import PLAIN
-from metier.train.packing import Corpus, Row, batched, causal_rows, corpora, ul2_rows
+from metier.train.packing import Corpus, Row, batched, causal_rows, corpora, marks, ul2_rows
 
 __all__ = ["batches", "corpora", "pretrain", "watched"]
 
@@ -103,5 +103,4 @@ def _rows(
 ) -> Iterator[Row]:
     if objective == "ul2":
         return ul2_rows(sources, settings.row_tokens, tokenizer, seed)
-    bos, eos = int(tokenizer.bos_token_id), int(tokenizer.eos_token_id)
-    return causal_rows(sources, settings.row_tokens, bos, eos, seed)
+    return causal_rows(sources, settings.row_tokens, *marks(tokenizer), seed)
