@@ -1,6 +1,7 @@
 """Write the model as one GGUF file: weights, vocabulary, stop token, chat template, task."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,11 @@ def _kind_of(name: str, values: "np.ndarray[Any, Any]", wanted: gguf.GGMLQuantiz
 
 
 def _add_vocabulary(writer: gguf.GGUFWriter, pieces: Pieces) -> None:
-    add = {bool: writer.add_bool, int: writer.add_uint32, str: writer.add_string, list: writer.add_array}
+    add: dict[type, Callable[[str, Any], None]] = {
+        bool: writer.add_bool,
+        int: writer.add_uint32,
+        str: writer.add_string,
+        list: writer.add_array,
+    }
     for key, value in pieces.metadata().items():
         add[type(value)](f"tokenizer.ggml.{key}", value)

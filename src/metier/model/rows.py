@@ -17,9 +17,12 @@ def keep_rows(model: PreTrainedModel, kept: Sequence[int]) -> None:
         model: changed in place.
         kept: the old id of each new one.
     """
-    matrices: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
     rows = torch.tensor(kept)
-    wanted = [matrix.weight[rows].clone() for matrix in matrices]
+    wanted = [matrix.weight[rows].clone() for matrix in _matrices(model)]
     model.resize_token_embeddings(len(kept), mean_resizing=False)
-    for matrix, weight in zip((model.get_input_embeddings(), model.get_output_embeddings()), wanted, strict=True):
-        matrix.weight.copy_(weight)  # type: ignore[union-attr]
+    for matrix, weight in zip(_matrices(model), wanted, strict=True):
+        matrix.weight.copy_(weight)
+
+
+def _matrices(model: PreTrainedModel) -> list[Any]:
+    return [model.get_input_embeddings(), model.get_output_embeddings()]

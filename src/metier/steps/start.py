@@ -66,7 +66,8 @@ def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
                 "parameters": model.num_parameters(),
             }
         }
-        tokenizer = _adopted(job, model, tokenizer, task, [*_texts(train, task.prompts()[0]), *plain])
+        if job.export.quantisations or job.vocabulary.pieces != "all":
+            tokenizer = _adopted(job, model, tokenizer, task, [*_texts(train, task.prompts()[0]), *plain])
     facts |= {"pieces": len(tokenizer), "parameters": model.num_parameters()}
     _check_size(job, facts["parameters"])
     write_folder(folder, model, tokenizer)

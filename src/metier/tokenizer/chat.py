@@ -1,5 +1,7 @@
 """How a base is chatted with: its own chat template, looked at from outside."""
 
+from typing import Any
+
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
@@ -8,7 +10,7 @@ from metier.tokenizer.read import begins_with_bos
 
 _WORDS = "THE-WORDS-OF-THE-USER"
 
-_SETTINGS = {"enable_thinking": False, "date_string": "26 Jul 2024"}
+_SETTINGS: dict[str, Any] = {"enable_thinking": False, "date_string": "26 Jul 2024"}
 """What templates ask for: Qwen 3's thoughts in front of an answer, Llama 3's date, which may not be today's."""
 
 _GEMMA = Turn("<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n")
@@ -25,8 +27,8 @@ def turn_of(tokenizer: PreTrainedTokenizerFast) -> Turn | None:
         return _GEMMA if known else None
     message = [{"role": "user", "content": _WORDS}]
     try:
-        filled = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True, **_SETTINGS)
-    except TemplateError:
+        filled: Any = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True, **_SETTINGS)
+    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError):
         return None
     if begins_with_bos(tokenizer):
         filled = filled.removeprefix(tokenizer.bos_token)

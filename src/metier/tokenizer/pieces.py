@@ -69,17 +69,16 @@ class Pieces(ABC):
 
         BOS, EOS, padding and the unknown piece are always kept.
         """
-        roles = {name: getattr(self, name) for name in _ROLES}
+        roles: dict[str, Any] = {name: getattr(self, name) for name in _ROLES}
         old = sorted({*kept, *(i for i in roles.values() if i is not None)})
         new_id = {before: now for now, before in enumerate(old)}
-        pieces = replace(
-            self,
-            texts=[self.texts[i] for i in old],
-            kinds=[self.kinds[i] for i in old],
+        changed = {
+            "texts": [self.texts[i] for i in old],
+            "kinds": [self.kinds[i] for i in old],
             **{name: None if i is None else new_id[i] for name, i in roles.items()},
             **self._restricted(old),
-        )
-        return pieces, old
+        }
+        return replace(self, **changed), old
 
     def padded(self, size: int) -> Self:
         """Return the vocabulary with unused pieces behind it, for an embedding that has more rows than pieces."""

@@ -83,7 +83,7 @@ def pieces_of_metadata(found: Mapping[str, Any], where: str) -> Pieces:
             )
         return found[key]
 
-    model, pre = found.get("model"), found.get("pre")
+    model, pre = found.get("model"), str(found.get("pre"))
     if model not in (SentencePieces.model, BytePieces.model):
         raise ArtifactError(
             where,
@@ -117,9 +117,7 @@ def pieces_of_metadata(found: Mapping[str, Any], where: str) -> Pieces:
     )
 
 
-def _common(
-    tokenizer: PreTrainedTokenizerFast, state: Mapping[str, Any], made: set[str], where: str
-) -> dict[str, Any]:
+def _common(tokenizer: PreTrainedTokenizerFast, state: Mapping[str, Any], made: set[str], where: str) -> dict[str, Any]:
     """Return the fields that every kind of vocabulary has.
 
     Args:

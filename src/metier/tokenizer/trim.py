@@ -43,7 +43,8 @@ def choose(pieces: Pieces, counts: Counter[int], wanted: int, always: Iterable[i
     structural = [
         i
         for i, (text, kind) in enumerate(zip(pieces.texts, pieces.kinds, strict=True))
-        if (kind is Kind.USER_DEFINED and not text.startswith(_DROPPED_PREFIXES)) or (kind is Kind.CONTROL and counts[i])
+        if (kind is Kind.USER_DEFINED and not text.startswith(_DROPPED_PREFIXES))
+        or (kind is Kind.CONTROL and counts[i])
     ]
     used = sorted((i for i in counts if pieces.kinds[i] is Kind.NORMAL), key=lambda i: (-counts[i], i))
     chosen = {*structural, *pieces.byte_ids(), *always, *used[:wanted]}
