@@ -6,8 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from doubles import gemma
-from transformers import AutoConfig, AutoModelForCausalLM
+from doubles import of_any_architecture
 
 from metier.data.records import write_records
 from metier.errors import ArtifactError
@@ -170,47 +169,6 @@ def test_a_file_with_a_planted_fault_does_not_pass(taught, data, tmp_path, kind,
         fault(patch)
         found = gated(taught(kind), data, tmp_path)
     assert passed(found) == {"F16": False, "Q8_0": False}
-
-
-def loud(model):
-    """Fill a model with random weights so large that every layer, head, norm and expert counts."""
-    random = torch.Generator().manual_seed(5)
-    gemma = model.config.model_type == "gemma3_text"
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.copy_(torch.randn(weight.shape, generator=random) * (0.1 if weight.dim() > 1 else 0.2))
-            if name.endswith("norm.weight") and not gemma:
-                weight += 1
-            if name.endswith("mlp.gate.weight"):
-                weight *= 4
-    return model.eval()
-
-
-def of_any_architecture(name, pieces, tied):
-    """A small loud model in the shape of a released one: grouped heads that are not as wide as the model over them."""
-    if name == "gemma3_text":
-        return loud(gemma(pieces, layers=6))
-    further = ARCHITECTURES[name].further
-    sizes = {attribute: 4 if key == "expert_count" else 2 for key, attribute in further.items() if "expert_" in key}
-    sizes |= {"moe_intermediate_size": 32} if "moe_intermediate_size" in sizes else {}
-    sizes |= {"head_dim": 24} if "attention.key_length" in further else {}
-    sizes |= dict(ARCHITECTURES[name].granted)
-    config = AutoConfig.for_model(
-        name,
-        vocab_size=pieces,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2 if "attention.head_count_kv" in further else 4,
-        max_position_embeddings=512,
-        tie_word_embeddings=tied,
-        pad_token_id=0,
-        eos_token_id=1,
-        bos_token_id=2,
-        **sizes,
-    )
-    return loud(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
 
 
 def walked(trained, model, folder):

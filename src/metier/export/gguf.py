@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from metier.compress.blocks import quantise
 from metier.model.architectures import architecture_of
 from metier.model.gguf_names import ROUTER, gguf_names, to_gguf
+from metier.model.rotation import FACTORS, factors, is_scaled
 from metier.progress import track
 from metier.tasks.prompt import PromptFormat
 from metier.tokenizer.pieces import Pieces
@@ -75,6 +76,8 @@ def write_gguf(
             values = tensor.numpy()
             kind = _kind_of(other, values, wanted)
             writer.add_tensor(other, quantise(values, kind), raw_dtype=kind)
+    if is_scaled(model.config):
+        writer.add_tensor(FACTORS, factors(model.config).numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

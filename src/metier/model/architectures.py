@@ -13,6 +13,7 @@ import gguf
 from transformers import AutoConfig, PreTrainedConfig
 
 from metier.errors import ArtifactError
+from metier.model.rotation import is_scaled
 
 SLIDING_PATTERN = 6
 """Every sixth layer of Gemma 3 attends to everything (Gemma 3 technical report, section 2)."""
@@ -67,13 +68,16 @@ class Architecture:
         """What a GGUF file calls the architecture."""
         return str(gguf.MODEL_ARCH_NAMES[self.tensors])
 
-    def config(self, found: Mapping[str, Any], pieces: int, tied: bool) -> PreTrainedConfig:
+    def config(
+        self, found: Mapping[str, Any], pieces: int, tied: bool, rope: Mapping[str, Any] | None = None
+    ) -> PreTrainedConfig:
         """Return the configuration that a file's metadata describes.
 
         Args:
             found: metadata by key, without the architecture's prefix; what it leaves out is what llama.cpp assumes.
             pieces: size of the vocabulary.
             tied: whether the output matrix is the embedding.
+            rope: settings of a scaled rotation, where a file has one.
 
         Raises:
             KeyError: for a key that is missing, as its argument.
@@ -83,7 +87,7 @@ class Architecture:
         if found["rope.dimension_count"] != found["attention.key_length"]:
             raise ValueError(f"only {found['rope.dimension_count']} numbers of a head are rotated")
         values = {attribute: found[key] for key, attribute in (_COMMON | dict(self.further)).items()}
-        rotation = self._rotation(values, float(found["rope.freq_base"]))
+        rotation = {"rope_parameters": dict(rope)} if rope else self._rotation(values, float(found["rope.freq_base"]))
         ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))  # a class may have its own defaults
         values |= {"vocab_size": pieces, "tie_word_embeddings": tied}
         config: PreTrainedConfig = AutoConfig.for_model(self.model_type, **values, **rotation, **ids, **self.granted)
@@ -104,7 +108,8 @@ class Architecture:
         }
         rope: Any = config.rope_parameters
         settings["rope.freq_base"] = float(rope.get("full_attention", rope)["rope_theta"])
-        again = self.config(settings, config.vocab_size, config.tie_word_embeddings)
+        scaled = rope if is_scaled(config) else None
+        again = self.config(settings, config.vocab_size, config.tie_word_embeddings, scaled)
         for attribute in type(config).__annotations__.keys() - _FREE:
             wanted, read = _value(config, attribute), _value(again, attribute)
             if wanted != read:

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 from metier.errors import ArtifactError
 from metier.model.architectures import Architecture, architecture_of_file
 from metier.model.gguf_names import from_gguf, gguf_names, to_gguf
+from metier.model.rotation import FACTORS, rope_parameters
 from metier.progress import track
 from metier.run.gguf_header import Header, read_array, read_header
 from metier.tokenizer.pieces import Pieces
@@ -39,7 +40,7 @@ def gguf_to_folder(path: Path, folder: Path) -> None:
     config.architectures = [type(model).__name__]
     shapes = model.state_dict()
     names = gguf_names(shapes, architecture, config)
-    wanted = {other for others in names.values() for other in others}
+    wanted = {FACTORS, *(other for others in names.values() for other in others)}
     if foreign := sorted(header.shapes.keys() - wanted):
         found = f"tensor {foreign[0]} has no place in a {architecture.name} of its metadata"
         raise ArtifactError(str(path), found, "Choose another base")
@@ -70,9 +71,15 @@ def read_pieces(path: Path, header: Header) -> Pieces:
 
 def _config(path: Path, header: Header, architecture: Architecture, pieces: Pieces) -> PreTrainedConfig:
     prefix = f"{architecture.name}."
-    field = {key.removeprefix(prefix): value for key, value in header.metadata.items() if key.startswith(prefix)}
+    field: dict[str, Any] = {
+        key.removeprefix(prefix): value for key, value in header.metadata.items() if key.startswith(prefix)
+    }
     try:
-        config = architecture.config(field, len(pieces), tied="output.weight" not in header.shapes)
+        rope = None
+        if FACTORS in header.shapes:
+            stored = _tensor(path, header, FACTORS, header.shapes[FACTORS])
+            rope = rope_parameters(stored, float(field["rope.freq_base"]), str(path))
+        config = architecture.config(field, len(pieces), "output.weight" not in header.shapes, rope)
     except KeyError as error:
         raise ArtifactError(str(path), f"its metadata lacks {prefix}{error.args[0]}", _AGAIN) from error
     except (StrictDataclassError, TypeError, ValueError) as error:
