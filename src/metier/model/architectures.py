@@ -84,8 +84,9 @@ class Architecture:
             ValueError: for a setting that no configuration can have.
         """
         found = _assumed(found) | dict(found)
-        if found["rope.dimension_count"] != found["attention.key_length"]:
-            raise ValueError(f"only {found['rope.dimension_count']} numbers of a head are rotated")
+        widths = {key: found[key] for key in ("attention.key_length", "attention.value_length", "rope.dimension_count")}
+        if len(set(widths.values())) != 1:
+            raise ValueError(f"a head has more than one width: {widths}")
         values = {attribute: found[key] for key, attribute in (_COMMON | dict(self.further)).items()}
         rotation = {"rope_parameters": dict(rope)} if rope else self._rotation(values, float(found["rope.freq_base"]))
         ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))  # a class may have its own defaults
