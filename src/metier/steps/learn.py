@@ -41,8 +41,9 @@ def choose_prompt(job: Job, data: Path, start: Path) -> dict[str, Any]:
     for candidate in found:
         say(f"  {candidate.loss_nats:.3f} nats a token, {candidate.tokens:6.1f} tokens: {candidate.prompt.name}")
     best_for_base = min(found, key=lambda candidate: candidate.loss_nats).prompt
+    chosen = next(candidate for candidate in found if candidate.longest <= job.train.max_tokens)
     return {
-        "prompt": found[0].prompt.to_json(),
+        "prompt": chosen.prompt.to_json(),
         "base_prompt": best_for_base.to_json(),
         "candidates": [candidate.to_json() for candidate in found],
     }
