@@ -20,7 +20,7 @@ from metier.data.records import Record
 from metier.progress import track
 from metier.spec.weights import Weights
 from metier.tasks.prompt import PromptFormat
-from metier.tokenizer.pieces import Pieces
+from metier.tokenizer.pieces import Kind, Pieces
 from metier.tokenizer.trim import choose
 
 LEAST = 1000
@@ -93,10 +93,10 @@ def measure(
         prompt: how the base is asked.
         quantisations: of the files whose sizes are told.
     """
-    weights = Weights({name: tuple(weight.shape) for name, weight in _distinct(model).items()})
+    weights = Weights({name: tuple(weight.shape) for name, weight in model.named_parameters()})
     states = _States(model)
     found = []
-    rungs = ladder(sum(pieces.kinds[i] == 1 for i in counts))
+    rungs = ladder(sum(pieces.kinds[i] is Kind.NORMAL for i in counts))
     for asked in track(rungs, "measuring vocabularies"):
         small, old = pieces.subset(choose(pieces, counts, asked, always))
         cut = weights.with_pieces(len(small))
@@ -160,8 +160,3 @@ def _ids(tokenizer: PreTrainedTokenizerFast, prompt: PromptFormat, row: Record) 
     asked = tokenizer.encode(prompt.render(row.input))
     answer = [*tokenizer.encode(prompt.answer(row.output), add_special_tokens=False), int(tokenizer.eos_token_id)]
     return asked + answer, answer
-
-
-def _distinct(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Return the weights by name, a shared one once."""
-    return dict(model.named_parameters())
