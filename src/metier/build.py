@@ -53,6 +53,8 @@ def _road(job: Job, run: Path) -> Verdict:
     # Threads that wait for microseconds before they sleep: by default they spin through whole time slices, which
     # makes a training on a busy machine several times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    # Huge pages for large tensors: without, a new gradient of many experts waits for the system's 4 KiB pages.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     from metier.steps import bundle, exam, learn, pretrain, ship, start  # torch loads here: bad data is told before
 
     begun = step(

@@ -2,13 +2,14 @@
 
 Two looks. The *exam*: the file answers the validation rows through its own chat template in llama.cpp; its chrF2 may
 be lower than the checkpoint's by no more than a margin. The *forced walk*, for F16: on the same token ids, llama.cpp's
-most likely next token must be the checkpoint's wherever the checkpoint is not undecided. The exam sees a broken
-template or a vocabulary out of step; the walk sees a wrong norm or rotation that the exam's noise would hide.
+most likely next token must be the checkpoint's wherever the checkpoint is not undecided, and as likely. The exam sees a
+broken template or a vocabulary out of step; the walk sees a wrong norm or rotation that the exam's noise would hide.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel
@@ -25,13 +26,30 @@ AGREEMENT = 0.995
 """Least share of decided positions where both name the same token."""
 
 
+GAP_NATS = 0.02
+"""Largest mean difference of the log-probabilities that both give to the same token."""
+
+
+class Decided(NamedTuple):
+    """A position where the checkpoint is not undecided."""
+
+    ids: list[int]
+    """What stands before."""
+    token: int
+    """The checkpoint's most likely next id."""
+    logprob: float
+    """Its log-probability, in nats."""
+
+
 @dataclass(frozen=True)
 class Walk:
-    """How often checkpoint and file name the same next token on the same ids."""
+    """How often checkpoint and file name the same next token on the same ids, and how equally likely."""
 
     positions: int
     """Decided positions compared."""
     agreed: int
+    gap_nats: float
+    """Mean absolute difference of the token's log-probability where both name the same."""
 
     @property
     def agreement(self) -> float:
@@ -41,7 +59,7 @@ class Walk:
     @property
     def passed(self) -> bool:
         """Whether the file is the same function as the checkpoint."""
-        return self.agreement >= AGREEMENT
+        return self.agreement >= AGREEMENT and self.gap_nats <= GAP_NATS
 
     def to_json(self) -> dict[str, Any]:
         """Return the walk as JSON-able values."""
@@ -54,8 +72,8 @@ def exam_passed(comparison: Comparison, margin: float) -> bool:
 
 
 @torch.no_grad()
-def decided_tokens(model: PreTrainedModel, examples: Sequence[Example]) -> list[tuple[list[int], int]]:
-    """Return, for every decided answer position, the ids before it and the checkpoint's most likely next id."""
+def decided_tokens(model: PreTrainedModel, examples: Sequence[Example]) -> list[Decided]:
+    """Return the answer positions where the checkpoint's best token leads its second by more than `MARGIN_NATS`."""
     found = []
     for prompt, answer in examples:
         ids = prompt + answer
@@ -63,18 +81,23 @@ def decided_tokens(model: PreTrainedModel, examples: Sequence[Example]) -> list[
         best_T2 = logits_TV.float().log_softmax(-1).topk(2)
         for offset, (values, tokens) in enumerate(zip(best_T2.values, best_T2.indices, strict=True)):
             if values[0] - values[1] > MARGIN_NATS:
-                found.append((ids[: len(prompt) + offset], int(tokens[0])))
+                found.append(Decided(ids[: len(prompt) + offset], int(tokens[0]), float(values[0])))
     return found
 
 
-def walk(engine: Engine, decided: Sequence[tuple[list[int], int]]) -> Walk:
-    """Ask the file for its most likely next token after the same ids."""
+def walk(engine: Engine, decided: Sequence[Decided]) -> Walk:
+    """Ask the file for its most likely next token after the same ids, and how likely it is."""
 
-    def best(ids: list[int]) -> int:
+    def best(ids: list[int]) -> tuple[int, float | None]:
         found = engine.complete(ids, max_tokens=1, probabilities=1)
         # llama.cpp names no probability for the first byte of a character, only the token.
-        return found.top[0][0] if found.top else found.token_ids[0]
+        return found.top[0] if found.top else (found.token_ids[0], None)
 
-    prefixes = [ids for ids, _ in decided]
-    answers = track(engine.many(best, prefixes), "walking beside the checkpoint", total=len(prefixes))
-    return Walk(len(decided), sum(mine == theirs for mine, (_, theirs) in zip(answers, decided, strict=True)))
+    answers = track(
+        engine.many(best, [place.ids for place in decided]), "walking beside the checkpoint", total=len(decided)
+    )
+    agreed = [
+        (place, logprob) for place, (token, logprob) in zip(decided, answers, strict=True) if token == place.token
+    ]
+    gaps = [abs(place.logprob - logprob) for place, logprob in agreed if logprob is not None]
+    return Walk(len(decided), len(agreed), round(fmean(gaps), 5) if gaps else 0.0)

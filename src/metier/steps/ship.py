@@ -68,7 +68,10 @@ def gate(job: Job, data: Path, model_folder: Path, prompt: PromptFormat, files: 
     with Engine(gguf_path(files, job, "F16"), slots=SLOTS) as engine:
         walked = walk(engine, decided)
     del model
-    say(f"  F16 names the checkpoint's token at {walked.agreed} of {walked.positions} decided positions")
+    say(
+        f"  F16 names the checkpoint's token at {walked.agreed} of {walked.positions} decided positions, "
+        f"log-probabilities {walked.gap_nats:.4f} nats apart"
+    )
     exams: dict[str, dict[str, Any]] = {}
     for quantisation in job.export.quantisations:
         path = gguf_path(files, job, quantisation)
