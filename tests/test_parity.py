@@ -237,6 +237,33 @@ def test_a_rotation_by_halves_where_llama_cpp_rotates_neighbours_is_seen(trained
     assert not walked(trained, model, tmp_path).passed
 
 
+def scaled(pieces, original):
+    """A loud Llama whose rotation is scaled from a context so short that it counts at once."""
+    model = of_any_architecture("llama", pieces, tied=True)
+    rope = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    config = type(model.config).from_dict(
+        model.config.to_dict() | {"rope_parameters": rope | {"original_max_position_embeddings": original}}
+    )
+    again = type(model)(config).eval()
+    again.load_state_dict(model.state_dict())
+    return again
+
+
+def test_a_scaled_rotation_is_the_same_in_llama_cpp(trained, tmp_path, monkeypatch):
+    model = scaled(len(trained.tokenizer), 32)
+    assert walked(trained, model, tmp_path).passed
+    with pytest.raises(ArtifactError, match="in a way that no released Llama has"):
+        load(tmp_path / "loud.gguf")
+    monkeypatch.setattr(export_gguf, "is_scaled", lambda _: False)
+    assert not walked(trained, model, tmp_path).passed
+
+
+def test_the_scaled_rotation_of_a_released_llama_is_read_back(trained, tmp_path):
+    model = scaled(len(trained.tokenizer), 8192)
+    walked(trained, model, tmp_path)
+    assert load(tmp_path / "loud.gguf").model.config.rope_parameters == model.config.rope_parameters
+
+
 @pytest.mark.parametrize("change", [{"before": "Input: "}, {"after": ""}], ids=str)
 def test_a_broken_template_is_caught_by_the_exam_where_the_walk_sees_nothing(trained, data, tmp_path, change):
     found = gated(trained, data, tmp_path, replace(trained.prompt, **change))
