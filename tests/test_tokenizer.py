@@ -269,6 +269,13 @@ def test_a_tokenizer_that_llama_cpp_has_not_is_refused(tokenizer, found):
         ({"pre": "falcon"}, "its pre-tokenizer is 'falcon'"),
         ({"merges": None}, "lacks tokenizer.ggml.merges"),
         ({"eos_token_id": None}, "lacks tokenizer.ggml.eos_token_id"),
+        ({"eos_token_id": 500}, "is damaged .the eos piece is number 500 of 499"),
+        ({"bos_token_id": "a"}, "is damaged"),
+        ({"tokens": ["a"]}, "is damaged .texts and kinds differ"),
+        ({"tokens": 3}, "is damaged"),
+        ({"token_type": [17]}, "is damaged"),
+        ({"merges": ["a"]}, "is damaged"),
+        ({"merges": ["no piece"]}, "is damaged .the merge of 'no' and 'piece' is not between pieces"),
     ],
     ids=str,
 )

@@ -106,7 +106,7 @@ def _fetch_from_hub(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        patterns = ["*.json", "*.safetensors", "tokenizer.model", "README.md"]
+        patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "README.md"]
         folder = Path(snapshot_download(name, allow_patterns=patterns))
         if is_openmoe(folder) and not any(folder.glob("*.safetensors")):
             snapshot_download(name, allow_patterns=["pytorch_model*.bin"])  # read without executing pickles

@@ -25,6 +25,13 @@ class BytePieces(Pieces):
 
     model: ClassVar[str] = "gpt2"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        known = set(self.texts)
+        for left, right in self.merges:
+            if not {left, right, left + right} <= known:
+                raise ValueError(f"the merge of {left!r} and {right!r} is not between pieces")
+
     @cached_property
     def ranks(self) -> dict[tuple[str, str], int]:
         """The place of every pair in the list of merges."""

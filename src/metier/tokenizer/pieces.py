@@ -46,8 +46,11 @@ class Pieces(ABC):
     """What a GGUF file calls the kind of vocabulary."""
 
     def __post_init__(self) -> None:
-        if len(self.texts) != len(self.kinds):
-            raise ValueError("texts and kinds differ in length")
+        if len(self.texts) != len(self.kinds) or len(set(self.texts)) != len(self.texts):
+            raise ValueError("texts and kinds differ in length, or a text comes twice")
+        for name in _ROLES:
+            if (i := getattr(self, name)) is not None and not 0 <= i < len(self.texts):
+                raise ValueError(f"the {name} piece is number {i} of {len(self.texts)}")
 
     def __len__(self) -> int:
         return len(self.texts)

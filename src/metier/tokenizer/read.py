@@ -14,6 +14,7 @@ from metier.tokenizer.pre_tokenizers import PRE_TOKENIZERS, name_of
 from metier.tokenizer.sentencepiece import SPACE, SentencePieces
 
 _OTHER_BASE = "Choose another base, or train from scratch"
+_AGAIN = "Fetch the file again, or another base"
 
 
 def pieces_of(tokenizer: PreTrainedTokenizerFast) -> Pieces:
@@ -75,14 +76,6 @@ def pieces_of_metadata(found: Mapping[str, Any], where: str) -> Pieces:
     Raises:
         ArtifactError: when something is missing, or the vocabulary is of another kind.
     """
-
-    def value(key: str) -> Any:
-        if key not in found:
-            raise ArtifactError(
-                where, f"its metadata lacks tokenizer.ggml.{key}", "Fetch the file again, or another base"
-            )
-        return found[key]
-
     model, pre = found.get("model"), str(found.get("pre"))
     if model not in (SentencePieces.model, BytePieces.model):
         raise ArtifactError(
@@ -90,35 +83,49 @@ def pieces_of_metadata(found: Mapping[str, Any], where: str) -> Pieces:
             f"its tokenizer is of kind {model!r}; 'llama' (SentencePiece-style) and 'gpt2' (byte-level) are supported",
             _OTHER_BASE,
         )
-    eos = int(value("eos_token_id"))
-    common = {
-        "texts": value("tokens"),
-        "kinds": [Kind(kind) for kind in value("token_type")],
-        "eos": eos,
-        "pad": int(found.get("padding_token_id", eos)),
-        "bos": found.get("bos_token_id"),
-        "unk": found.get("unknown_token_id"),
-    }
-    if model == SentencePieces.model:
-        return SentencePieces(
-            **common,
-            scores=value("scores"),
-            add_bos=bool(found.get("add_bos_token", True)),
-            space_prefix=bool(found.get("add_space_prefix", True)),
-        )
-    if pre not in PRE_TOKENIZERS:
+    if model == BytePieces.model and pre not in PRE_TOKENIZERS:
         known = ", ".join(PRE_TOKENIZERS)
         raise ArtifactError(where, f"its pre-tokenizer is {pre!r}; supported are {known}", _OTHER_BASE)
+    try:
+        return _sentence_pieces(found) if model == SentencePieces.model else _byte_pieces(found, pre)
+    except KeyError as error:
+        raise ArtifactError(where, f"its metadata lacks tokenizer.ggml.{error.args[0]}", _AGAIN) from error
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(where, f"its vocabulary is damaged ({error!s:.200})", _AGAIN) from error
+
+
+def _sentence_pieces(found: Mapping[str, Any]) -> SentencePieces:
+    return SentencePieces(
+        **_stated(found),
+        scores=[float(score) for score in found["scores"]],
+        add_bos=bool(found.get("add_bos_token", True)),
+        space_prefix=bool(found.get("add_space_prefix", True)),
+    )
+
+
+def _byte_pieces(found: Mapping[str, Any], pre: str) -> BytePieces:
     return BytePieces(
-        **common,
-        merges=[_pair(merge) for merge in value("merges")],
+        **_stated(found),
+        merges=[_pair(merge) for merge in found["merges"]],
         pre=pre,
         add_bos=bool(found.get("add_bos_token", PRE_TOKENIZERS[pre].adds_bos)),
     )
 
 
+def _stated(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that every kind of vocabulary has, from the metadata of a file."""
+    return {
+        "texts": [str(text) for text in found["tokens"]],
+        "kinds": [Kind(kind) for kind in found["token_type"]],
+        "eos": found["eos_token_id"],
+        "pad": found.get("padding_token_id", found["eos_token_id"]),
+        "bos": found.get("bos_token_id"),
+        "unk": found.get("unknown_token_id"),
+    }
+
+
 def _common(tokenizer: PreTrainedTokenizerFast, state: Mapping[str, Any], made: set[str], where: str) -> dict[str, Any]:
-    """Return the fields that every kind of vocabulary has.
+    """Return the fields that every kind of vocabulary has, from a tokenizer.
 
     Args:
         tokenizer: the tokenizer.
@@ -163,5 +170,5 @@ def _prefixes_a_space(backend: Tokenizer) -> bool:
 
 
 def _pair(merge: str) -> tuple[str, str]:
-    left, _, right = merge.partition(" ")
+    left, right = merge.split(" ")
     return left, right

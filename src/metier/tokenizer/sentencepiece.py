@@ -27,6 +27,11 @@ class SentencePieces(Pieces):
 
     model: ClassVar[str] = "llama"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.texts) != len(self.scores):
+            raise ValueError("texts and scores differ in length")
+
     @cached_property
     def merged(self) -> dict[str, float]:
         """The score of every piece that merging can make: normal pieces, by text."""
