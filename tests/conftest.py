@@ -60,7 +60,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]
 
     records = [Record(asked, answer) for asked, answer in counted_animals(1400)]
     learned, held_out = records[:1300], records[1300:]
-    prompt = task_from_json(TASK).prompts(False)[0]
+    prompt = task_from_json(TASK).prompts()[0]
     pieces = learn([prompt.render(""), *(text for row in learned for text in (row.input, row.output))], 400)
     tokenizer = pieces.tokenizer()
     untrained = {

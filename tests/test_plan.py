@@ -135,7 +135,7 @@ def test_openmoe_base_has_the_parameters_that_its_checkpoint_has():
 def test_a_file_has_the_size_that_was_planned(tmp_path, tokenizer, quantisation, architecture, sizes):
     model = scratch(len(tokenizer), 64, 2, 64, 0, architecture=architecture, **sizes)
     path = tmp_path / "model.gguf"
-    prompt = task_from_json(TASK).prompts(False)[0]
+    prompt = task_from_json(TASK).prompts()[0]
     write_gguf(path, model, tokenizer, quantisation, name="x", licence="own", prompt=prompt, task=TASK)
     weights = of_shape(shape_of(architecture, 64, 2, **sizes), len(tokenizer))
     assert weights.file_mib(quantisation) * 2**20 == pytest.approx(path.stat().st_size, rel=0.01)

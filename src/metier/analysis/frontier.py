@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from metier.analysis.svg import COLOURS, GREY, INK, standalone
+from metier.analysis.svg import COLOURS, GREY, INK, document
 from metier.evaluate.sweep import Candidate, frontier
 
 _ALL_NAMED = 10
@@ -47,7 +47,7 @@ def draw_frontier(candidates: Sequence[Candidate], chosen: Candidate, checkpoint
         axes.set(xlabel="file, MiB (filled: passed)", ylabel=f"{metric} on validation rows")
         axes.legend(ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8)
 
-    return standalone(draw, 4.5)
+    return document(draw, 4.5)
 
 
 def _points(some: Sequence[Candidate]) -> tuple[list[float], list[float]]:

@@ -40,25 +40,8 @@ _STYLE: Any = {
 }
 
 
-def drawn(draw: Callable[[Figure, Findings], None], found: Findings, height: float) -> str:
-    """Return a figure as an SVG element to be put into a page.
-
-    Args:
-        draw: fills the figure.
-        found: the findings.
-        height: in inches; the width is 8.
-    """
-    svg = standalone(lambda figure: draw(figure, found), height)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    # Inside HTML the namespaces are known; without them the page names no address at all.
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
-    return re.sub(
-        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
-    )
-
-
-def standalone(draw: Callable[[Figure], None], height: float) -> str:
-    """Return a figure as an SVG file; the same figure is the same text.
+def document(draw: Callable[[Figure], None], height: float) -> str:
+    """Return a figure as an SVG file.
 
     Args:
         draw: fills the figure.
@@ -70,7 +53,23 @@ def standalone(draw: Callable[[Figure], None], height: float) -> str:
         draw(figure)
         written = io.StringIO()
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return written.getvalue()
+    svg = written.getvalue()
+    return re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+
+
+def drawn(draw: Callable[[Figure, Findings], None], found: Findings, height: float) -> str:
+    """Return a figure as an SVG element to be put into a page.
+
+    Args:
+        draw: fills the figure.
+        found: the findings.
+        height: in inches; the width is 8.
+    """
+    # Inside HTML the namespaces are known; without them the page names no address at all.
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", document(lambda figure: draw(figure, found), height))
+    return re.sub(
+        r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
+    )
 
 
 def percent(axes: Axes) -> None:

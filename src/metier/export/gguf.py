@@ -1,6 +1,7 @@
 """Write the model as one GGUF file: weights, vocabulary, stop token, chat template, task."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from metier.compress.blocks import quantise
 from metier.model.architectures import architecture_of
 from metier.model.gguf_names import ROUTER, gguf_names, to_gguf
+from metier.model.rotation import FACTORS, factors, is_scaled
 from metier.progress import track
 from metier.spec.quantisation import Quantisation
 from metier.tasks.prompt import PromptFormat
 from metier.tokenizer.pieces import Pieces
+from metier.tokenizer.read import pieces_of
 
 FORMAT = 1
 """Version of the ``metier.*`` metadata keys."""
@@ -65,8 +68,9 @@ def write_gguf(
     for key, value in settings.items():
         number = gguf.GGUFValueType.FLOAT32 if isinstance(value, float) else gguf.GGUFValueType.UINT32
         writer.add_key_value(f"{architecture.name}.{key}", value, number)
-    _add_vocabulary(writer, Pieces.of_tokenizer(tokenizer))
-    writer.add_chat_template(prompt.chat_template())
+    pieces = pieces_of(tokenizer).padded(model.config.vocab_size)
+    _add_vocabulary(writer, pieces)
+    writer.add_chat_template(prompt.chat_template(bos=pieces.add_bos))
     weights = model.state_dict()
     names = gguf_names(weights, architecture, model.config)
     for ours, theirs in track(names.items(), f"writing {quantisation}", total=len(names)):
@@ -75,6 +79,8 @@ def write_gguf(
             values = tensor.numpy()
             kind = _kind_of(other, values, types)
             writer.add_tensor(other, quantise(values, kind), raw_dtype=kind)
+    if is_scaled(model.config):
+        writer.add_tensor(FACTORS, factors(model.config).numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -91,15 +97,11 @@ def _kind_of(name: str, values: "np.ndarray[Any, Any]", types: Quantisation) -> 
 
 
 def _add_vocabulary(writer: gguf.GGUFWriter, pieces: Pieces) -> None:
-    writer.add_tokenizer_model("llama")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list(pieces.texts)
-    writer.add_token_scores(pieces.scores)
-    writer.add_token_types([int(kind) for kind in pieces.kinds])
-    writer.add_bos_token_id(pieces.bos)
-    writer.add_eos_token_id(pieces.eos)
-    writer.add_unk_token_id(pieces.unk)
-    writer.add_pad_token_id(pieces.pad)
-    writer.add_add_bos_token(True)
-    writer.add_add_eos_token(False)
-    writer.add_add_space_prefix(False)
+    add: dict[type, Callable[[str, Any], None]] = {
+        bool: writer.add_bool,
+        int: writer.add_uint32,
+        str: writer.add_string,
+        list: writer.add_array,
+    }
+    for key, value in pieces.metadata().items():
+        add[type(value)](f"tokenizer.ggml.{key}", value)

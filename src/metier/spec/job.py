@@ -298,15 +298,16 @@ class Data(_Strict):
 class Vocabulary(_Strict):
     """How much of the base's vocabulary is kept."""
 
-    pieces: int | Literal["all"] = Field(
-        24000, description="Most used pieces kept, before closure under merges; or 'all'."
+    pieces: int | Literal["all", "auto"] = Field(
+        24000,
+        description="Most used pieces kept, before closure under merges; 'all', or 'auto' for a number by measurement.",
     )
 
     @field_validator("pieces")
     @classmethod
     def _enough(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
-            raise _mistake("", f"found {value}", "Write a number from 1, or 'all'")
+            raise _mistake("", f"found {value}", "Write a number from 1, 'all' or 'auto'")
         return value
 
 

@@ -12,9 +12,9 @@ from metier.export.huggingface import write_folder
 from metier.model.loading import load
 from metier.progress import say
 from metier.spec.job import Job
-from metier.steps.start import knows_turns
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import task_from_json
+from metier.tokenizer.chat import turn_of
 from metier.train import processes
 from metier.train.batches import encode
 from metier.train.loop import train
@@ -30,7 +30,7 @@ COPIES = 10
 def choose_prompt(job: Job, data: Path, start: Path) -> dict[str, Any]:
     """Choose the job's prompt format, and the best one for the untrained base, on validation rows."""
     model, tokenizer = load(start)
-    plain = task_from_json(job.task_settings).prompts(knows_turns(tokenizer))
+    plain = task_from_json(job.task_settings).prompts(turn_of(tokenizer))
     if job.base.from_scratch:
         shortest = min(plain, key=lambda p: len(tokenizer(p.render("")).input_ids))
         return {"prompt": shortest.to_json(), "base_prompt": None, "candidates": []}
@@ -44,8 +44,9 @@ def choose_prompt(job: Job, data: Path, start: Path) -> dict[str, Any]:
     for candidate in found:
         say(f"  {candidate.loss_nats:.3f} nats a token, {candidate.tokens:6.1f} tokens: {candidate.prompt.name}")
     best_for_base = min(found, key=lambda candidate: candidate.loss_nats).prompt
+    chosen = next(candidate for candidate in found if candidate.longest <= job.train.max_tokens)
     return {
-        "prompt": found[0].prompt.to_json(),
+        "prompt": chosen.prompt.to_json(),
         "base_prompt": best_for_base.to_json(),
         "candidates": [candidate.to_json() for candidate in found],
     }

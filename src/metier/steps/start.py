@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import gguf
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from metier.artifact import versions
@@ -20,11 +19,10 @@ from metier.model.scratch import scratch
 from metier.progress import say
 from metier.spec.job import Job
 from metier.spec.quantisation import Quantisation
+from metier.steps.vocabulary import adopt
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import Task, task_from_json
 from metier.tokenizer.learn import learn
-from metier.tokenizer.pieces import Pieces
-from metier.tokenizer.trim import choose, count_tokens
 from metier.train.lora import load_peft
 from metier.train.ul2 import sentinels_needed
 
@@ -68,8 +66,10 @@ def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
                 "parameters": model.num_parameters(),
             }
         }
-        if job.vocabulary.pieces != "all":
-            model, tokenizer = _trimmed(model, tokenizer, task, train, plain, job.vocabulary.pieces)
+        if job.export.quantisations or job.vocabulary.pieces != "all":
+            texts = [*_texts(train, task.prompts()[0]), *plain]
+            validation = read_records(data / "validation.jsonl")
+            tokenizer = adopt(job, model, tokenizer, texts, validation, _sentinels(job), folder)
     facts |= {"pieces": len(tokenizer), "parameters": model.num_parameters()}
     if job.compress.cuts:
         check_cuts(model.config, job.compress)  # refused before any training, too
@@ -80,32 +80,10 @@ def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _trimmed(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    task: Task,
-    train: Sequence[Record],
-    plain: Sequence[str],
-    wanted: int,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Keep the most used pieces, and of the embedding their rows."""
-    prompts = task.prompts(knows_turns(tokenizer))
-    counts = count_tokens(tokenizer, [*_texts(train, prompts[0]), *plain])
-    always = count_tokens(tokenizer, [prompt.render("") for prompt in prompts])
-    full = Pieces.of_tokenizer(tokenizer)
-    pieces, old = full.subset(choose(full, counts, wanted, always))
-    embedding = cast("torch.nn.Embedding", model.get_input_embeddings())
-    rows = embedding.weight[torch.tensor(old)].detach()
-    model.resize_token_embeddings(len(pieces), mean_resizing=False)
-    with torch.no_grad():
-        cast("torch.nn.Embedding", model.get_input_embeddings()).weight.copy_(rows)
-    return model, pieces.tokenizer()
-
-
 def _from_scratch(
     job: Job, task: Task, train: Sequence[Record], plain: Sequence[str]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    prompt = task.prompts(False)[0]
+    prompt = task.prompts()[0]
     texts = [prompt.render(""), *_texts(train, prompt), *plain]
     pieces = learn(texts, job.base.vocabulary, sentinels=_sentinels(job))
     context = max(job.export.context_tokens, job.train.max_tokens, job.pretrain.row_tokens if job.pretrain else 0)
@@ -119,11 +97,6 @@ def _from_scratch(
 def _sentinels(job: Job) -> int:
     """Return how many sentinels pretraining needs."""
     return sentinels_needed(job.pretrain.row_tokens) if job.pretrain and job.pretrain.objective == "ul2" else 0
-
-
-def knows_turns(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether the vocabulary has Gemma's chat tags."""
-    return "<start_of_turn>" in tokenizer.get_vocab() and "<end_of_turn>" in tokenizer.get_vocab()
 
 
 def _texts(train: Sequence[Record], prompt: PromptFormat) -> list[str]:

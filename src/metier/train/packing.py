@@ -64,6 +64,12 @@ def corpora(
     return found
 
 
+def marks(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:
+    """Return the ids in front of a text and behind it: BOS and EOS; EOS twice, where there is no BOS."""
+    bos, eos = tokenizer.bos_token_id, int(tokenizer.eos_token_id)
+    return eos if bos is None else int(bos), eos
+
+
 class CausalRows:
     """Rows for plain language modelling, for ever: a pure function of the arguments.
 
@@ -117,7 +123,7 @@ class UL2Rows:
         position: Any = None,
     ) -> None:
         self._row_tokens, self._sentinel = row_tokens, first_sentinel(tokenizer, row_tokens)
-        self._bos, self._eos = int(tokenizer.bos_token_id), int(tokenizer.eos_token_id)
+        self._bos, self._eos = marks(tokenizer)
         self._prefixes = [np.array(tokenizer.encode(t.prefix, add_special_tokens=False), dtype=np.int64) for t in TASKS]
         self._raw = [lengths(task, row_tokens // 2).raw for task in TASKS]
         self._rates = np.array([task.rate for task in TASKS])

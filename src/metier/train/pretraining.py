@@ -15,7 +15,7 @@ from metier.spec.training import Losses, Pretrain
 from metier.train.batches import Batch
 from metier.train.loop import fit
 from metier.train.objective import PLAIN
-from metier.train.packing import CausalRows, Corpus, UL2Rows, batched, corpora
+from metier.train.packing import CausalRows, Corpus, UL2Rows, batched, corpora, marks
 
 __all__ = ["PackedBatches", "corpora", "pretrain", "watched"]
 
@@ -133,5 +133,4 @@ def _rows(
 ) -> CausalRows | UL2Rows:
     if objective == "ul2":
         return UL2Rows(sources, settings.row_tokens, tokenizer, seed, position)
-    bos, eos = int(tokenizer.bos_token_id), int(tokenizer.eos_token_id)
-    return CausalRows(sources, settings.row_tokens, bos, eos, seed, position)
+    return CausalRows(sources, settings.row_tokens, *marks(tokenizer), seed, position)
