@@ -262,3 +262,25 @@ must_beat = []
         encoding="utf-8",
     )
     return folder
+
+
+def made_up_pairs(rows: int, seed: int = 5) -> list[tuple[str, str]]:
+    """Return pairs of made-up sentences, some of which repeat an earlier one, come near it, or share a side with it."""
+    draw = random.Random(seed)
+    signs = [chr(0x3042 + n) for n in range(80)] + [chr(0x4E00 + n) for n in range(300)]
+    words = ["".join(draw.choice("bdfgklmnprst") + draw.choice("aeiou") for _ in range(2)) for _ in range(400)]
+    pairs: list[tuple[str, str]] = []
+    for _ in range(rows):
+        one = "".join(draw.choices(signs, k=draw.randint(3, 14)))
+        two = " ".join(draw.choices(words, k=draw.randint(3, 9)))
+        if pairs and draw.random() < 0.3:
+            one, two = draw.choice(
+                [
+                    (draw.choice(pairs)[0], two),
+                    (one, draw.choice(pairs)[1].upper()),
+                    *[(f"{a}。", f"{b} {words[0]}") for a, b in [draw.choice(pairs)]],
+                    *[(a, f"{b}!") for a, b in [draw.choice(pairs)]],
+                ]
+            )
+        pairs.append((one, two))
+    return pairs

@@ -11,7 +11,8 @@ from functools import partial
 import pytest
 
 from metier.data import archives, registry
-from metier.data.archives import fetch_archive, members, open_member
+from metier.data.archives import members, open_member
+from metier.data.packages import fetch_archive
 from metier.errors import DataError, RunError
 
 ROWS = b"one\tun\ntwo\tdeux\n"

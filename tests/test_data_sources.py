@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from metier.data.sources import fingerprint, read_source
+from metier.data.sources import fingerprint, open_source, read_source
 from metier.errors import DataError, RunError
 from metier.spec.job import Source
 
@@ -130,6 +130,19 @@ def test_a_wrong_encoding_is_an_error_with_the_place_and_the_likely_one(tmp_path
     with pytest.raises(DataError, match=f'line [12]: byte [0-9]+ is not utf-8 text. Set encoding = "{encoding}"'):
         rows(name)
     assert rows(name, encoding=encoding)[0] == ("cat", "neko")
+
+
+def test_a_wrong_byte_far_into_a_file_is_found_after_the_rows_before_it_were_read(tmp_path):
+    good = "".join(f"in {n} é\tout {n} 猫\n" for n in range(20_000)).encode()
+    name = write(tmp_path / "a.tsv", good + "für\tpour\n".encode("cp1252") + b"a\tb\n")
+    with open_source(source(name)) as reading:
+        pairs = iter(reading.table)
+        assert next(pairs) == ("in 0 é", "out 0 猫")
+        with pytest.raises(DataError, match=rf"line 20001: byte {len(good) + 1} is not utf-8"):
+            list(pairs)
+    ends_within = write(tmp_path / "b.tsv", "a\tb\nc\t猫".encode()[:-1])
+    with pytest.raises(DataError, match="line 2"):
+        rows(ends_within)
 
 
 def test_a_half_written_last_line_of_jsonl_is_an_error_with_its_number(tmp_path):

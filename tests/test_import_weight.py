@@ -10,7 +10,7 @@ from doubles import tiny_gguf
 WORKSHOP = (
     *("torch", "transformers", "tokenizers", "numpy", "pydantic", "gguf", "scipy", "sacrebleu", "safetensors"),
     *("huggingface_hub", "datasets", "babel", "requests", "packaging", "pypi_simple", "filelock", "jinja2"),
-    "matplotlib",
+    *("matplotlib", "lxml", "pyarrow"),
 )
 
 BLOCKED = f"""

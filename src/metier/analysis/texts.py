@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from metier.data.formats import decode
+from metier.data.encodings import decode
 from metier.errors import DataError
 from metier.progress import track
 

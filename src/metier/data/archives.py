@@ -1,71 +1,48 @@
-"""Package archives as data: fetched with a checked hash, read in place, never unpacked, installed or run.
-
-``pip download`` builds an sdist to learn its metadata, which runs code of the package; this module asks the
-same package index, with pip's own settings, for the file alone.
-"""
+"""Archives as data: zip, tar and Debian packages, read in place or copied out under names of our own, never run."""
 
 import lzma
+import shutil
+import sys
 import tarfile
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
-from typing import IO
-
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
-from pypi_simple import UnparsableFilenameError, parse_filename
+from typing import IO, NamedTuple
 
 from metier.artifact import sha256_file, write_atomically
-from metier.data import registry
-from metier.errors import DataError, RunError
-from metier.home import cache_dir
+from metier.errors import DataError
 
 MAX_BYTES = 4 * 2**30
-"""Most bytes a member, or a tar archive up to it, may unpack to: more is taken for a decompression bomb."""
+"""Most bytes that is unpacked from an archive, or that a tar archive unpacks to: more is taken for a bomb."""
 
-_SUFFIXES = (".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, NotImplementedError)
+_AR_MAGIC, _AR_HEADER = b"!<arch>\n", 60
 
 
-def fetch_archive(requirement: str, member: str | None = None) -> Path:
-    """Return a package's archive on disk, fetching it if no kept one fits.
+class File(NamedTuple):
+    """A file to read."""
 
-    Kept archives live in the cache folder ``archives`` beside a file with their SHA-256; an archive put there
-    by hand is taken too. A kept archive that fits is used without a network; pin a version to be sure which.
+    path: Path
+    name: str
+    """What messages call it."""
+    inside: str = ""
+    """Its path below the folder that was asked for, if it was one."""
 
-    Args:
-        requirement: a package name, with a version if wished: ``name``, ``name==1.2`` or ``name>=1,<2``.
-        member: the file wanted from it: the pure wheel is chosen if it has this file, else the sdist.
 
-    Raises:
-        DataError: when there is no such package or version, or the archive's hash is not the index's.
-        RunError: when the network or the disk refuses.
-    """
-    wanted = _parsed(requirement)
-    folder = cache_dir("archives")
-    kept = _kept(folder, wanted)
-    if chosen := _holding(kept, member):
-        return chosen
-    try:
-        packages = registry.candidates(wanted)
-    except RunError:
-        if kept:  # without the file: reading it names the files that are there
-            return kept[-1]
-        raise
-    fetched: list[Path] = []
-    for package in packages:
-        archive = folder / package.filename
-        if not _intact(archive):
-            _download(package, archive)
-        fetched.append(archive)
-        if chosen := _holding(fetched[-1:], member):
-            return chosen
-    return fetched[-1]
+class _Entry(NamedTuple):
+    """One entry of an archive; opening anything but a regular file is an error."""
+
+    name: str
+    size: int
+    kind: str
+    open: Callable[[], AbstractContextManager[IO[bytes]]]
+    target: str = ""
+    """What a link stands for."""
 
 
 def members(archive: Path) -> list[str]:
@@ -75,11 +52,12 @@ def members(archive: Path) -> list[str]:
         DataError: when the archive is damaged or not an archive.
     """
     with _reported(archive):
-        if _is_zip(archive):
-            with zipfile.ZipFile(archive) as pack:
-                return [info.filename for info in pack.infolist() if not info.is_dir()]
-        with tarfile.open(archive) as tar:
-            return [info.name for info in _bounded(archive, tar) if info.isreg()]
+        return [entry.name for entry in _entries(archive) if entry.kind == "file"]
+
+
+def holds(archive: Path, wanted: str) -> bool:
+    """Return whether an archive has a file, a folder or a match of a pattern; see `unpack`."""
+    return any(_inside(name, wanted) is not None for name in members(archive))
 
 
 @contextmanager
@@ -93,75 +71,66 @@ def open_member(archive: Path, member: str) -> Iterator[IO[bytes]]:
             encrypted, or the archive is damaged; also while reading.
     """
     with _reported(archive):
-        if _is_zip(archive):
-            with zipfile.ZipFile(archive) as pack:
-                info = next((info for info in pack.infolist() if _matches(info.filename, member)), None)
-                if info is None or info.is_dir():
-                    raise _absent(archive, member)
-                _check_size(archive, member, info.file_size)
-                if info.flag_bits & 1:
-                    raise DataError(f"{archive.name}, {member}", "is encrypted", "Use an archive without password")
-                with pack.open(info) as stream:
+        for entry in _entries(archive):
+            if _inside(entry.name, member) == "" and entry.kind != "folder":
+                with _opened(archive, entry, entry.size) as stream:
                     yield stream
-        else:
-            with tarfile.open(archive) as tar:
-                found = next((entry for entry in _bounded(archive, tar) if _matches(entry.name, member)), None)
-                if found is None or found.isdir():
-                    raise _absent(archive, member)
-                if not found.isreg():
-                    raise DataError(f"{archive.name}, {member}", "is a link or a device", "Name the file it stands for")
-                _check_size(archive, member, found.size)
-                content = tar.extractfile(found)
-                assert content
-                with content:
-                    yield content
+                return
+        raise _absent(archive, member)
 
 
-def _parsed(requirement: str) -> Requirement:
-    try:
-        wanted = Requirement(requirement)
-    except InvalidRequirement as error:
-        raise DataError(
-            f"pypi:{requirement}",
-            "is not a package name with a version",
-            "Write 'pypi:name' or 'pypi:name==1.2'",
-        ) from error
-    if wanted.url or wanted.marker or wanted.extras:
-        raise DataError(
-            f"pypi:{requirement}",
-            "has more than a name and a version",
-            "Write 'pypi:name' or 'pypi:name==1.2'",
-        )
-    return wanted
+def unpack(archive: Path, wanted: Sequence[str], folder: Path) -> list[list[File]]:
+    """Copy files out of an archive in one pass, numbered: no name inside the archive becomes a path.
+
+    Args:
+        archive: zip, tar or Debian package.
+        wanted: for each list that is returned, a file, a folder (all files below it) or a pattern (``ja/*.mo``),
+            matched like the names of `open_member`.
+        folder: where the copies go.
+
+    Returns:
+        For each of the wanted its files, by name.
+
+    Raises:
+        DataError: as `open_member`; the files together may not exceed `MAX_BYTES`.
+    """
+    found: list[list[File]] = [[] for _ in wanted]
+    total = 0
+    with _reported(archive):
+        for entry in _entries(archive):
+            inside = [_inside(entry.name, name) for name in wanted]
+            named = any(path == "" and "*" not in name for path, name in zip(inside, wanted, strict=True))
+            if all(path is None for path in inside) or not (entry.kind == "file" or (named and entry.kind != "folder")):
+                continue
+            total += entry.size
+            copy = folder / str(sum(map(len, found)))
+            with _opened(archive, entry, total) as stream, copy.open("wb") as file:
+                shutil.copyfileobj(stream, file)
+            for files, path in zip(found, inside, strict=True):
+                if path is not None:
+                    files.append(File(copy, f"{archive.name}, {entry.name}", path))
+    for name, files in zip(wanted, found, strict=True):
+        if not files:
+            raise _absent(archive, name)
+        files.sort(key=lambda file: file.name)
+    return found
 
 
-def _kept(folder: Path, wanted: Requirement) -> list[Path]:
-    """Return the cached archives of the newest fitting version, the wheel first."""
-    found: list[tuple[Version, Path]] = []
-    for path in folder.iterdir():
-        if not path.name.endswith(_SUFFIXES):
-            continue
-        try:
-            project, version, _ = parse_filename(path.name, wanted.name)
-            parsed = Version(version)
-        except (UnparsableFilenameError, InvalidVersion):
-            continue
-        same = canonicalize_name(project) == canonicalize_name(wanted.name)
-        if same and wanted.specifier.contains(parsed, prereleases=True) and _intact(path):
-            found.append((parsed, path))
-    newest = max((version for version, _ in found), default=None)
-    return sorted((p for version, p in found if version == newest), key=lambda p: (p.suffix != ".whl", p.name))
-
-
-def _holding(archives: list[Path], member: str | None) -> Path | None:
-    """Return the first archive with the file; any sdist counts, being the last resort and slow to search."""
-    for archive in archives:
-        if member is None or not _is_zip(archive) or any(_matches(name, member) for name in members(archive)):
-            return archive
+def real_path(archive: Path, path: str) -> str | None:
+    """Return a file's path in an archive, or where it leads if it or a folder above it is a link; None without it."""
+    with _reported(archive):
+        for entry in _entries(archive):
+            if entry.kind == "file" and entry.name == path:
+                return path
+            if entry.kind == "link" and (path == entry.name or path.startswith(f"{entry.name}/")):
+                base = [] if entry.target.startswith("/") else entry.name.split("/")[:-1]
+                for part in entry.target.split("/"):
+                    base = base[:-1] if part == ".." else [*base, *([part] if part not in ("", ".") else [])]
+                return "/".join(base) + path[len(entry.name) :]
     return None
 
 
-def _intact(archive: Path) -> bool:
+def intact(archive: Path) -> bool:
     """Return whether a cached archive is whole; one put there by hand gets its hash recorded."""
     record = archive.with_name(archive.name + ".sha256")
     if not archive.is_file():
@@ -172,12 +141,68 @@ def _intact(archive: Path) -> bool:
     return record.read_text(encoding="ascii", errors="replace").strip() == digest
 
 
-def _download(package: registry.Package, archive: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".part-") as scratch:
-        part = Path(scratch) / "archive"
-        registry.download(package, part)
-        write_atomically(archive.with_name(archive.name + ".sha256"), sha256_file(part))
-        part.replace(archive)
+def _entries(archive: Path) -> Iterator[_Entry]:
+    """Yield what is in an archive; an entry of a tar is opened before the next one is asked for."""
+    if archive.suffix in (".whl", ".zip"):
+        with zipfile.ZipFile(archive) as pack:
+            for info in pack.infolist():
+                kind = "folder" if info.is_dir() else "encrypted" if info.flag_bits & 1 else "file"
+                yield _Entry(info.filename, info.file_size, kind, partial(pack.open, info))
+        return
+    with _tar(archive) as tar:
+        for item in tar:
+            _check_size(archive, item.name, item.offset_data)
+            kind = "file" if item.isreg() else "folder" if item.isdir() else "link" if item.issym() else "device"
+            name = item.name.removeprefix("./")
+            yield _Entry(name, item.size, kind, partial(_content, tar, item), item.linkname)
+
+
+@contextmanager
+def _tar(archive: Path) -> Iterator[tarfile.TarFile]:
+    if archive.suffix != ".deb":
+        with tarfile.open(archive) as tar:
+            yield tar
+        return
+    with archive.open("rb") as file:
+        _seek_data(file)
+        with tarfile.open(fileobj=file, mode="r|*") as tar:
+            yield tar
+
+
+def _seek_data(file: IO[bytes]) -> None:
+    """Go to the files of a Debian package: the member ``data.tar.*`` of an ar archive (deb(5))."""
+    if file.read(len(_AR_MAGIC)) != _AR_MAGIC:
+        raise tarfile.ReadError("it does not begin like a Debian package")
+    while header := file.read(_AR_HEADER):
+        name, size = header[:16].decode("ascii", "replace").strip(" /"), header[48:58].strip()
+        if header[58:] != b"`\n" or not size.isdigit():
+            raise tarfile.ReadError("a header inside is damaged")
+        if name == "data.tar.zst" and sys.version_info < (3, 14):
+            raise tarfile.ReadError("it is compressed with zstd, which Python reads from 3.14 on")
+        if name.startswith("data.tar"):
+            return
+        file.seek(int(size) + int(size) % 2, 1)
+    raise tarfile.ReadError("it holds no data.tar")
+
+
+@contextmanager
+def _content(tar: tarfile.TarFile, item: tarfile.TarInfo) -> Iterator[IO[bytes]]:
+    content = tar.extractfile(item)
+    assert content  # asked for of regular files alone
+    with content:
+        yield content
+
+
+@contextmanager
+def _opened(archive: Path, entry: _Entry, total: int) -> Iterator[IO[bytes]]:
+    where = f"{archive.name}, {entry.name}"
+    _check_size(archive, entry.name, total)
+    if entry.kind == "encrypted":
+        raise DataError(where, "is encrypted", "Use an archive without password")
+    if entry.kind != "file":
+        raise DataError(where, "is a link or a device", "Name the file it stands for")
+    with entry.open() as stream:
+        yield stream
 
 
 @contextmanager
@@ -194,16 +219,6 @@ def _reported(archive: Path) -> Iterator[None]:
         raise DataError(str(archive), f"is damaged ({error})", fix) from error
 
 
-def _is_zip(archive: Path) -> bool:
-    return archive.suffix in {".whl", ".zip"}
-
-
-def _bounded(archive: Path, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    for entry in tar:
-        _check_size(archive, entry.name, entry.offset_data)
-        yield entry
-
-
 def _check_size(archive: Path, member: str, size: int) -> None:
     if size > MAX_BYTES:
         raise DataError(
@@ -211,8 +226,14 @@ def _check_size(archive: Path, member: str, size: int) -> None:
         )
 
 
-def _matches(name: str, member: str) -> bool:
-    return name == member or name.partition("/")[2] == member
+def _inside(name: str, wanted: str) -> str | None:
+    """Return what follows the wanted file, folder or pattern in an entry's name; None if it is not of it."""
+    for path in (name, name.partition("/")[2]):
+        if path == wanted or ("*" in wanted and fnmatchcase(path, wanted)):
+            return ""
+        if path.startswith(f"{wanted.rstrip('/')}/"):
+            return path[len(wanted.rstrip("/")) + 1 :]
+    return None
 
 
 def _absent(archive: Path, member: str) -> DataError:

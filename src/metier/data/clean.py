@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from metier.spec.job import Cleaning
 
@@ -42,13 +42,16 @@ def fault(input: str, output: str, rules: Cleaning) -> str | None:
 
 def clean(pairs: Iterable[tuple[str, str]], rules: Cleaning) -> tuple[list[tuple[str, str]], Counter[str]]:
     """Return the normalised pairs that are kept, in order, and the number of others by reason."""
-    kept: list[tuple[str, str]] = []
     removed: Counter[str] = Counter()
+    return list(cleaned(pairs, rules, removed)), removed
+
+
+def cleaned(pairs: Iterable[tuple[str, str]], rules: Cleaning, removed: Counter[str]) -> Iterator[tuple[str, str]]:
+    """Yield the normalised pairs that are kept, and count the others by reason."""
     for pair in pairs:
         input, output = normalise(pair[0]), normalise(pair[1])
         reason = fault(input, output, rules)
         if reason is None:
-            kept.append((input, output))
+            yield input, output
         else:
             removed[reason] += 1
-    return kept, removed

@@ -1,15 +1,17 @@
 """Rows that give an exam away: the same sentence, or nearly, on either side (or on the input's alone)."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from metier.data.records import Record, read_records
-from metier.data.similarity import comparable, gram_sets, similar_pairs
+from metier.data.compared import Compared, compared
+from metier.data.records import Record, each_record
+from metier.data.similarity import Ints, comparable, similar_pairs
 from metier.progress import track
 
 Sides = Literal["either", "input"]
@@ -21,31 +23,35 @@ QUOTED_CHARS = 20
 REASONS = ("equal input", "equal output", "near input", "near output")
 
 
-def leaks(rows: Sequence[Record], exam: Sequence[Record], similarity: float, sides: Sides = "either") -> dict[int, str]:
-    """Return the rows that leak an exam: index to reason, the first of `REASONS` that holds.
+def leaks(rows: Iterable[Record], exam: Sequence[Record], similarity: float, sides: Sides = "either") -> dict[int, str]:
+    """Return the rows that leak an exam: index to reason, the first of `REASONS` that holds; see `leaking`."""
+    with compared(chain(exam, rows)) as all_rows:
+        numbers = np.arange(len(all_rows))
+        found = leaking(all_rows, numbers[len(exam) :], numbers[: len(exam)], similarity, sides)
+    return {int(index): REASONS[found[index]] for index in np.flatnonzero(found >= 0)}
+
+
+def leaking(
+    compared: Compared, rows: Ints, exam: Ints, similarity: float, sides: Sides = "either"
+) -> npt.NDArray[np.int8]:
+    """Return for each of the rows the place in `REASONS` of the first that holds, or -1.
 
     A row leaks when, in the form of `metier.data.similarity.comparable`, its input equals an exam row's input
     or its output an exam row's output, or when either has a 3-gram Jaccard similarity of at least
     ``similarity`` with it; with ``sides`` "input", the outputs are not looked at. Exact: as if every row were
     compared with every exam row.
     """
-    found: dict[int, str] = {}
-    if not rows or not exam:
-        return found
-    near: dict[int, str] = {}
-    for side in (0, 1) if sides == "either" else (0,):
-        texts = [comparable(record[side]) for record in rows]
-        questions = {comparable(record[side]) for record in exam}
-        for index, text in enumerate(texts):
-            if text in questions:
-                found.setdefault(index, REASONS[side])
-        # The exam comes first: grams it lacks are the rarest of all, and prune most rows at once.
-        wanted, searched = gram_sets([sorted(questions)], [texts])
+    found = np.full(len(rows), -1, dtype=np.int8)
+    looked_at = (0, 1) if sides == "either" else (0,)
+    for side in looked_at:
+        found[(found < 0) & compared.equal(side, rows, exam)] = side
+    for side in looked_at:
+        left = np.flatnonzero(found < 0)
+        questions = exam[~np.isin(exam, compared.repeats(exam, [side]))]
         what = f"leaks of {('inputs', 'outputs')[side]}"
-        for hits, _ in similar_pairs(searched, wanted, similarity, what):
-            for index in np.unique(hits):
-                near.setdefault(int(index), REASONS[2 + side])
-    return {**near, **found}
+        for hits, _ in similar_pairs(compared.grams[side], rows[left], questions, similarity, what):
+            found[left[hits]] = 2 + side
+    return found
 
 
 def quoting(documents: Sequence[str], exam: Sequence[str]) -> list[int]:
@@ -86,5 +92,8 @@ def count_leaks(
 
     For test sets from elsewhere, which the data step did not clear from the training rows.
     """
-    rows = read_records(train) if isinstance(train, Path) else train
-    return len(leaks(exam, rows, similarity, sides))
+    rows = each_record(train) if isinstance(train, Path) else train
+    with compared(chain(exam, rows)) as all_rows:
+        numbers = np.arange(len(all_rows))
+        found = leaking(all_rows, numbers[: len(exam)], numbers[len(exam) :], similarity, sides)
+    return int((found >= 0).sum())

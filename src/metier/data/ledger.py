@@ -1,18 +1,19 @@
 """The ledger: for every source, where it came from, under what licence, and what became of its rows."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from metier.artifact import write_json
 from metier.data.licences import may_ship
-from metier.data.records import Record
 
 FORMAT = 1
 
 PARTS = ("train", "validation", "test")
+
+Role = Literal["train", "test", "text"]
 
 
 @dataclass
@@ -20,7 +21,7 @@ class Entry:
     """One source: ``rows_read`` is the sum of ``kept`` (by part) and ``removed`` (by reason)."""
 
     name: str
-    role: Literal["train", "test", "text"]
+    role: Role
     reference: str
     origin: str
     sha256: str
@@ -29,6 +30,10 @@ class Entry:
     rows_read: int
     removed: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
+    exam: bool = True
+    """Whether exam rows are drawn from it."""
+    papers: list[dict[str, Any]] = field(default_factory=list)
+    """What its packages say of their licences: package, version, file, licences and the whole text."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry as it stands in ``ledger.json``."""
@@ -42,6 +47,7 @@ class Entry:
             "attribution": self.attribution,
             "rows": {"read": self.rows_read, **{part: self.kept[part] for part in PARTS}},
             "removed": dict(self.removed),
+            **({"papers": self.papers} if self.papers else {}),
         }
 
 
@@ -63,15 +69,16 @@ class Ledger:
         """Add a source."""
         self.entries[entry.name] = entry
 
-    def remove(self, records: Iterable[Record], reason: str) -> None:
-        """Count rows as removed for a reason."""
-        for record in records:
-            self.entries[record.source].removed[reason] += 1
+    def remove(self, counts: Mapping[str, int], reason: str) -> None:
+        """Count rows, given how many of each source, as removed for a reason."""
+        for source, count in counts.items():
+            if count:
+                self.entries[source].removed[reason] += count
 
-    def keep(self, records: Iterable[Record], part: str) -> None:
-        """Count rows as kept in a part."""
-        for record in records:
-            self.entries[record.source].kept[part] += 1
+    def keep(self, counts: Mapping[str, int], part: str) -> None:
+        """Count rows, given how many of each source, as kept in a part."""
+        for source, count in counts.items():
+            self.entries[source].kept[part] += count
 
     def write(self, path: Path) -> None:
         """Write the ledger as JSON, atomically."""

@@ -13,6 +13,8 @@ from typing import NamedTuple
 _PORTED = re.compile(r"(cc-by(?:-nc)?(?:-sa|-nd)?-[1-4]\.[05])-[a-z]{2,3}")
 """Creative Commons ports to a country's law, such as CC-BY-2.0-FR: the same obligations."""
 
+_DEBIAN_GNU = re.compile(r"(?P<family>A?GPL|LGPL|GFDL)(?:-NIV)?-(?P<version>\d(?:\.\d)?)(?P<later>\+)?")
+
 
 @dataclass(frozen=True)
 class Licence:
@@ -65,7 +67,7 @@ def _creative_commons() -> list[Licence]:
 _NO_DUTIES = ("own", "CC0-1.0", "CC-PDDC", "PDDL-1.0", "Unlicense", "0BSD", "MIT-0", "public-domain")
 _NOTICE = ("MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "X11", "Python-2.0", "PSF-2.0", "WordNet")
 _NOTICE_DATA = ("ODC-By-1.0", "OGL-UK-3.0", "Unicode-3.0", "Unicode-DFS-2016", "CDLA-Permissive-2.0")
-_GNU = ("GPL-2.0", "GPL-3.0", "AGPL-3.0", "LGPL-2.1", "LGPL-3.0", "GFDL-1.2", "GFDL-1.3")
+_GNU = ("GPL-2.0", "GPL-3.0", "AGPL-3.0", "LGPL-2.0", "LGPL-2.1", "LGPL-3.0", "GFDL-1.2", "GFDL-1.3")
 _LLAMA = ("Llama-2", "Llama-3", "Llama-3.1", "Llama-3.2", "Llama-3.3")
 
 _TABLE = [
@@ -110,6 +112,14 @@ def find_licence(name: str) -> Licence | None:
         return found
     ported = _PORTED.fullmatch(wanted)
     return _BY_ID.get(ported[1]) if ported else None
+
+
+def from_debian(name: str) -> str:
+    """Return the identifier of a licence that a Debian package calls by its own short name, such as ``GPL-2+``."""
+    if gnu := _DEBIAN_GNU.fullmatch(name):
+        version = gnu["version"] if "." in gnu["version"] else f"{gnu['version']}.0"
+        return f"{gnu['family']}-{version}-{'or-later' if gnu['later'] else 'only'}"
+    return {"Expat": "MIT", "zlib": "Zlib"}.get(name, name)
 
 
 def may_ship(licences: Iterable[str]) -> Shipping:

@@ -1,20 +1,27 @@
 """The data step: sources to three clean, separate parts and a ledger."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from metier.data.clean import clean
-from metier.data.duplicates import exact_duplicates, near_duplicates
-from metier.data.leaks import count_leaks, leaks, quoting
-from metier.data.ledger import Entry, Ledger
-from metier.data.records import Record, write_documents, write_records
-from metier.data.sources import fingerprint, read_source
-from metier.data.split import first_of_each_input, in_hash_order, in_seeded_order, split
+import numpy as np
+
+from metier.artifact import write_atomically
+from metier.data.clean import cleaned
+from metier.data.debian import Copyright
+from metier.data.duplicates import exact_duplicates, near_rows
+from metier.data.leaks import REASONS, count_leaks, leaking, leaks, quoting
+from metier.data.ledger import Entry, Ledger, Role
+from metier.data.licences import find_licence, from_debian
+from metier.data.records import Record, write_documents, write_lines
+from metier.data.rows import Rows, rows_beside
+from metier.data.similarity import Ints
+from metier.data.sources import fingerprint, open_source
+from metier.data.split import bounds, in_hash_order
 from metier.errors import DataError
-from metier.progress import track
-from metier.spec.job import AnySource, Cleaning, Data, Split
+from metier.progress import say, track
+from metier.spec.job import AnySource, Cleaning, Data
 
 __all__ = ["MIN_EXAM_ROWS", "count_leaks", "fingerprint", "prepare"]
 
@@ -35,9 +42,9 @@ def prepare(data: Data, folder: Path, *, seed: int = 0) -> dict[str, Any]:
     """Read, clean, deduplicate and split all sources; remove leaks; write the parts and the ledger.
 
     Writes ``train.jsonl``, ``validation.jsonl``, ``test.jsonl`` and ``ledger.json``; of plain text ``text.jsonl`` and
-    ``text_validation.jsonl``. Validation and test come
-    in hash order: their first n rows are a stable sample. The parts do not depend on the seed; the order of
-    the training rows does.
+    ``text_validation.jsonl``; of packages that say what their licences are, that text, into ``licences/``.
+    Validation and test come in hash order: their first n rows are a stable sample. The parts do not depend on the
+    seed; the order of the training rows does.
 
     Args:
         data: the sources and the rules.
@@ -53,56 +60,70 @@ def prepare(data: Data, folder: Path, *, seed: int = 0) -> dict[str, Any]:
         RunError: when something has to be fetched and cannot.
     """
     ledger = Ledger()
-    pool = _read(data.train, "train", data.cleaning, ledger)
-    given = _read(data.test, "test", data.cleaning, ledger)
-    cleaned = len(pool) + len(given)
+    with rows_beside(folder, seed) as rows:
+        return _prepare(data, rows, ledger, folder)
 
-    pool = _without(pool, exact_duplicates(pool), "exact duplicate", ledger)
-    given = _without(given, exact_duplicates(given), "exact duplicate", ledger)
-    pool = _without(pool, near_duplicates(pool, data.cleaning.near_duplicate), "near duplicate", ledger)
+
+def _prepare(data: Data, rows: Rows, ledger: Ledger, folder: Path) -> dict[str, Any]:
+    pool = rows.append(_each(data.train, "train", data.cleaning, ledger, folder))
+    given = rows.append(_each(data.test, "test", data.cleaning, ledger, folder))
+    clean = len(rows)
+
+    def without(chosen: Ints, gone: Ints, reason: str) -> Ints:
+        ledger.remove(rows.sources(gone), reason)
+        return chosen[~np.isin(chosen, gone)]
+
+    pool = without(pool, rows.compared.repeats(pool), "exact duplicate")
+    given = without(given, rows.compared.repeats(given), "exact duplicate")
+    pool = without(pool, near_rows(rows.compared, pool, data.cleaning.near_duplicate), "near duplicate")
     distinct = len(pool) + len(given)
 
-    train, validation, test = split(pool, data.split, test=not data.test)
-    validation, again = first_of_each_input(validation)
-    ledger.remove(again, "repeated question")
-    test, again = first_of_each_input(test)
-    ledger.remove(again, "repeated question")
+    part = np.digitize(rows.positions(pool), bounds(data.split))
+    part[rows.are_from(pool, [entry.name for entry in ledger.entries.values() if not entry.exam])] = 2
+    train, validation = pool[part == 2], rows.in_hash_order(pool[part == 1])
+    validation = without(validation, rows.compared.repeats(validation, [0]), "repeated question")
     if data.test:
-        test = in_hash_order(given)
+        train, test = pool[part != 1], rows.in_hash_order(given)
         _check_exam("test", test, "its sources hold too few usable rows", "Add rows to data.test")
     else:
+        test = rows.in_hash_order(pool[part == 0])
+        test = without(test, rows.compared.repeats(test, [0]), "repeated question")
         _check_exam("test", test, *_share_advice("test_share", len(pool)))
     _check_exam("validation", validation, *_share_advice("validation_share", len(pool)))
 
-    validation, validation_leaks = _without_leaks(validation, test, data.split, ledger)
+    def without_leaks(chosen: Ints, exam: Ints) -> tuple[Ints, Counter[str]]:
+        found = leaking(rows.compared, chosen, exam, data.split.leak_similarity, data.split.leak_sides)
+        for number, reason in enumerate(REASONS):
+            ledger.remove(rows.sources(chosen[found == number]), f"leak: {reason}")
+        return chosen[found < 0], Counter(REASONS[number] for number in found[found >= 0])
+
+    validation, validation_leaks = without_leaks(validation, test)
     advice = (
         f"{_listed(validation_leaks)} with the test set were removed",
         f"Raise data.split.validation_share. {_ALIKE}",
     )
     _check_exam("validation", validation, *advice)
     before = len(train)
-    train, train_leaks = _without_leaks(train, test + validation, data.split, ledger)
+    train, train_leaks = without_leaks(train, np.concatenate((test, validation)))
     _check_train(train, before, train_leaks)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = {"train": in_seeded_order(train, seed), "validation": validation, "test": test}
-    for part, rows in parts.items():
-        write_records(folder / f"{part}.jsonl", rows)
-    ledger.keep(train, "train")
-    ledger.keep(validation, "validation")
-    ledger.keep(test, "test")
+    parts = {"train": rows.in_seeded_order(train), "validation": validation, "test": test}
+    for part_name, chosen in parts.items():
+        lines = track(rows.lines(chosen), f"writing {part_name}", total=len(chosen))
+        write_lines(folder / f"{part_name}.jsonl", lines)
+        ledger.keep(rows.sources(chosen), part_name)
     facts: dict[str, Any] = {
         "rows": {
             "read": sum(entry.rows_read for entry in ledger.entries.values()),
-            "clean": cleaned,
+            "clean": clean,
             "distinct": distinct,
-            **{part: len(rows) for part, rows in parts.items()},
+            **{name: len(chosen) for name, chosen in parts.items()},
         },
         "removed": dict(sum((entry.removed for entry in ledger.entries.values()), Counter())),
         "leaks": {"train": dict(train_leaks), "validation": dict(validation_leaks)},
     }
     if data.text:
-        facts["text"] = _prepare_text(data, test + validation, folder, ledger)
+        facts["text"] = _prepare_text(data, rows.records(np.concatenate((test, validation))), folder, ledger)
     ledger.write(folder / "ledger.json")
     return facts
 
@@ -113,7 +134,7 @@ def _prepare_text(data: Data, exam: Sequence[Record], folder: Path, ledger: Ledg
     A document is a record whose two sides are the same, so that it is compared with both sides of an exam row.
     """
     known = set(ledger.entries)
-    documents = _read(data.text, "text", _DOCUMENTS, ledger)
+    documents = list(_each(data.text, "text", _DOCUMENTS, ledger, folder))
     names = [name for name in ledger.entries if name not in known]
     documents = _without(documents, exact_duplicates(documents), "exact duplicate", ledger)
     sides = [row.input for row in exam] + [row.output for row in exam if data.split.leak_sides == "either"]
@@ -121,7 +142,13 @@ def _prepare_text(data: Data, exam: Sequence[Record], folder: Path, ledger: Ledg
     documents = _without(documents, quotations, "leak: quotation", ledger)
     # A text much longer than all of the exam's shares too small a part of itself with any of them.
     longest = max(map(len, sides)) / data.split.leak_similarity
-    short, found = _without_leaks([d for d in documents if len(d.input) <= longest], exam, data.split, ledger)
+    short = [document for document in documents if len(document.input) <= longest]
+    leaking_documents = leaks(short, exam, data.split.leak_similarity, data.split.leak_sides)
+    found = Counter(leaking_documents.values())
+    for reason in found:
+        near = (short[index].source for index, why in leaking_documents.items() if why == reason)
+        ledger.remove(Counter(near), f"leak: {reason}")
+    short = [document for index, document in enumerate(short) if index not in leaking_documents]
     ordered = in_hash_order([*short, *(d for d in documents if len(d.input) > longest)])
     if len(ordered) < _LEAST_DOCUMENTS:
         raise DataError(
@@ -135,7 +162,7 @@ def _prepare_text(data: Data, exam: Sequence[Record], folder: Path, ledger: Ledg
     write_documents(folder / "text_validation.jsonl", parts["validation"])
     write_documents(folder / "text.jsonl", parts["train"])
     for part, rows in parts.items():
-        ledger.keep(rows, part)
+        ledger.keep(Counter(document.source for document in rows), part)
     entries = [ledger.entries[name] for name in names]
     return {
         "documents": {"read": sum(e.rows_read for e in entries), **{part: len(rows) for part, rows in parts.items()}},
@@ -145,13 +172,14 @@ def _prepare_text(data: Data, exam: Sequence[Record], folder: Path, ledger: Ledg
     }
 
 
-def _read(sources: Iterable[AnySource], role: Any, rules: Cleaning, ledger: Ledger) -> list[Record]:
-    records: list[Record] = []
+def _each(sources: Iterable[AnySource], role: Role, rules: Cleaning, ledger: Ledger, folder: Path) -> Iterator[Record]:
+    """Yield the clean rows of the sources; each source is in the ledger once its rows were read."""
     for source in sources:
-        reading = read_source(source)
-        name = ledger.free_name(reading.name)
-        pairs = track(reading.table.pairs, f"cleaning {name}", total=len(reading.table.pairs))
-        kept, removed = clean(pairs, rules)
+        with open_source(source) as reading:
+            name = ledger.free_name(reading.name)
+            removed: Counter[str] = Counter()
+            for input, output in cleaned(track(reading.table, f"reading {name}"), rules, removed):
+                yield Record(input, output, name)
         ledger.add(
             Entry(
                 name=name,
@@ -163,36 +191,38 @@ def _read(sources: Iterable[AnySource], role: Any, rules: Cleaning, ledger: Ledg
                 attribution=source.attribution,
                 rows_read=reading.table.read,
                 removed=reading.table.removed + removed,
+                exam=source.exam,
+                papers=[_keep_paper(paper, source, folder) for paper in reading.papers],
             )
         )
-        records += (Record(input, output, name) for input, output in kept)
-    return records
+
+
+def _keep_paper(paper: Copyright, source: AnySource, folder: Path) -> dict[str, Any]:
+    """Store what a package says of its licences, and say so if the job says something else."""
+    file = folder / "licences" / f"{paper.package}_{paper.version.replace(':', '%3a')}.txt"
+    write_atomically(file, paper.text)
+    known = {find_licence(from_debian(name)) for name in paper.licences}
+    if known and find_licence(source.licence) not in known:
+        stated = ", ".join(paper.licences)
+        say(f"{source.source}: its own copyright file states {stated}, the job states {source.licence}: read {file}")
+    return {**paper._asdict(), "file": f"licences/{file.name}"}
 
 
 def _without(records: list[Record], indices: Iterable[int], reason: str, ledger: Ledger) -> list[Record]:
     gone = set(indices)
-    ledger.remove((records[index] for index in gone), reason)
+    ledger.remove(Counter(records[index].source for index in gone), reason)
     return [record for index, record in enumerate(records) if index not in gone]
 
 
-def _without_leaks(
-    rows: list[Record], exam: Sequence[Record], rules: Split, ledger: Ledger
-) -> tuple[list[Record], Counter[str]]:
-    found = leaks(rows, exam, rules.leak_similarity, rules.leak_sides)
-    for index, reason in found.items():
-        ledger.remove([rows[index]], f"leak: {reason}")
-    return [row for index, row in enumerate(rows) if index not in found], Counter(found.values())
-
-
-def _check_exam(part: str, rows: Sequence[Record], why: str, fix: str) -> None:
+def _check_exam(part: str, rows: Ints, why: str, fix: str) -> None:
     if len(rows) < MIN_EXAM_ROWS:
         raise DataError(
             f"the {part} set", f"{len(rows)} rows are left of the {MIN_EXAM_ROWS} an exam needs: {why}", fix
         )
 
 
-def _check_train(train: Sequence[Record], before: int, found: Counter[str]) -> None:
-    if train:
+def _check_train(train: Ints, before: int, found: Counter[str]) -> None:
+    if len(train):
         return
     if not before:
         raise DataError("training", "no row is left after cleaning and splitting", "Add rows, or lower the shares")

@@ -1,17 +1,24 @@
-"""Where rows come from: a local file, a file inside a package archive, a data set of the hub."""
+"""Where rows come from: local files, files inside packages, a corpus of OPUS, a data set of the hub."""
 
 import hashlib
 import json
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from packaging.requirements import Requirement
 
 from metier.artifact import sha256_file
-from metier.data.archives import MAX_BYTES, fetch_archive, open_member
-from metier.data.formats import Row, Table, parse, pick
+from metier.data.archives import File, unpack
+from metier.data.debian import Copyright, copyright_of, fetch_package
+from metier.data.formats import parse
+from metier.data.opus import fetch_corpus
+from metier.data.packages import fetch_archive
+from metier.data.tables import Table, head, key_of_column, position
 from metier.errors import DataError, RunError
+from metier.home import cache_dir
 from metier.progress import track
 from metier.spec.job import AnySource, Source
 
@@ -24,6 +31,8 @@ class Reading(NamedTuple):
     origin: str
     sha256: str
     table: Table
+    papers: tuple[Copyright, ...] = ()
+    """What its packages say of their licences."""
 
 
 def fingerprint(source: AnySource) -> dict[str, Any]:
@@ -37,10 +46,13 @@ def fingerprint(source: AnySource) -> dict[str, Any]:
     """
     kind, reference = _kind(source)
     identity = source.model_dump(mode="json")
+    if isinstance(source, Source) and source.exam:
+        del identity["exam"]  # a later key: what was prepared without it stays good
     if kind == "file":
-        paths = _files(source, reference)
-        identity["source"] = [path.name for path in paths]  # wherever the folder is: a moved clone finds its work
-        identity["sha256"] = [sha256_file(path) for path in paths]
+        sides = _files(source, reference)
+        # Wherever the folder is: a moved clone finds its work.
+        identity["source"] = [file.inside or file.path.name for side in sides for file in side]
+        identity["sha256"] = [sha256_file(file.path) for side in sides for file in side]
     elif kind == "hf" and Path(reference).is_dir():
         files = sorted(path for path in Path(reference).rglob("*") if path.is_file())
         identity["source"] = Path(reference).name
@@ -48,17 +60,25 @@ def fingerprint(source: AnySource) -> dict[str, Any]:
     return identity
 
 
-def read_source(source: AnySource) -> Reading:
-    """Read all rows of a source.
+@contextmanager
+def open_source(source: AnySource) -> Iterator[Reading]:
+    """Open a source, whose rows are read as they are asked for.
 
     Raises:
-        DataError: when the source is missing, damaged, or does not have the rows described.
+        DataError: when the source is missing, damaged, or does not have the rows described; also while reading.
         RunError: when something has to be fetched and cannot.
     """
     kind, reference = _kind(source)
-    if kind == "file":
-        return _read_files(source, reference)
-    return _read_archive(source, reference) if kind == "pypi" else _read_hub(source, reference)
+    with tempfile.TemporaryDirectory(dir=cache_dir("unpacked")) as scratch:
+        openers = {"file": _open_files, "pypi": _open_package, "deb": _open_debian, "opus": _open_opus, "hf": _open_hub}
+        yield openers[kind](source, reference, Path(scratch))
+
+
+def read_source(source: AnySource) -> Reading:
+    """Read all rows of a source at once, for what is small; raises what `open_source` does."""
+    with open_source(source) as reading:
+        _ = reading.table.pairs
+    return reading
 
 
 def _kind(source: AnySource) -> tuple[str, str]:
@@ -66,48 +86,91 @@ def _kind(source: AnySource) -> tuple[str, str]:
     return kind, reference
 
 
-def _files(source: AnySource, reference: str) -> list[Path]:
-    whole = Path(reference)
-    moses = isinstance(source, Source) and (source.format == "moses" or source.format is None)
-    pair = moses and (source.format is not None or ("," in reference and not whole.exists()))
+def _files(source: AnySource, reference: str) -> list[list[File]]:
+    """Return the files of each side; below a folder of pages, all of them."""
     first, comma, second = reference.partition(",")
-    paths = [Path(first), Path(second)] if pair and comma else [whole]
-    for path in paths:
-        if path.is_dir():
+    two = comma and source.two_sided and (source.format is not None or not Path(reference).exists())
+    sides = []
+    for path in [Path(first), Path(second)] if two else [Path(reference)]:
+        if path.is_dir() and source.format == "html":
+            below = sorted(file for file in path.rglob("*") if file.is_file())
+            sides.append([File(file, str(file), file.relative_to(path).as_posix()) for file in below])
+        elif path.is_dir():
             raise DataError(str(path), "is a folder", "Name a file in it")
-        if not path.is_file():
+        elif not path.is_file():
             raise DataError(str(path), "there is no such file", "Check the path; it starts at the job's folder")
-    return paths
+        else:
+            sides.append([File(path, str(path))])
+        if not sides[-1]:
+            raise DataError(str(path), "is empty", "Name a folder of pages")
+    return sides
 
 
-def _read_files(source: AnySource, reference: str) -> Reading:
-    paths = _files(source, reference)
+def _open_files(source: AnySource, reference: str, _scratch: Path) -> Reading:
+    sides = _files(source, reference)
     try:
-        contents = [path.read_bytes() for path in paths]
+        digests = [_digest_of_side(side) for side in sides]
     except OSError as error:
         raise DataError(error.filename, f"cannot be read ({error.strerror})", "Check its permissions") from error
-    table = parse(source, [str(path) for path in paths], contents)
-    name = ",".join(path.name for path in paths)
+    parts = reference.split(",") if len(sides) > 1 else [reference]
+    name = ",".join(Path(part).name for part in parts)
     # Names only: the ledger travels with the model, the folders of this machine do not.
+    return Reading(name, f"file:{name}", name, ",".join(digests), parse(source, sides))
+
+
+def _digest_of_side(side: list[File]) -> str:
+    """Return a file's SHA-256, or for a folder that of its files' names and hashes."""
+    if not side[0].inside:
+        return sha256_file(side[0].path)
+    listed = "".join(f"{sha256_file(file.path)}  {file.inside}\n" for file in side)
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
+def _open_package(source: AnySource, reference: str, scratch: Path) -> Reading:
+    assert source.path  # the job description demands it
+    inside = source.path.split(",") if source.two_sided and source.format else [source.path]
+    archive = fetch_archive(reference, inside[0])
+    sides = unpack(archive, inside, scratch)
+    return Reading(Requirement(reference).name, source.source, archive.name, sha256_file(archive), parse(source, sides))
+
+
+def _open_debian(source: AnySource, reference: str, scratch: Path) -> Reading:
+    assert source.path  # the job description demands it
+    packages = [fetch_package(wanted) for wanted in reference.split(",")]
+    inside = source.path.split(",") if source.two_sided else [source.path]
+    if len(packages) == 1:
+        sides = unpack(packages[0].path, inside, scratch)
+    else:
+        sides = []
+        for number, (package, path) in enumerate(zip(packages, inside, strict=True)):
+            folder = scratch / str(number)
+            folder.mkdir()
+            sides += unpack(package.path, [path], folder)
+    papers = {(paper.package, paper.version): paper for package in packages if (paper := copyright_of(package))}
     return Reading(
-        name, f"file:{name}", name, ",".join(hashlib.sha256(content).hexdigest() for content in contents), table
+        ",".join(package.name for package in packages),
+        source.source,
+        ", ".join(package.path.name for package in packages),
+        ",".join(package.sha256 for package in packages),
+        parse(source, sides),
+        tuple(papers.values()),
     )
 
 
-def _read_archive(source: AnySource, reference: str) -> Reading:
-    assert source.path  # the job description demands it
-    inside = source.path.split(",") if source.format == "moses" else [source.path]
-    archive = fetch_archive(reference, inside[0])
-    contents = []
-    for member in inside:
-        with open_member(archive, member) as stream:
-            contents.append(stream.read(MAX_BYTES))
-    table = parse(source, [f"{archive.name}, {member}" for member in inside], contents)
-    name = Requirement(reference).name
-    return Reading(name, source.source, archive.name, sha256_file(archive), table)
+def _open_opus(source: AnySource, reference: str, scratch: Path) -> Reading:
+    corpus = fetch_corpus(reference)
+    wanted = [position(source.source, column, list(corpus.languages)) for column in (source.input, source.output)]
+    sides = unpack(corpus.path, [*(corpus.sides[place] for place in wanted), *corpus.papers], scratch)
+    texts = [
+        (file.path.read_text("utf-8", "replace"), name)
+        for ((file,), name) in zip(sides[2:], corpus.papers, strict=True)
+    ]
+    papers = tuple(Copyright(reference, name, text, ()) for text, name in texts)
+    table = parse(source.model_copy(update={"format": "moses"}), sides[:2])
+    return Reading(reference, source.source, corpus.path.name, sha256_file(corpus.path), table, papers)
 
 
-def _read_hub(source: AnySource, reference: str) -> Reading:
+def _open_hub(source: AnySource, reference: str, _scratch: Path) -> Reading:
     try:
         import datasets
     except ImportError as error:
@@ -131,25 +194,20 @@ def _read_hub(source: AnySource, reference: str) -> Reading:
             f"split {source.split!r} cannot be loaded ({reason or type(error).__name__})",
             "Check the name and the split",
         ) from error
-    columns = [_hub_column(source, column, loaded.column_names) for column in (source.input, source.output)]
-    kept = loaded.select_columns(list(dict.fromkeys(_head(column, loaded.column_names) for column in columns)))
-    table = pick(_hub_rows(kept), columns[0], columns[1], source.source, source.missing)
-    digest = hashlib.sha256(json.dumps(table.pairs).encode()).hexdigest()
+    columns = [key_of_column(source.source, column, loaded.column_names) for column in (source.input, source.output)]
+    kept = loaded.select_columns(list(dict.fromkeys(head(column, loaded.column_names) for column in columns)))
     name = Path(reference).name if Path(reference).is_dir() else reference
-    return Reading(name, f"hf:{name}", f"{name}, split {source.split}", digest, table)
+
+    def table() -> Table:
+        return Table(enumerate(kept, 1), columns[0], columns[1], source.source, source.missing)
+
+    return Reading(name, f"hf:{name}", f"{name}, split {source.split}", _digest(table()), table())
 
 
-def _hub_rows(loaded: Any) -> Iterator[Row]:
-    return enumerate(track(loaded, "reading the data set", total=len(loaded)), 1)
-
-
-def _hub_column(source: AnySource, column: int | str, names: list[str]) -> str:
-    if isinstance(column, int) and 1 <= column <= len(names):
-        return names[column - 1]
-    if isinstance(column, int) or _head(column, names) not in names:
-        raise DataError(source.source, f"has no column {column!r}", f"It has: {', '.join(names)}")
-    return column
-
-
-def _head(column: str, names: list[str]) -> str:
-    return column if column in names else column.partition(".")[0]
+def _digest(pairs: Iterable[tuple[str, str]]) -> str:
+    """Return the SHA-256 of the pairs as a list in JSON."""
+    digest = hashlib.sha256(b"[")
+    for number, pair in enumerate(track(pairs, "reading the data set")):
+        digest.update(((", " if number else "") + json.dumps(pair)).encode())
+    digest.update(b"]")
+    return digest.hexdigest()

@@ -1,6 +1,7 @@
 """Train, validation or test: decided by a hash of the row's input alone."""
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterable
 
 from metier.data.records import Record
@@ -13,9 +14,19 @@ _SALT = "metier split 1\n"
 
 def position(input: str) -> float:
     """Return where an input stands between 0 and 1: uniform, and the same for ever and in any company."""
-    digest = hashlib.sha256((_SALT + comparable(input)).encode("utf-8")).digest()
+    return position_of(comparable(input))
+
+
+def position_of(question: str) -> float:
+    """Return the position of an input that is in the form of `comparable` already."""
+    digest = hashlib.sha256((_SALT + question).encode("utf-8")).digest()
     # 53 bits: more would round up to 1.0 in a float.
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def bounds(shares: Split) -> tuple[float, float]:
+    """Return the positions at which the test set ends and the validation set ends."""
+    return shares.test_share, shares.test_share + shares.validation_share
 
 
 def split(
@@ -31,17 +42,10 @@ def split(
         shares: the shares of the test and the validation set.
         test: False when the test set comes from elsewhere: the test share then belongs to training.
     """
-    train: list[Record] = []
-    validation: list[Record] = []
-    exam: list[Record] = []
+    exam, validation, train = parts = list[Record](), list[Record](), list[Record]()
     for record in records:
-        at = position(record.input)
-        if at < shares.test_share:
-            (exam if test else train).append(record)
-        elif at < shares.test_share + shares.validation_share:
-            validation.append(record)
-        else:
-            train.append(record)
+        part = bisect_right(bounds(shares), position(record.input))
+        parts[part if part or test else 2].append(record)
     return train, in_hash_order(validation), in_hash_order(exam)
 
 

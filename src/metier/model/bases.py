@@ -10,7 +10,8 @@ from pathlib import Path
 from pypi_simple import parse_filename
 
 from metier.artifact import key_of, run_step, sha256_file, versions
-from metier.data.archives import fetch_archive, members, open_member
+from metier.data.archives import members, open_member
+from metier.data.packages import fetch_archive
 from metier.errors import ArtifactError, DataError, RunError
 from metier.home import cache_dir
 from metier.model.convert import gguf_to_folder

