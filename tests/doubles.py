@@ -258,6 +258,7 @@ context_tokens = 256
 file_mib = 5
 [release]
 must_beat = []
+parity_margin = 5.0
 """,
         encoding="utf-8",
     )

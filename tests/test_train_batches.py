@@ -172,6 +172,14 @@ def test_examples_are_encoded_as_the_model_will_meet_them(trained):
     assert example.answer[-1] == tokenizer.eos_token_id
 
 
+def test_examples_are_not_padded_by_a_tokenizer_that_has_padded_before(trained):
+    tokenizer, prompt = trained.tokenizer, trained.prompt
+    rows = [Record("one red fox", "fox"), Record("twenty-two black owls", "owl black 22")]
+    before = encode(tokenizer, prompt, rows, 64)
+    tokenizer([row.input for row in rows], return_tensors="pt", padding=True, padding_side="left")
+    assert encode(tokenizer, prompt, rows, 64) == before
+
+
 def test_examples_that_are_too_long_are_left_out(trained):
     rows = [Record("one red cat", "cat red 1"), Record("one red cat " * 20, "cat red 1")]
     assert len(encode(trained.tokenizer, trained.prompt, rows, 64)) == 1

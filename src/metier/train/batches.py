@@ -85,6 +85,7 @@ def encode(
     Prompt and answer are tokenized apart, as they meet when the model answers.
     """
     backend = tokenizer.backend_tokenizer
+    backend.no_padding()  # a tokenizer goes on padding after it was asked to once
     end = tokenizer.eos_token_id
     prompts = backend.encode_batch_fast([prompt.render(record.input) for record in records])
     answers = backend.encode_batch_fast([prompt.answer(record.output) for record in records], add_special_tokens=False)
