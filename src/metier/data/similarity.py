@@ -3,7 +3,8 @@
 The 3-gram sets of all texts lie in files (`Grams`), so that memory hardly grows with them. A join first finds
 candidates by *prefix filtering*: two sets whose Jaccard similarity is at least t must share one of their few rarest
 grams (Chaudhuri et al. 2006, "A primitive operator for similarity joins"; Bayardo et al. 2007, "Scaling up all pairs
-similarity search"). Every candidate is then counted exactly, so the result is that of comparing all pairs.
+similarity search"); of the smaller set still fewer will do (Xiao et al. 2008, "Efficient similarity joins for near
+duplicate detection"). Every candidate is then counted exactly, so the result is that of comparing all pairs.
 """
 
 import unicodedata
