@@ -12,13 +12,13 @@ from metier.model import load
 from metier.run.engine import Engine
 from metier.run.gguf_header import read_header
 from metier.spec.job import Job
-from metier.steps import learn, ship, start
+from metier.steps import answering, learn, ship, start
 from metier.tasks.prompt import PromptFormat
 
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch, tmp_path):
-    monkeypatch.setattr(ship, "Engine", partial(Engine, threads=1))
+    monkeypatch.setattr(answering, "Engine", partial(Engine, threads=1))
     monkeypatch.setenv("METIER_HOME", str(tmp_path / "home"))
 
 

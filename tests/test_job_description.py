@@ -138,7 +138,7 @@ def test_whole_numbers_serve_where_fractions_are_meant(tmp_path):
         (GOOD + "encoding = 'utf-9'", "data.train[0].encoding: 'utf-9' is no known encoding"),
         (GOOD + "format = 'tvs'", "Did you mean 'tsv'?"),
         (GOOD + "[train]\nbudget = '0m'", "train.budget: found '0m'. Write a time above zero"),
-        (GOOD + "[train]\nquantisation = 'Q4_0'", "train.quantisation: weights are rounded to a type that no"),
+        (GOOD + "[train]\nquantisation = 'Q5_0'", "train.quantisation: weights are rounded to a type that no"),
         (GOOD + "[train.lora]\nrnak = 8", "train.lora.rnak: unknown key. Did you mean 'rank'?"),
         (GOOD + "[train.lora]\nrank = 0", "train.lora.rank: found 0. It should be greater than or equal to 1"),
         (GOOD + "[train.lora]\nalso = ['norm']", "Did you mean 'norms'?"),

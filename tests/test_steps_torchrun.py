@@ -82,7 +82,10 @@ def test_processes_end_together_and_the_same_command_goes_on(built, how):
     job = variant(built.job, "long.toml", budget="100000 steps", checkpoint_seconds=0.01)
     folder = built.run / "train"
     begun_before = bool(list(folder.glob("step-????????")))
+    # a shell that runs the tests in the background lets them ignore Ctrl-C
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = start(built.home, job)
+    signal.signal(signal.SIGINT, heard)
     before = len(steps(folder)) if begun_before else 0
     wait_until(lambda: (folder / "begun.json").exists() and len(steps(folder)) > before + 3)
     ranks = processes_of(process.pid)

@@ -133,7 +133,7 @@ def test_a_start_measures_and_leaves_a_table_and_a_plot(tmp_path, monkeypatch, c
     assert found["rows"] == 20
     chosen = next(size for size in found["sizes"] if size["asked"] == found["chosen"])
     assert (chosen["pieces"], chosen["parameters"]) == (facts["pieces"], facts["parameters"])
-    assert set(chosen["file_mib"]) == {"Q8_0", "Q5_1"}
+    assert set(chosen["file_mib"]) == {"Q8_0", "Q5_1", "Q4_0"}
     drawing = Xml.parse(begun / "vocabulary.svg").getroot()
     assert drawing.tag.endswith("}svg")
     assert "nats a character" in (begun / "vocabulary.svg").read_text()
