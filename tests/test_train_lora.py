@@ -178,22 +178,12 @@ def test_what_learns_beside_adapters_moves_at_a_tenth_of_their_rate():
     assert moved["base_model.model.model.embed_tokens.weight"] == pytest.approx(1e-4, rel=0.05)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_adapters_learn_with_every_optimiser_and_precision(tmp_path, optimizer, precision):
-    settings = {"optimizer": optimizer, "precision": precision, "budget": "12 steps", "schedule": "constant"}
-    rate = 1e-2 if optimizer == "adamw" else 0.3
-    _, facts = loop.train(
-        BASES["gemma3"],
-        examples(60),
-        examples(70)[60:],
-        SETTINGS.model_copy(update=settings),
-        rate,
-        tmp_path,
-        seed=5,
-    )
+def test_adapters_learn_in_every_precision(tmp_path, precision):
+    settings = SETTINGS.model_copy(update={"precision": precision, "budget": "12 steps"})
+    _, facts = loop.train(BASES["gemma3"], examples(60), examples(70)[60:], settings, 1e-2, tmp_path, seed=5)
     found = facts["validation_loss_nats"]
-    assert found["12"] < 0.95 * found["0"]
+    assert facts["precision"] == precision and found["12"] < 0.95 * found["0"]
 
 
 # going on
@@ -243,7 +233,7 @@ def test_a_training_of_adapters_killed_from_outside_ends_with_the_same_bits(whol
         "t.run(Path(sys.argv[1]), sys.argv[2])"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), whole.base], stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 90
+    end = time.monotonic() + 150
     while not (tmp_path / "step-00000002").exists():
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.005)
