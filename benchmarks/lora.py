@@ -4,9 +4,9 @@
 
 A model of a million parameters first learns jobs/tiny (dates in words become ISO dates, 300 steps). Then the same
 model learns another job from the same rows, to write the date as 3/5/1921, in ``steps`` steps: all weights, adapters
-of rank 16, or adapters and what may learn beside them, each at rates a factor of 3 apart and with both optimisers.
-Printed: the lowest validation loss in nats a token at each rate, mean over the seeds (which order the batches and draw
-the adapters), and the best rate of each.
+of rank 16, or adapters and what may learn beside them, each at rates a factor of 3 apart. Printed: the lowest
+validation loss in nats a token at each rate, mean over the seeds (which order the batches and draw the adapters), and
+the best rate of each.
 """
 
 import argparse
@@ -40,7 +40,7 @@ LEARNERS = {
     "adapters": Lora(),
     "adapters, embedding and norms": Lora(also=["embedding", "norms"]),
 }
-RATES = {"adamw": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "adafactor": (1e-2, 3e-2, 1e-1, 3e-1, 1.0)}
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 
 
 def main() -> None:
@@ -59,30 +59,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base, _ = fit(lambda: scratch(len(tokenizer), 128, 4, 256, 0), old, Train(budget="300 steps"), 5e-3, 0)
         write_folder(Path(folder), base, tokenizer)
-        runs = [(name, optimizer, rate) for optimizer, rates in RATES.items() for name in LEARNERS for rate in rates]
-        for name, optimizer, rate in track(runs, "training"):
-            settings = Train(budget=f"{wanted.steps} steps", optimizer=optimizer, lora=LEARNERS[name])
+        for name, rate in track([(name, rate) for name in LEARNERS for rate in RATES], "training"):
+            settings = Train(budget=f"{wanted.steps} steps", lora=LEARNERS[name])
             results = [fit(lambda: load(folder).model, new, settings, rate, seed)[1] for seed in range(wanted.seeds)]
             losses = [min(result["validation_loss_nats"].values()) for result in results]
-            found.append(
-                {
-                    "learns": name,
-                    "optimizer": optimizer,
-                    "rate": rate,
-                    "loss_nats": round(statistics.mean(losses), 4),
-                    "of_each_seed": losses,
-                    "trained_parameters": results[0]["trained_parameters"],
-                }
-            )
-            print(f"{optimizer:9}  {name:30} {rate:8g}  {found[-1]['loss_nats']:.4f} nats", flush=True)
-    for optimizer in RATES:
-        for name in LEARNERS:
-            these = [row for row in found if (row["learns"], row["optimizer"]) == (name, optimizer)]
-            best = min(these, key=lambda row: row["loss_nats"])
-            print(
-                f"{optimizer}, {name}: best at {best['rate']:g} ({best['loss_nats']:.4f} nats), "
-                f"{best['trained_parameters']:,} parameters learn"
-            )
+            row = {
+                "learns": name,
+                "rate": rate,
+                "loss_nats": round(statistics.mean(losses), 4),
+                "of_each_seed": losses,
+                "trained_parameters": results[0]["trained_parameters"],
+            }
+            found.append(row)
+            print(f"{name:30} {row['trained_parameters']:9,} learn  {rate:6g}  {row['loss_nats']:.4f} nats", flush=True)
+    for name in LEARNERS:
+        best = min((row for row in found if row["learns"] == name), key=lambda row: row["loss_nats"])
+        print(f"{name}: best at {best['rate']:g}")
     report = {
         "steps": wanted.steps,
         "seeds": wanted.seeds,

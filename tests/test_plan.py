@@ -219,24 +219,17 @@ def test_an_optimiser_keeps_as_many_numbers_as_planned(architecture, optimizer):
     "lora", [Lora(), Lora(rank=3, also=["embedding", "norms"]), Lora(targets="attention")], ids=str
 )
 @pytest.mark.parametrize("architecture", ["dense", "moe"])
-@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
-def test_an_optimiser_keeps_numbers_of_adapters_alone_as_planned(architecture, optimizer, lora):
+def test_an_optimiser_keeps_numbers_of_adapters_alone_as_planned(architecture, lora):
     model = with_adapters(scratch(300, 64, 2, 64, 0, architecture=architecture), lora, seed=0)
-    settings = Train(optimizer=optimizer, lora=lora)
-    kept = optimizer_for(model, settings)
-    for group in kept.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = torch.ones_like(parameter)
-    kept.step()
-    learned = sum(parameter.numel() for group in kept.param_groups for parameter in group["params"])
-    numbers = sum(v.numel() for state in kept.state.values() for key, v in state.items() if key != "step")
+    settings = Train(lora=lora)
+    groups = optimizer_for(model, settings).param_groups
+    learned = sum(parameter.numel() for group in groups for parameter in group["params"])
     planned = estimates.trained_weights(of_shape(shape_of(architecture, 64, 2), 300), settings)
-    if architecture == "moe" and lora.targets == "linear":
-        # an expert's gate and up matrix, one in transformers, share an adapter's half
-        assert planned.parameters - learned == 2 * 8 * 64 * lora.rank
-    else:
-        assert planned.parameters == learned
-        assert estimates.moment_values(planned, optimizer) == numbers
+    # an expert's gate and up matrix, one in transformers, share an adapter's half
+    shared = 2 * 8 * 64 * lora.rank if architecture == "moe" and lora.targets == "linear" else 0
+    assert planned.parameters == learned + shared
+    memory = estimates.training_memory(of_shape(shape_of(architecture, 64, 2), 300), settings, None)
+    assert memory.moments == 2 * memory.gradients == pytest.approx(8 * planned.parameters / 2**20)
 
 
 def test_adapters_need_less_memory_and_time_than_all_weights(evidence):

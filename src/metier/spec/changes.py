@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 
-from metier.spec.estimates import training_memory
+from metier.spec.estimates import adapters_of, training_memory
 from metier.spec.job import Job, Train
 from metier.spec.machine import Machine
 from metier.spec.needs import File, Stage, file_of, within
@@ -40,9 +40,10 @@ def _less_memory(job: Job, stage: Stage, weights: Weights, machine: Machine) -> 
     def fits(changed: Weights, settings: Training = settings) -> bool:
         return within(training_memory(changed, settings, rounded).total, machine.memory_mib) is not False
 
-    if settings.optimizer == "adamw" and fits(weights, settings.model_copy(update={"optimizer": "adafactor"})):
+    whole = settings.optimizer == "adamw" and adapters_of(settings) is None
+    if whole and fits(weights, settings.model_copy(update={"optimizer": "adafactor"})):
         yield f"write optimizer = 'adafactor' under [{stage.name}]"
-    if _could_have_adapters(job, settings) and fits(weights, settings.model_copy(update={"lora": Lora()})):
+    if whole and _takes_adapters(job, settings) and fits(weights, settings.model_copy(update={"lora": Lora()})):
         yield f"learn adapters instead of all weights: write a table [{stage.name}.lora]"
     least = settings.row_tokens if isinstance(settings, Pretrain) else 16
     batch = _most(
@@ -53,10 +54,10 @@ def _less_memory(job: Job, stage: Stage, weights: Weights, machine: Machine) -> 
     yield from _smaller(job, weights, fits)
 
 
-def _could_have_adapters(job: Job, settings: Training) -> bool:
-    """Whether the table [train.lora] can be added as the job is."""
+def _takes_adapters(job: Job, settings: Training) -> bool:
+    """Whether the table [train.lora] fits the rest of the description."""
     known = job.pretrain is not None or not job.base.from_scratch
-    return isinstance(settings, Train) and known and not (settings.lora or settings.quantisation)
+    return isinstance(settings, Train) and known and not settings.quantisation and settings.freeze_router_after is None
 
 
 def _smaller(job: Job, weights: Weights, fits: Callable[[Weights], bool]) -> Iterable[str]:

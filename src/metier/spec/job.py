@@ -358,6 +358,9 @@ class Train(Training):
         if self.lora and self.quantisation:
             found = "the weights that it rounds are frozen with [train.lora], and adapters are not rounded"
             raise _mistake("quantisation", found, "Remove one of the two")
+        if self.lora and self.optimizer == "adafactor":
+            found = "its steps are relative to the size of a weight, and adapters begin at zero"
+            raise _mistake("optimizer", found, "Write 'adamw': what it keeps of adapters is small")
         if self.lora and self.freeze_router_after is not None:
             found = "routers learn nothing with [train.lora]"
             raise _mistake("freeze_router_after", found, "Remove it")

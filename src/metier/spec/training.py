@@ -25,8 +25,8 @@ class Training(Strict):
     peak_lr: float | None = Field(
         None,
         gt=0,
-        description="Highest learning rate; by default 6e-5 for a released base, 3e-3 from scratch; Adafactor 1e-2; "
-        "ten times that for [train.lora].",
+        description="Highest learning rate; by default 6e-5 for a released base, 3e-3 from scratch, ten times that "
+        "for [train.lora]; Adafactor 1e-2.",
     )
     schedule: Literal["linear", "inverse_sqrt", "constant"] = Field(
         "linear",
