@@ -100,15 +100,23 @@ def _guess(name: str, plain_text: bool) -> str:
 def _titles(name: str, rows: Iterator[Row]) -> list[str]:
     titles: list[str] = next(rows, (1, []))[1]
     if not any(titles):
-        raise DataError(name, "is empty", "Write rows into it, or remove the source")
+        raise _nothing_in(name)
     return titles
+
+
+def _nothing_in(name: str) -> DataError:
+    return DataError(name, "is empty", "Write rows into it, or remove the source")
 
 
 def _lines(file: File, encoding: str) -> Iterator[str]:
     # Not splitlines(): it also breaks at characters that occur inside sentences, such as U+2028 and U+0085.
+    empty = True
     with text_of(file.path, file.name, encoding, newline="\n") as text:
         for line in text:
+            empty = empty and not line.strip()
             yield line.removesuffix("\n").removesuffix("\r")
+    if empty:
+        raise _nothing_in(file.name)
 
 
 def _paragraphs(texts: Iterable[str]) -> Iterator[Row]:
