@@ -146,8 +146,8 @@ def test_missing_data_is_named_and_the_build_works_once_it_is_there(place):
 @pytest.mark.parametrize(
     ("content", "wanted"),
     [
-        (b"", "holds no rows"),
-        (b"\n \n", "holds no rows"),
+        (b"", "is empty"),
+        (b"\n \n", "is empty"),
         ("\n".join(ROWS).encode("utf-16"), 'Set encoding = "utf-16"'),
         ("猫が好きです。\tcats\n".encode("shift_jis") * 300, 'Set encoding = "shift_jis"'),
         ("only one column\n" * 200, "do not have the columns 1 and 2"),
@@ -446,7 +446,7 @@ def test_ten_megabytes_without_a_line_break_are_cut_into_sentences_by_a_translat
 def test_examining_on_a_missing_or_empty_file_is_refused(after):
     assert "there is no such file" in after.refused(3, "evaluate", after.folder, "--on", "none.tsv")
     Path("empty.tsv").write_text("")
-    assert "holds no rows" in after.refused(3, "evaluate", after.folder, "--on", "empty.tsv")
+    assert "is empty" in after.refused(3, "evaluate", after.folder, "--on", "empty.tsv")
 
 
 def test_files_to_answer_that_are_not_there_are_refused(after):
