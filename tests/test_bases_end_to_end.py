@@ -12,7 +12,7 @@ from metier.model import load
 from metier.run.engine import Engine
 from metier.run.gguf_header import read_header
 from metier.spec.job import Job
-from metier.steps import answering, learn, ship, start
+from metier.steps import answering, learn, ship, start, sweep
 from metier.tasks.prompt import PromptFormat
 
 
@@ -67,11 +67,13 @@ def test_a_base_of_every_family_passes_the_gate(name, data, tmp_path):
     assert ("chat" in tried) is (case.tokenizer in BYTE_LEVEL and BYTE_LEVEL[case.tokenizer].template is not None)
     prompt = PromptFormat.from_json(found["prompt"])
     learn.learn_job(description, data, begun, prompt, trained)
-    ship.write_files(description, trained / "model", prompt, "own", files)
-    gate = ship.gate(description, data, trained / "model", prompt, files, parity)
-    assert gate["walk"]["passed"], gate["walk"]
-    assert gate["walk"]["positions"] > 100
-    assert gate["exams"]["F16"]["passed"]
+    models = {ship.WHOLE: trained / "model"}
+    ship.write_files(description, models, prompt, "own", files)
+    gate = sweep.gate(description, data, models, prompt, files, parity)
+    (walk,) = gate["walks"].values()
+    assert walk["passed"], walk
+    assert walk["positions"] > 100
+    assert gate["candidates"]["F16"]["passed"]
     metadata = read_header(files / "animals-F16.gguf").metadata
     assert metadata["tokenizer.ggml.model"] == ("gpt2" if case.tokenizer in BYTE_LEVEL else "llama")
     assert metadata.get("tokenizer.ggml.add_space_prefix", False) is False
@@ -84,7 +86,7 @@ def test_a_whole_vocabulary_keeps_the_rows_without_pieces(name, data, tmp_path):
     description = job(base, vocabulary={"pieces": "all"})
     facts = start.start(description, data, begun)
     assert facts["parameters"] == facts["base"]["parameters"]
-    ship.write_files(description, begun, PromptFormat(name="line", after="\n"), "own", files)
+    ship.write_files(description, {ship.WHOLE: begun}, PromptFormat(name="line", after="\n"), "own", files)
     again = load(files / "animals-F16.gguf")
     assert again.model.config.vocab_size == len(again.tokenizer) == load(base).model.config.vocab_size
     text = "forty-two red foxs 12 …猫"

@@ -598,7 +598,7 @@ def test_the_command_says_what_fits_without_torch_and_leaves_nothing_behind(tmp_
 
 
 def test_the_command_says_plainly_what_does_not_fit(tmp_path):
-    folder = write(tmp_path / "small", SMALL.format(file_mib=0.5))
+    folder = write(tmp_path / "small", SMALL.format(file_mib=0.6))
     done = metier(tmp_path, "plan", folder)
     assert done.returncode == 1
     assert "DOES NOT FIT" in done.stdout and "It does not fit. What would change that:" in done.stdout
