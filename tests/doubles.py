@@ -136,6 +136,54 @@ def gemma(pieces: int, *, layers: int) -> Any:
     return Gemma3ForCausalLM(config).float()
 
 
+def loud(model: Any) -> Any:
+    """Fill a model with random weights so large that every layer, head, norm and expert counts."""
+    import torch
+
+    random = torch.Generator().manual_seed(5)
+    gemma = model.config.model_type == "gemma3_text"
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(torch.randn(weight.shape, generator=random) * (0.1 if weight.dim() > 1 else 0.2))
+            if name.endswith("norm.weight") and not gemma:
+                weight += 1
+            if name.endswith("mlp.gate.weight"):
+                weight *= 4
+    return model.eval()
+
+
+def of_any_architecture(name: str, pieces: int, tied: bool) -> Any:
+    """A small loud model in the shape of a released one: grouped heads that are not as wide as the model over them."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from metier.model.architectures import ARCHITECTURES
+
+    if name == "gemma3_text":
+        return loud(gemma(pieces, layers=6))
+    further = ARCHITECTURES[name].further
+    sizes = {attribute: 4 if key == "expert_count" else 2 for key, attribute in further.items() if "expert_" in key}
+    sizes |= {"moe_intermediate_size": 32} if "moe_intermediate_size" in sizes else {}
+    sizes |= {"head_dim": 24} if "attention.key_length" in further else {}
+    sizes |= dict(ARCHITECTURES[name].granted)
+    config = AutoConfig.for_model(
+        name,
+        vocab_size=pieces,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2 if "attention.head_count_kv" in further else 4,
+        max_position_embeddings=512,
+        tie_word_embeddings=tied,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=2,
+        **sizes,
+    )
+    return loud(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
+
+
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _ANIMALS = ("cat", "dog", "fox", "owl", "hen", "pig", "cow", "bee", "ant", "elk")
@@ -210,6 +258,7 @@ context_tokens = 256
 file_mib = 5
 [release]
 must_beat = []
+parity_margin = 5.0
 """,
         encoding="utf-8",
     )

@@ -135,7 +135,7 @@ def test_a_mixture_of_experts_is_built_and_answers_in_a_fresh_process(tmp_path):
     assert read_header(export / "animals-Q8_0.gguf").metadata["general.architecture"] == "qwen3moe"
     assert json.loads((export / "huggingface" / "config.json").read_text())["model_type"] == "qwen3_moe"
     parity = json.loads((export.parent / "parity" / "manifest.json").read_text())["result"]
-    assert parity["walk"]["passed"] and parity["exams"]["Q8_0"]["passed"]
+    assert parity["walks"]["whole"]["passed"] and parity["candidates"]["Q8_0"]["passed"]
 
 
 def test_a_build_without_a_file_is_examined_and_not_released(tmp_path):
@@ -240,3 +240,32 @@ def test_a_run_folder_of_another_version_is_refused_and_left_alone(copy):
     assert done.returncode == 4
     assert "format 99" in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
     assert json.loads(path.read_text())["format"] == 99
+
+
+CUT = """
+[compress]
+layers = [0, 1]
+heal = "20 steps"
+"""
+
+
+def test_a_cut_model_ships_where_it_passes_and_the_table_is_made_without_the_exam(tmp_path):
+    job, home = write_job(tmp_path / "job", budget="60 steps"), tmp_path / "home"
+    text = (job / "job.toml").read_text().replace("parity_margin = 5.0", "parity_margin = 99.0")
+    (job / "job.toml").write_text(text + CUT)
+    run = home / "runs" / "animals"
+    shown = metier(home, "compress", job, "--json")
+    assert shown.returncode == 0, shown.stderr
+    found = json.loads(shown.stdout)
+    assert set(found["candidates"]) == {"Q8_0", "drop1-Q8_0"} and found["chosen"] == "drop1-Q8_0"
+    assert not (run / "exam").exists()
+    done = metier(home, "build", job)
+    assert done.returncode == 0, done.stderr
+    steps = [line for line in done.stderr.splitlines() if line.endswith("already finished")]
+    assert steps == [f"{step}: already finished" for step in (*STEPS[:4], "compress", *STEPS[4:6])]
+    export = run / "export"
+    assert json.loads((export / "huggingface" / "config.json").read_text())["num_hidden_layers"] == 1
+    assert read_header(export / "animals-drop1-Q8_0.gguf").metadata["qwen3.block_count"] == 1
+    assert "layers dropped (from 0)" in (export / "README.md").read_text()
+    assert (export / "sweep.svg").read_bytes() == (run / "sweep.svg").read_bytes() != b""
+    assert json.loads((export / "sweep.json").read_text()) == found

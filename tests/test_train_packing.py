@@ -14,7 +14,7 @@ from metier.model.scratch import scratch
 from metier.spec.training import Losses
 from metier.tokenizer.learn import learn
 from metier.train.objective import batch_loss
-from metier.train.packing import Corpus, Row, batched, causal_rows, corpora, ul2_rows
+from metier.train.packing import CausalRows, Corpus, Row, UL2Rows, batched, corpora
 from metier.train.ul2 import TASKS, sentinels_needed
 
 BOS, EOS = 2, 1
@@ -39,7 +39,7 @@ some_lengths = st.lists(st.integers(1, 40), min_size=1, max_size=12)
 def test_causal_rows_hold_every_token_once_an_epoch_and_no_padding(lengths, row_tokens, seed):
     source = corpus(lengths)
     seen = []
-    for row in causal_rows([source], row_tokens, BOS, EOS, seed):
+    for row in CausalRows([source], row_tokens, BOS, EOS, seed):
         assert row.tokens == len(row.ids_T) == row_tokens and (row.targets_T != -100).all()
         seen += [token for token in row.targets_T.tolist() if token != EOS]
         if len(seen) >= sum(lengths):
@@ -51,7 +51,7 @@ def test_causal_rows_hold_every_token_once_an_epoch_and_no_padding(lengths, row_
 @given(some_lengths, st.integers(2, 50), st.integers(0, 5))
 def test_every_text_of_a_causal_row_is_shifted_by_one_behind_its_bos(lengths, row_tokens, seed):
     ends = set((np.cumsum(lengths) + 9).tolist())
-    for row in islice(causal_rows([corpus(lengths)], row_tokens, BOS, EOS, seed), 10):
+    for row in islice(CausalRows([corpus(lengths)], row_tokens, BOS, EOS, seed), 10):
         starts = np.flatnonzero(row.positions_T == 0)
         assert starts[0] == 0 and (row.ids_T[starts] == BOS).all()
         assert np.array_equal(
@@ -67,18 +67,18 @@ def test_every_text_of_a_causal_row_is_shifted_by_one_behind_its_bos(lengths, ro
 
 def test_sources_come_by_weight_and_in_another_order_every_epoch():
     sources = [corpus([5] * 20, "a", 3.0), corpus([5] * 20, "b", 1.0, first=1000)]
-    rows = list(islice(causal_rows(sources, 6, BOS, EOS, 0), 2000))
+    rows = list(islice(CausalRows(sources, 6, BOS, EOS, 0), 2000))
     share = sum(row.targets_T[0] >= 1000 for row in rows) / len(rows)
     assert share == pytest.approx(0.25, abs=0.04)
     firsts = [int(row.targets_T[0]) for row in rows if row.targets_T[0] < 1000]
     assert sorted(firsts[:20]) == sorted(firsts[20:40]) and firsts[:20] != firsts[20:40]
-    other = [int(row.targets_T[0]) for row in islice(causal_rows(sources[:1], 6, BOS, EOS, 1), 20)]
+    other = [int(row.targets_T[0]) for row in islice(CausalRows(sources[:1], 6, BOS, EOS, 1), 20)]
     assert sorted(other) == sorted(firsts[:20]) and other != firsts[:20], "another seed, another order"
 
 
 def test_rows_are_a_pure_function_of_their_arguments(tokenizer):
     sources = corpora(tokenizer, {"a": TEXT, "b": TEXT[::-1]}, {"a": 1.0, "b": 2.0})
-    for rows in (lambda s: causal_rows(sources, 32, BOS, EOS, s), lambda s: ul2_rows(sources, 64, tokenizer, s)):
+    for rows in (lambda s: CausalRows(sources, 32, BOS, EOS, s), lambda s: UL2Rows(sources, 64, tokenizer, s)):
         one, again, other = (list(islice(rows(seed), 30)) for seed in (0, 0, 1))
         assert all(np.array_equal(x, y) for a, b in zip(one, again, strict=True) for x, y in zip(a, b, strict=True))
         assert any(not np.array_equal(a.ids_T, b.ids_T) for a, b in zip(one, other, strict=True))
@@ -99,7 +99,7 @@ def test_ul2_rows_are_prefix_inputs_and_targets_each_with_its_end(tokenizer):
     sources = corpora(tokenizer, {"a": TEXT * 5}, {"a": 1.0})
     prefixes = {task.prefix: tokenizer.encode(task.prefix, add_special_tokens=False) for task in TASKS}
     seen = dict.fromkeys(prefixes, 0)
-    for row in islice(ul2_rows(sources, 64, tokenizer, 0), 300):
+    for row in islice(UL2Rows(sources, 64, tokenizer, 0), 300):
         assert (row.ids_T[row.positions_T == 0][:1] == BOS).all() and row.tokens <= 64
         assert (row.targets_T[row.tokens :] == -100).all()
         for inputs, targets in texts_of(row):
@@ -116,11 +116,11 @@ def test_ul2_rows_are_prefix_inputs_and_targets_each_with_its_end(tokenizer):
 def test_a_vocabulary_without_sentinels_is_refused_for_ul2():
     plain = learn(TEXT, 400).tokenizer()
     with pytest.raises(ArtifactError, match=r"0 of them are there. Set pretrain\.objective to 'causal'"):
-        next(ul2_rows(corpora(plain, {"a": TEXT}, {"a": 1.0}), 64, plain, 0))
+        next(UL2Rows(corpora(plain, {"a": TEXT}, {"a": 1.0}), 64, plain, 0))
 
 
 def assert_texts_do_not_see_each_other(model):
-    rows = list(islice(causal_rows([corpus([7, 5, 9, 3], first=10)], 24, BOS, EOS, 1), 2))
+    rows = list(islice(CausalRows([corpus([7, 5, 9, 3], first=10)], 24, BOS, EOS, 1), 2))
     (batch,) = batched(rows, 2)
     packed = batch_loss(model, batch)
     total, targets = 0.0, 0
@@ -158,7 +158,7 @@ def test_the_padding_of_packed_rows_changes_no_loss(make):
 @settings(deadline=None)
 @given(st.integers(1, 30), st.integers(1, 9))
 def test_batches_hold_the_rows_in_order(rows, rows_a_batch):
-    made = list(islice(causal_rows([corpus([7, 5, 9, 3])], 8, BOS, EOS, 1), rows))
+    made = list(islice(CausalRows([corpus([7, 5, 9, 3])], 8, BOS, EOS, 1), rows))
     batches = list(batched(made, rows_a_batch))
     assert torch.equal(torch.cat([b.ids_NT for b in batches]), torch.tensor(np.stack([r.ids_T for r in made])))
     assert all(len(b.ids_NT) == rows_a_batch for b in batches[:-1])

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -24,17 +24,48 @@ from metier.spec.job import AnySource, Job
 from metier.tasks.prompt import PromptFormat
 
 
-def build(job: Job, run: Path) -> Verdict:
+def build(job: Job, run: Path, nproc: int = 1) -> Verdict:
     """Build a job in its run folder and return the verdict.
+
+    Args:
+        job: the job.
+        run: its run folder.
+        nproc: how many processes train; all else is done in this one.
 
     Raises:
         MetierError: for everything the user can mend; nothing finished is lost.
     """
     with _alone(run), _told_when_full(run):
-        return _road(job, run)
+        return _judged(job, run, _made(job, run, nproc))
 
 
-def _road(job: Job, run: Path) -> Verdict:
+def sweep(job: Job, run: Path, nproc: int = 1) -> dict[str, Any]:
+    """Build a job as far as its files, and return what was found of each beside the checkpoint.
+
+    Raises:
+        MetierError: for everything the user can mend; nothing finished is lost.
+    """
+    with _alone(run), _told_when_full(run):
+        return _made(job, run, nproc).swept
+
+
+class _Made(NamedTuple):
+    """What the road up to the files leaves."""
+
+    data: Path
+    facts: dict[str, Any]
+    """Results of the steps ``start``, ``train`` and ``prompt``; and the ledger."""
+    cuts: dict[str, Any]
+    """Facts of the models that were cut from the trained one."""
+    models: dict[str, Path]
+    """Hugging Face folders, by name of the cut."""
+    files: Step
+    parity: Step
+    swept: dict[str, Any]
+    """What was found of the files, and which is chosen."""
+
+
+def _made(job: Job, run: Path, nproc: int) -> _Made:
     step = _Steps(run)
     sources: dict[str, Sequence[AnySource]] = {"train": job.data.train, "test": job.data.test}
     if job.data.text:
@@ -55,7 +86,8 @@ def _road(job: Job, run: Path) -> Verdict:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     # Huge pages for large tensors: without, a new gradient of many experts waits for the system's 4 KiB pages.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    from metier.steps import bundle, exam, learn, pretrain, ship, start  # torch loads here: bad data is told before
+    from metier.steps import compress, learn, ship, start, sweep  # torch loads here: bad data is told before
+    from metier.steps.torchrun import by_processes
 
     begun = step(
         "start",
@@ -67,12 +99,12 @@ def _road(job: Job, run: Path) -> Verdict:
         pretrained = step(
             "pretrain",
             {
-                "pretrain": job.pretrain.model_dump(),
+                "pretrain": job.pretrain.learned,
                 "losses": job.losses.model_dump(),
                 "seed": job.seed,
                 "start": begun.key,
             },
-            lambda folder: pretrain.pretrain_job(job, data, begun.folder, folder),
+            lambda folder: by_processes(nproc, job, data.folder, begun.folder, folder),
         )
         weights, learned_from = pretrained.folder / "model", pretrained.key
     prompts = step(
@@ -84,26 +116,34 @@ def _road(job: Job, run: Path) -> Verdict:
     trained = step(
         "train",
         {
-            "train": job.train.model_dump(),
+            "train": job.train.learned,
             "losses": job.losses.model_dump(),
             "seed": job.seed,
             "start": learned_from,
             "prompt": prompts.key,
         },
-        lambda folder: learn.learn_job(job, data.folder, weights, prompt, folder),
+        lambda folder: by_processes(nproc, job, data.folder, weights, folder, prompt),
     )
-    model = trained.folder / "model"
+    models, made_from, cuts = {ship.WHOLE: trained.folder / "model"}, trained.key, {}
+    if job.compress.cuts:
+        compressed = step(
+            "compress",
+            {"compress": job.compress.model_dump(exclude={"prefer"}), "train": trained.key},
+            lambda folder: compress.compress_job(job, data.folder, models[ship.WHOLE], prompt, folder),
+        )
+        models |= {cut.name: compressed.folder / cut.name / "model" for cut in job.compress.cuts}
+        made_from, cuts = compressed.key, compressed.result
     ledger = with_base(read_json(data.folder / "ledger.json"), begun.result["base"])
     licence = "; ".join(ledger["shipping"]["terms"])
     files = step(
         "files",
         {
-            "train": trained.key,
+            "train": made_from,
             "quantisations": job.export.quantisations,
             "licence": licence,
             "name": job.name,
         },
-        lambda folder: ship.write_files(job, model, prompt, licence, folder),
+        lambda folder: ship.write_files(job, models, prompt, licence, folder),
     )
     parity = step(
         "parity",
@@ -112,35 +152,58 @@ def _road(job: Job, run: Path) -> Verdict:
             "data": data.key,
             "exam": job.evaluate.model_dump(),
             "margin": job.release.parity_margin,
-            "limit": job.limits.file_mib,
         },
-        lambda folder: ship.gate(job, data.folder, model, prompt, files.folder, folder),
-    )
-    examined = step(
-        "exam",
-        {
-            "parity": parity.key,
-            "limits": job.limits.model_dump(),
-            "release": job.release.model_dump(),
-            "shipping": ledger["shipping"],
-        },
-        lambda folder: exam.examine(
-            job, data.folder, files.folder, model, parity.result, prompts.result, ledger["shipping"], folder
-        ),
+        lambda folder: sweep.gate(job, data.folder, models, prompt, files.folder, folder),
     )
     facts = {
-        "verdict": examined.result,
         "ledger": ledger,
         "start": begun.result,
         "train": trained.result,
         "prompt": prompts.result,
     }
-    chosen = parity.result["chosen"]
-    shipped = ship.gguf_path(files.folder, job, chosen) if chosen else None
+    swept = sweep.chosen_of(job, parity.result, run)
+    return _Made(data.folder, facts, cuts, models, files, parity, swept)
+
+
+def _judged(job: Job, run: Path, made: _Made) -> Verdict:
+    from metier.steps import bundle, exam, ship
+
+    step = _Steps(run)
+    facts, swept = made.facts, made.swept
+    ledger, chosen = facts["ledger"], swept["chosen"]
+    shipped = ship.gguf_path(made.files.folder, job, chosen) if chosen else None
+    cut = swept["candidates"][chosen]["cut"] if chosen else ship.WHOLE
+    examined = step(
+        "exam",
+        {
+            "parity": made.parity.key,
+            "chosen": chosen,
+            "limits": job.limits.model_dump(),
+            "release": job.release.model_dump(),
+            "shipping": ledger["shipping"],
+        },
+        lambda folder: exam.examine(
+            job,
+            made.data,
+            made.files.folder,
+            made.models[cut],
+            swept,
+            facts["prompt"],
+            ledger["shipping"],
+            folder,
+        ),
+    )
     step(
         "export",
         {"exam": examined.key, "context": job.export.context_tokens, "ledger": ledger},
-        lambda folder: bundle.bundle(job, shipped, model, facts, folder),
+        lambda folder: bundle.bundle(
+            job,
+            shipped,
+            made.models[cut],
+            {**facts, "verdict": examined.result, "sweep": swept, "cut": made.cuts.get(cut)},
+            run,
+            folder,
+        ),
     )
     write_json(run / "job.json", job.model_dump())
     return Verdict.from_json(examined.result)

@@ -31,6 +31,9 @@ NOT_RELEASED = 1
 DOES_NOT_FIT = 1
 """Exit code of a plan whose model is too large for the limits or the machine."""
 
+NOTHING_PASSES = 1
+"""Exit code of a sweep of whose files none passes the gate within the limits."""
+
 _INTERRUPTED = 130
 _REFUSALS = (
     errno.ENOSPC,
@@ -107,7 +110,11 @@ def plan(job: JobPath, as_json: Json = False) -> None:
 
 
 @app.command()
-def build(job: JobPath, as_json: Json = False) -> None:
+def build(
+    job: JobPath,
+    nproc: Annotated[int, typer.Option(min=1, help="How many processes train together on this machine.")] = 1,
+    as_json: Json = False,
+) -> None:
     """Do the whole road: data, training, proof, file. Finished steps are not repeated. Exit code 1: not released."""
     with _workshop():
         from metier.build import build as build_job
@@ -119,7 +126,7 @@ def build(job: JobPath, as_json: Json = False) -> None:
     run = run_dir(description.name)
     say(f"run folder: {run}")
     with _workshop():  # torch is imported on the way
-        verdict = build_job(description, run)
+        verdict = build_job(description, run, nproc)
     if as_json:
         typer.echo(json.dumps(verdict.to_json(), ensure_ascii=False))
     else:
@@ -127,6 +134,36 @@ def build(job: JobPath, as_json: Json = False) -> None:
         say(f"\nIn {run / 'export'}: the model, its card, ledger and checksums.")
     if not verdict.released:
         raise typer.Exit(NOT_RELEASED)
+
+
+@app.command()
+def compress(job: JobPath, as_json: Json = False) -> None:
+    """Build a job as far as its files and show what was measured of each. Exit code 1: none passes and fits."""
+    with _workshop():
+        from metier.build import sweep
+        from metier.evaluate.report import candidates_table
+        from metier.evaluate.sweep import Candidate
+        from metier.spec.load import load_job
+    from rich.console import Console
+
+    from metier.home import run_dir
+    from metier.progress import say
+
+    description = load_job(job)
+    run = run_dir(description.name)
+    with _workshop():  # torch is imported on the way
+        found = sweep(description, run)
+    candidates = {name: Candidate.from_json(one) for name, one in found["candidates"].items()}
+    if as_json:
+        typer.echo(json.dumps(found, ensure_ascii=False))
+    elif candidates:
+        Console(highlight=False).print(candidates_table(list(candidates.values()), found["chosen"]))
+        say(f"\nIn {run}: sweep.json with the numbers, sweep.svg to look at.")
+    else:
+        say("No file is asked for: export.quantisations is empty.")
+    chosen = candidates.get(found["chosen"])
+    if chosen is None or not (chosen.passed and chosen.fits(**description.limits.model_dump())):
+        raise typer.Exit(NOTHING_PASSES)
 
 
 @app.command()

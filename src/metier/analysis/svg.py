@@ -1,4 +1,4 @@
-"""One figure as an SVG element that needs nothing from outside, in one style."""
+"""Figures as SVG that needs nothing from outside, in one style: files, and elements for a page."""
 
 import io
 import re
@@ -40,6 +40,23 @@ _STYLE: Any = {
 }
 
 
+def document(draw: Callable[[Figure], None], height: float) -> str:
+    """Return a figure as an SVG file.
+
+    Args:
+        draw: fills the figure.
+        height: in inches; the width is 8.
+    """
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # only measured with that font, not drawn
+        figure = Figure(figsize=(8, height), layout="constrained")
+        draw(figure)
+        written = io.StringIO()
+        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = written.getvalue()
+    return re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+
+
 def drawn(draw: Callable[[Figure, Findings], None], found: Findings, height: float) -> str:
     """Return a figure as an SVG element to be put into a page.
 
@@ -48,16 +65,8 @@ def drawn(draw: Callable[[Figure, Findings], None], found: Findings, height: flo
         found: the findings.
         height: in inches; the width is 8.
     """
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # only measured with that font, not drawn
-        figure = Figure(figsize=(8, height), layout="constrained")
-        draw(figure, found)
-        written = io.StringIO()
-        figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    svg = written.getvalue()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     # Inside HTML the namespaces are known; without them the page names no address at all.
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", document(lambda figure: draw(figure, found), height))
     return re.sub(
         r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1
     )

@@ -1,11 +1,12 @@
-"""Weights in blocks of 32 with one scale each: GGUF's types Q4_0 and Q5_0, with the scales that fit best.
+"""Weights in blocks of 32: GGUF's types with a scale each (Q4_0, Q5_0) or a scale and a least value (Q4_1, Q5_1).
 
-The reference quantiser of llama.cpp takes a block's scale from its extreme weight. Here several scales are tried and
-the one with the least squared error is kept, as llama.cpp's ``make_qx_quants`` does; the files are read the same.
-A weight that already is a whole multiple of its block's scale is stored exactly.
+The reference quantiser of llama.cpp takes them from a block's extreme weights. Here several are tried and those with
+the least squared error are kept, as llama.cpp's ``make_qx_quants`` and ``make_qkx2_quants`` do; the files are read the
+same. A weight that already is a whole multiple of its block's scale is stored exactly.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import gguf
 import numpy as np
@@ -14,10 +15,16 @@ import torch
 
 BLOCK = 32
 LOWEST = {"Q4_0": -8, "Q5_0": -16}
-"""The types fitted here, and their lowest level; the highest is one less, positive."""
+"""Types of levels around zero, and their lowest; the highest is one less, positive."""
+HIGHEST = {"Q4_1": 15, "Q5_1": 31}
+"""Types of levels above a least value, and their highest; the lowest is 0."""
 
 _NEAR = (-0.6, -0.3, 0.3, 0.6)
 """Levels beside the lowest that a block's extreme weight is tried at."""
+_NEAR_HIGHEST = tuple(step / 4 for step in range(-4, 5))
+"""The same beside the highest, for a block's largest weight."""
+_REFINEMENTS = 2
+"""How often scale and least value are fitted to levels, and levels rounded anew."""
 _CHUNK_BLOCKS = 1 << 12
 """Half a MiB of weights at a time stays in the processor's cache: four times faster than 8 MiB."""
 
@@ -29,17 +36,12 @@ def quantise(weight: npt.NDArray[np.float32], kind: gguf.GGMLQuantizationType) -
         weight: any shape; rows of a block type divide into its blocks.
         kind: F32, F16 or a type of `gguf.quantize`.
     """
-    if kind.name not in LOWEST:
+    blocks = _BLOCK_TYPES.get(kind.name)
+    if blocks is None:
         stored: npt.NDArray[np.generic] = gguf.quantize(weight, kind)
         return stored
-    lowest = LOWEST[kind.name]
-    packed = [
-        _packed(scale_B1, _levels(block_BW, scale_B1, lowest), lowest)
-        for block_BW in _chunks(torch.from_numpy(np.ascontiguousarray(weight)))
-        for scale_B1 in [_best_scales(block_BW, lowest)]
-    ]
-    bytes_a_row = weight.shape[-1] // BLOCK * (2 + (4 if kind.name == "Q5_0" else 0) + BLOCK // 2)
-    return np.concatenate(packed).reshape(*weight.shape[:-1], bytes_a_row)
+    packed = [blocks(chunk_BW) for chunk_BW in _chunks(torch.from_numpy(np.ascontiguousarray(weight)))]
+    return np.concatenate(packed).reshape(*weight.shape[:-1], -1)
 
 
 @torch.no_grad()
@@ -88,10 +90,57 @@ def _best_scales(block_BW: torch.Tensor, lowest: int) -> torch.Tensor:
     return best_B1
 
 
-def _packed(scale_B1: torch.Tensor, level_BW: torch.Tensor, lowest: int) -> npt.NDArray[np.uint8]:
-    """Return blocks as bytes (ggml-quants.c): scale in F16, fifth bits if any, then nibbles of the two halves."""
-    level = (level_BW - lowest).to(torch.uint8).numpy()
-    scale = scale_B1.numpy().astype("<f2").view(np.uint8)
-    fifth = [np.packbits(level >> 4, axis=-1, bitorder="little")] if lowest == LOWEST["Q5_0"] else []
+def _best_lines(block_BW: torch.Tensor, highest: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return for each block the scale and the least value of least squared error, as F16 rounds them."""
+    low_B1, high_B1 = block_BW.amin(1, keepdim=True), block_BW.amax(1, keepdim=True)
+    sum_B1 = block_BW.sum(1, keepdim=True)
+    best = [torch.zeros_like(low_B1), low_B1.half().float()]
+    least_B1 = torch.full_like(low_B1, float("inf"))
+    for near in (None, *_NEAR_HIGHEST):  # first as the reference quantiser has them
+        scale_B1, offset_B1 = (high_B1 - low_B1) / (highest + (near or 0)), low_B1
+        for _ in range(0 if near is None else _REFINEMENTS):
+            level_BW = _levels_above(block_BW, scale_B1, offset_B1, highest)
+            levels_B1, squares_B1 = level_BW.sum(1, keepdim=True), level_BW.square().sum(1, keepdim=True)
+            products_B1 = (block_BW * level_BW).sum(1, keepdim=True)
+            spread_B1 = (BLOCK * squares_B1 - levels_B1.square()).clamp_(min=1)  # 0 only where all levels are equal
+            scale_B1 = (BLOCK * products_B1 - sum_B1 * levels_B1) / spread_B1
+            offset_B1 = (sum_B1 - scale_B1 * levels_B1) / BLOCK
+        scale_B1, offset_B1 = scale_B1.half().float(), offset_B1.half().float()
+        stored_BW = _levels_above(block_BW, scale_B1, offset_B1, highest) * scale_B1 + offset_B1
+        error_B1 = (stored_BW - block_BW).square_().sum(1, keepdim=True)
+        better_B1 = error_B1 < least_B1
+        best = [torch.where(better_B1, new, old) for new, old in zip((scale_B1, offset_B1), best, strict=True)]
+        least_B1 = torch.where(better_B1, error_B1, least_B1)
+    return best[0], best[1]
+
+
+def _levels_above(
+    block_BW: torch.Tensor, scale_B1: torch.Tensor, offset_B1: torch.Tensor, highest: int
+) -> torch.Tensor:
+    inverse_B1 = torch.where(scale_B1 == 0, 0.0, 1 / scale_B1)
+    return ((block_BW - offset_B1) * inverse_B1).round_().clamp_(0, highest)
+
+
+def _around_zero(block_BW: torch.Tensor, lowest: int) -> npt.NDArray[np.uint8]:
+    scale_B1 = _best_scales(block_BW, lowest)
+    return _packed([scale_B1], _levels(block_BW, scale_B1, lowest) - lowest, -2 * lowest - 1)
+
+
+def _above_a_least_value(block_BW: torch.Tensor, highest: int) -> npt.NDArray[np.uint8]:
+    scale_B1, offset_B1 = _best_lines(block_BW, highest)
+    return _packed([scale_B1, offset_B1], _levels_above(block_BW, scale_B1, offset_B1, highest), highest)
+
+
+def _packed(halves: Sequence[torch.Tensor], level_BW: torch.Tensor, highest: int) -> npt.NDArray[np.uint8]:
+    """Return blocks as bytes (ggml-quants.c): scale and least value in F16, fifth bits, nibbles of the two halves."""
+    level = level_BW.to(torch.uint8).numpy()
+    numbers = [half_B1.numpy().astype("<f2").view(np.uint8) for half_B1 in halves]
+    fifth = [np.packbits(level >> 4, axis=-1, bitorder="little")] if highest > 15 else []
     nibbles = (level[:, : BLOCK // 2] & 15) | (level[:, BLOCK // 2 :] << 4)
-    return np.concatenate([scale, *fifth, nibbles], axis=-1, dtype=np.uint8)
+    return np.concatenate([*numbers, *fifth, nibbles], axis=-1, dtype=np.uint8)
+
+
+_BLOCK_TYPES: dict[str, Callable[[torch.Tensor], npt.NDArray[np.uint8]]] = {
+    **{kind: partial(_around_zero, lowest=lowest) for kind, lowest in LOWEST.items()},
+    **{kind: partial(_above_a_least_value, highest=highest) for kind, highest in HIGHEST.items()},
+}

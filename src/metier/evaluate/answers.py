@@ -61,6 +61,11 @@ def collect(answerer: Answerer, records: Sequence[Record], path: Path, chunk_row
     return answers
 
 
+def read_answers(path: Path) -> list[str]:
+    """Return the answers that a finished exam kept."""
+    return [json.loads(line)["answer"] for line in path.read_bytes().split(b"\n") if line]
+
+
 def _ask(answerer: Answerer, chunk: Sequence[Record]) -> list[str]:
     answers = answerer.answer([record.input for record in chunk])
     if len(answers) != len(chunk):

@@ -1,4 +1,4 @@
-"""The verdict for people: on the terminal, and as Markdown for the model card."""
+"""Verdict and candidates for people: on the terminal, and as Markdown for the model card."""
 
 import re
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from metier.evaluate.sweep import Candidate
 from metier.evaluate.verdict import NOT_ASKED, Contestant, Gate, Verdict
 
 _LABELS = {"chrf2": "chrF2", "bleu": "BLEU", "exact": "exact %"}
@@ -21,10 +22,24 @@ def render(verdict: Verdict) -> RenderableType:
 
 def table(scores: Sequence[Contestant]) -> Table:
     """Return the contestants' scores as a table."""
-    header, *rows = _rows(scores)
+    return _table(_rows(scores))
+
+
+def candidates_table(candidates: Sequence[Candidate], chosen: str | None) -> Table:
+    """Return what was measured of the candidates as a table."""
+    return _table(_candidate_rows(candidates, chosen))
+
+
+def candidates_markdown(candidates: Sequence[Candidate], chosen: str | None) -> str:
+    """Return the same as Markdown."""
+    return "\n".join(_markdown_table(_candidate_rows(candidates, chosen)))
+
+
+def _table(cells: Sequence[Sequence[str]]) -> Table:
+    header, *rows = cells
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for number, title in enumerate(header):
-        shown.add_column(Text(title), justify="left" if number == 0 else "right", overflow="fold")
+        shown.add_column(Text(title), justify="left" if number == 0 else "right", overflow="fold", no_wrap=number == 0)
     for row in rows:
         # Text, because names and intervals may look like rich's markup
         shown.add_row(*(Text(cell) for cell in row))
@@ -33,8 +48,7 @@ def table(scores: Sequence[Contestant]) -> Table:
 
 def markdown(verdict: Verdict) -> str:
     """Return the same as Markdown, with the metrics' signatures."""
-    header, *rows = _rows(verdict.scores)
-    lines = [_line(header), _line(["---"] + ["---:"] * (len(header) - 1)), *map(_line, rows), ""]
+    lines = [*_markdown_table(_rows(verdict.scores)), ""]
     lines += [f"- **{_mark(gate).strip()}** {_cell(_gate_line(gate))}" for gate in verdict.gates]
     lines += ["", f"**{_cell(conclusion(verdict))}**", ""]
     signatures = {score.metric: score.signature for one in verdict.scores for score in one.scores}
@@ -67,6 +81,33 @@ def _rows(scores: Sequence[Contestant]) -> list[list[str]]:
         n = "-" if not one.scores else str(one.scores[0].n)
         rows.append([one.name, *cells, n, _number(one.file_mib), _number(one.tokens_per_s)])
     return rows
+
+
+def _candidate_rows(candidates: Sequence[Candidate], chosen: str | None) -> list[list[str]]:
+    metric = next((_label(one.score.metric) for one in candidates if one.score), "score")
+    rows = [["file", f"{metric} [low, high]", "to the checkpoint", "MiB", "memory, MiB", "tokens/s", "gate"]]
+    for one in sorted(candidates, key=lambda one: -one.file_mib):
+        score, found = one.score, one.comparison
+        gate = f"failed: {one.failed}" if one.failed else "passed" if one.passed else "not passed"
+        if one.name == chosen:
+            gate = "ships" if one.passed else "not passed, the best guess"
+        rows.append(
+            [
+                one.name,
+                f"{score.value:.1f} [{score.low:.1f}, {score.high:.1f}]" if score else "-",
+                f"{found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}]" if found else "-",
+                f"{one.file_mib:.2f}",
+                _number(one.ram_mib),
+                _number(one.tokens_per_s),
+                gate,
+            ]
+        )
+    return rows
+
+
+def _markdown_table(cells: Sequence[Sequence[str]]) -> list[str]:
+    header, *rows = cells
+    return [_line(header), _line(["---"] + ["---:"] * (len(header) - 1)), *map(_line, rows)]
 
 
 def _label(metric: str) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from metier.artifact import sha256_file
-from metier.evaluate.report import markdown
+from metier.evaluate.report import candidates_markdown, markdown
+from metier.evaluate.sweep import Candidate
 from metier.evaluate.verdict import Verdict
 from metier.tasks.prompt import PromptFormat
 
@@ -29,6 +30,9 @@ def card(
     ledger: Mapping[str, Any],
     base: Mapping[str, Any] | None,
     training: Mapping[str, Any],
+    cut: Mapping[str, Any] | None,
+    candidates: Sequence[Candidate],
+    chosen: str | None,
     prompt: PromptFormat,
     base_prompt: PromptFormat | None,
     languages: Sequence[str],
@@ -42,6 +46,9 @@ def card(
         ledger: the licence ledger of the data, with the answer to "may it be shipped?".
         base: facts of the base, None for a model from scratch.
         training: facts of the training.
+        cut: what was cut from the trained model to make this one, None for the whole model.
+        candidates: the files that were measured.
+        chosen: name of the one that ships, None when there is none.
         prompt: the format the model was trained on and the file's template wraps messages in.
         base_prompt: how the base was prompted in the exam.
         languages: codes for the front matter.
@@ -65,15 +72,18 @@ def card(
         "",
         markdown(verdict),
         *_how_asked("shipped file" if file_name else "checkpoint", prompt, base_prompt),
+        *_candidates(candidates, chosen),
         "## Made from",
         "",
         f"Base: {_base_line(base)}",
         "",
         f"Training: {training['steps']} steps, {training['tokens']:,} tokens, {training['seconds'] / 60:.1f} minutes, "
-        f"peak learning rate {training['peak_lr']:g}; validation loss by step, in nats an answer token: "
+        f"{_adapters(training['lora'])}peak learning rate {training['peak_lr']:g}; validation loss by step, in nats an "
+        "answer token: "
         + ", ".join(f"{step}: {loss}" for step, loss in sorted(losses.items(), key=lambda item: int(item[0])))
         + ".",
         "",
+        *_cut(cut),
         "| source | licence | attribution | rows read | rows trained on | sha256 |",
         "|---|---|---|---:|---:|---|",
         *(_source_line(source) for source in ledger["sources"]),
@@ -86,6 +96,38 @@ def card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _candidates(candidates: Sequence[Candidate], chosen: str | None) -> list[str]:
+    if not candidates:
+        return []
+    return [
+        "## Sizes tried",
+        "",
+        "On validation rows, beside the trained checkpoint:",
+        "",
+        candidates_markdown(candidates, chosen),
+        "",
+        "![score against size](sweep.svg)",
+        "",
+    ]
+
+
+def _cut(cut: Mapping[str, Any] | None) -> list[str]:
+    if cut is None:
+        return []
+    parts = {
+        "layers_dropped": "layers dropped (from 0): {}",
+        "feed_forward_size": "feed-forward channels kept: {}",
+        "experts": "experts kept in a layer: {}",
+    }
+    what = [text.format(str(cut[part]).strip("[]")) for part, text in parts.items() if part in cut]
+    healing = cut["healing"]
+    return [
+        f"Cut after the training: {'; '.join(what)}; {cut['parameters'] / 1e6:.1f} M parameters are left. They learned "
+        f"the trained model's distribution for {healing['steps']} steps, {healing['tokens']:,} tokens.",
+        "",
+    ]
 
 
 def checksums(folder: Path) -> str:
@@ -110,6 +152,10 @@ def _base_line(base: Mapping[str, Any] | None) -> str:
         f"{base['origin']} (`{base['reference']}`), licence {base['licence']}, "
         f"{base['parameters'] / 1e6:.0f} M parameters, {base['pieces']:,} pieces, sha256 `{base['sha256']}`."
     )
+
+
+def _adapters(lora: Mapping[str, Any] | None) -> str:
+    return f"adapters of rank {lora['rank']} (LoRA), merged into the weights, " if lora else ""
 
 
 def _source_line(source: Mapping[str, Any]) -> str:

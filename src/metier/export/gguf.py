@@ -1,6 +1,7 @@
 """Write the model as one GGUF file: weights, vocabulary, stop token, chat template, task."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from metier.compress.blocks import quantise
 from metier.model.architectures import architecture_of
 from metier.model.gguf_names import ROUTER, gguf_names, to_gguf
+from metier.model.rotation import FACTORS, factors, is_scaled
 from metier.progress import track
+from metier.spec.quantisation import Quantisation
 from metier.tasks.prompt import PromptFormat
 from metier.tokenizer.pieces import Pieces
+from metier.tokenizer.read import pieces_of
 
 FORMAT = 1
 """Version of the ``metier.*`` metadata keys."""
+
+_EMBEDDING = ("token_embd.weight", "output.weight")
 
 
 def write_gguf(
@@ -32,14 +38,14 @@ def write_gguf(
 ) -> None:
     """Write a model as a GGUF file, whole or not at all.
 
-    Matrices are stored in the quantisation wherever their rows divide into its blocks, else in F16; norms and routers
-    in F32.
+    Matrices are stored in the types of the quantisation wherever their rows divide into its blocks, else in F16; norms
+    and routers in F32.
 
     Args:
         path: the file to write.
         model: the model, float32.
         tokenizer: its tokenizer.
-        quantisation: a GGUF type such as ``Q8_0``.
+        quantisation: such as ``Q8_0``, or ``Q4_0-embed-Q8_0``.
         name: the model's name.
         licence: terms under which it may be passed on.
         prompt: the format that the chat template wraps the last user message in.
@@ -57,21 +63,24 @@ def write_gguf(
     writer.add_license(licence)
     writer.add_uint32("metier.format", FORMAT)
     writer.add_string("metier.task", json.dumps(task, ensure_ascii=False))
-    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quantisation}"])
+    types = Quantisation.of(quantisation)
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{types.body}"])
     for key, value in settings.items():
         number = gguf.GGUFValueType.FLOAT32 if isinstance(value, float) else gguf.GGUFValueType.UINT32
         writer.add_key_value(f"{architecture.name}.{key}", value, number)
-    _add_vocabulary(writer, Pieces.of_tokenizer(tokenizer))
-    writer.add_chat_template(prompt.chat_template())
+    pieces = pieces_of(tokenizer).padded(model.config.vocab_size)
+    _add_vocabulary(writer, pieces)
+    writer.add_chat_template(prompt.chat_template(bos=pieces.add_bos))
     weights = model.state_dict()
     names = gguf_names(weights, architecture, model.config)
-    wanted = gguf.GGMLQuantizationType[quantisation]
     for ours, theirs in track(names.items(), f"writing {quantisation}", total=len(names)):
         tensors = to_gguf(ours, weights[ours].float().cpu(), architecture, model.config)
         for other, tensor in zip(theirs, tensors, strict=True):
             values = tensor.numpy()
-            kind = _kind_of(other, values, wanted)
+            kind = _kind_of(other, values, types)
             writer.add_tensor(other, quantise(values, kind), raw_dtype=kind)
+    if is_scaled(model.config):
+        writer.add_tensor(FACTORS, factors(model.config).numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -79,23 +88,20 @@ def write_gguf(
     part.replace(path)
 
 
-def _kind_of(name: str, values: "np.ndarray[Any, Any]", wanted: gguf.GGMLQuantizationType) -> gguf.GGMLQuantizationType:
+def _kind_of(name: str, values: "np.ndarray[Any, Any]", types: Quantisation) -> gguf.GGMLQuantizationType:
     if values.ndim < 2 or name.endswith(ROUTER):
         return gguf.GGMLQuantizationType.F32
+    wanted = gguf.GGMLQuantizationType[types.embedding if name in _EMBEDDING else types.body]
     block, _ = gguf.GGML_QUANT_SIZES[wanted]
     return wanted if values.shape[-1] % block == 0 else gguf.GGMLQuantizationType.F16
 
 
 def _add_vocabulary(writer: gguf.GGUFWriter, pieces: Pieces) -> None:
-    writer.add_tokenizer_model("llama")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list(pieces.texts)
-    writer.add_token_scores(pieces.scores)
-    writer.add_token_types([int(kind) for kind in pieces.kinds])
-    writer.add_bos_token_id(pieces.bos)
-    writer.add_eos_token_id(pieces.eos)
-    writer.add_unk_token_id(pieces.unk)
-    writer.add_pad_token_id(pieces.pad)
-    writer.add_add_bos_token(True)
-    writer.add_add_eos_token(False)
-    writer.add_add_space_prefix(False)
+    add: dict[type, Callable[[str, Any], None]] = {
+        bool: writer.add_bool,
+        int: writer.add_uint32,
+        str: writer.add_string,
+        list: writer.add_array,
+    }
+    for key, value in pieces.metadata().items():
+        add[type(value)](f"tokenizer.ggml.{key}", value)

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from metier.artifact import write_json
 from metier.tasks.prompt import PromptFormat
+from metier.tokenizer.read import begins_with_bos
 
 
 def write_folder(
@@ -15,7 +16,7 @@ def write_folder(
     tokenizer: PreTrainedTokenizerFast,
     prompt: PromptFormat | None = None,
 ) -> None:
-    """Write config, safetensors and tokenizer; with a prompt, the chat template that wraps a plain message in it.
+    """Write config, safetensors and tokenizer; a prompt becomes the chat template, which wraps a plain message in it.
 
     Special ids are set in the configuration, so that generation stops where the model was taught to.
     """
@@ -23,7 +24,8 @@ def write_folder(
         setattr(model.config, f"{name}_token_id", getattr(tokenizer, f"{name}_token_id"))
         setattr(model.generation_config, f"{name}_token_id", getattr(tokenizer, f"{name}_token_id"))
     model.save_pretrained(folder)
-    tokenizer.chat_template = prompt.chat_template() if prompt else None
+    if prompt:
+        tokenizer.chat_template = prompt.chat_template(bos=begins_with_bos(tokenizer))
     tokenizer.save_pretrained(folder)
     settings = folder / "tokenizer_config.json"
     # The name that every version of transformers since 4.0 knows.

@@ -11,13 +11,9 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, NamedTuple
 
-import torch
-from transformers import PreTrainedModel
-
 from metier.evaluate.significance import Comparison
 from metier.progress import track
 from metier.run.engine import Engine
-from metier.train.batches import Example
 
 MARGIN_NATS = 0.05
 """Below this lead of the best token over the second the checkpoint counts as undecided."""
@@ -69,20 +65,6 @@ class Walk:
 def exam_passed(comparison: Comparison, margin: float) -> bool:
     """Whether the file's 95% lower bound, file minus checkpoint, stays above minus the margin (in chrF2)."""
     return comparison.low > -margin
-
-
-@torch.no_grad()
-def decided_tokens(model: PreTrainedModel, examples: Sequence[Example]) -> list[Decided]:
-    """Return the answer positions where the checkpoint's best token leads its second by more than `MARGIN_NATS`."""
-    found = []
-    for prompt, answer in examples:
-        ids = prompt + answer
-        logits_TV = model(input_ids=torch.tensor([ids], device=model.device)).logits[0, len(prompt) - 1 : -1]
-        best_T2 = logits_TV.float().log_softmax(-1).topk(2)
-        for offset, (values, tokens) in enumerate(zip(best_T2.values, best_T2.indices, strict=True)):
-            if values[0] - values[1] > MARGIN_NATS:
-                found.append(Decided(ids[: len(prompt) + offset], int(tokens[0]), float(values[0])))
-    return found
 
 
 def walk(engine: Engine, decided: Sequence[Decided]) -> Walk:

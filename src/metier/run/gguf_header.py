@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from metier.errors import ArtifactError
 
@@ -59,8 +60,12 @@ class Header:
     """The key-values; an array (such as the vocabulary) is None here."""
     array_lengths: dict[str, int]
     """How many elements each array of the key-values has."""
+    array_starts: dict[str, int]
+    """The byte at which each array begins, its type and length in front."""
     shapes: dict[str, tuple[int, ...]]
     """The tensors by name; as in numpy, the width of a row comes last."""
+    stored: dict[str, tuple[int, int]]
+    """Of each tensor ggml's number of its type, and the byte at which it begins."""
 
     @property
     def tensors(self) -> int:
@@ -87,11 +92,23 @@ def read_header(path: Path) -> Header:
         raise ArtifactError(str(path), found, _NOT_GGUF) from error
 
 
+def read_array(path: Path, header: Header, key: str) -> list[Any]:
+    """Return an array of the key-values, such as the vocabulary.
+
+    Args:
+        path: the file.
+        header: what `read_header` found in it.
+        key: one of ``header.array_lengths``.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return _Cursor(path, data, header.array_starts[key]).array()
+
+
 class _Cursor:
     """A place in a file from which values are read one after the other."""
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
-        self.path, self._data, self._at = path, data, 4
+    def __init__(self, path: Path, data: mmap.mmap, at: int = 4) -> None:
+        self.path, self._data, self.at = path, data, at
         self.size, self._strings_skipped = len(data), 0
 
     def wrong(self, found: str) -> ArtifactError:
@@ -99,10 +116,10 @@ class _Cursor:
 
     def skip(self, size: int) -> int:
         """Go on by some bytes; return where they started."""
-        start = self._at
+        start = self.at
         if size > self.size - start:
             raise self.wrong(f"is cut short: its header goes on behind its {self.size:,} bytes")
-        self._at = start + size
+        self.at = start + size
         return start
 
     def scalar(self, kind: struct.Struct) -> int | float | bool:
@@ -121,6 +138,15 @@ class _Cursor:
         start = self.skip(size)
         return self._data[start : start + size].decode("utf-8", errors="replace")
 
+    def array(self) -> list[Any]:
+        """Return an array that `skip_array` has found to be sound."""
+        kind, length = int(self.scalar(_U32)), int(self.scalar(_U64))
+        if kind == _STRING:
+            return [self.string() for _ in range(length)]
+        scalar = _SCALARS[kind]
+        start = self.skip(length * scalar.size)
+        return [value for (value,) in scalar.iter_unpack(self._data[start : self.at])]
+
     def skip_array(self) -> int:
         """Go behind an array; return its length."""
         kind = self.count(_U32, "as type of a value", max(_SCALARS))
@@ -138,19 +164,19 @@ class _Cursor:
 
     def _skip_strings(self, length: int) -> None:
         # A vocabulary of 262,144 pieces passes here: the loop is kept bare.
-        unpack, data, at, last = _U64.unpack_from, self._data, self._at, self.size - 8
+        unpack, data, at, last = _U64.unpack_from, self._data, self.at, self.size - 8
         for _ in range(length):
             if at > last:
                 break
             at += 8 + unpack(data, at)[0]
         else:
-            self.skip(at - self._at)
+            self.skip(at - self.at)
             return
         self.skip(self.size)
 
     def align(self, alignment: int) -> int:
         """Return the next place that is a multiple of the alignment."""
-        return -(-self._at // alignment) * alignment
+        return -(-self.at // alignment) * alignment
 
 
 def _header(cursor: _Cursor) -> Header:
@@ -161,7 +187,8 @@ def _header(cursor: _Cursor) -> Header:
     tensors = cursor.count(_U64, "tensors", _MAX_COUNT)
     keys = cursor.count(_U64, "keys", _MAX_COUNT)
     metadata: dict[str, Value] = {}
-    array_lengths = {}
+    array_lengths: dict[str, int] = {}
+    array_starts: dict[str, int] = {}
     for _ in range(keys):
         key = cursor.string()
         kind = int(cursor.scalar(_U32))
@@ -173,18 +200,22 @@ def _header(cursor: _Cursor) -> Header:
         elif kind == _STRING:
             metadata[key] = cursor.string()
         elif kind == _ARRAY:
+            array_starts[key] = cursor.at
             array_lengths[key] = cursor.skip_array()
         else:
             raise cursor.wrong(f"is damaged: the key {key!r:.80} has a value of the unknown type {kind}")
-    shapes = _checked_tensors(cursor, tensors, metadata.get("general.alignment", 32))
-    return Header(version, metadata, array_lengths, shapes)
+    shapes, stored = _checked_tensors(cursor, tensors, metadata.get("general.alignment", 32))
+    return Header(version, metadata, array_lengths, array_starts, shapes, stored)
 
 
-def _checked_tensors(cursor: _Cursor, tensors: int, alignment: Value) -> dict[str, tuple[int, ...]]:
+def _checked_tensors(
+    cursor: _Cursor, tensors: int, alignment: Value
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, int]]]:
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
         raise cursor.wrong(f"is damaged: its tensors are aligned to {alignment!r:.80} bytes")
     data_bytes = 0
     shapes: dict[str, tuple[int, ...]] = {}
+    offsets: dict[str, tuple[int, int]] = {}
     for _ in range(tensors):
         name = cursor.string()
         shape = [int(cursor.scalar(_U64)) for _ in range(cursor.count(_U32, "dimensions of a tensor", 8))]
@@ -197,9 +228,11 @@ def _checked_tensors(cursor: _Cursor, tensors: int, alignment: Value) -> dict[st
         if name in shapes:
             raise cursor.wrong(f"is damaged: it has the tensor {name!r:.80} twice")
         shapes[name] = tuple(reversed(shape))
-    needed = cursor.align(alignment) + data_bytes if tensors else 0
+        offsets[name] = kind, offset
+    first = cursor.align(alignment)
+    needed = first + data_bytes if tensors else 0
     if needed > cursor.size:
         raise cursor.wrong(
             f"is cut short: it has {cursor.size:,} of at least {needed:,} bytes (a download that did not end?)"
         )
-    return shapes
+    return shapes, {name: (kind, first + offset) for name, (kind, offset) in offsets.items()}

@@ -3,19 +3,18 @@
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 
-from metier.spec.estimates import training_memory
-from metier.spec.job import Job
+from metier.spec.estimates import adapters_of, training_memory
+from metier.spec.job import Job, Train
 from metier.spec.machine import Machine
 from metier.spec.needs import File, Stage, file_of, within
+from metier.spec.quantisation import TYPES
 from metier.spec.released import CLOSURE
 from metier.spec.shape import ImpossibleShapeError
-from metier.spec.training import Pretrain, Training
+from metier.spec.training import Lora, Pretrain, Training
 from metier.spec.weights import Weights, of_shape
 
 LEAST_PIECES = 300
 """Below this no vocabulary is learned: bytes and marks alone are 260."""
-QUANTISATIONS = ("F16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
-"""Types a file may have, largest first."""
 
 
 def changes(
@@ -24,7 +23,7 @@ def changes(
     """Yield what would make files or trainings fit that do not."""
     if files and not any(file.fits for file in files):
         smallest = min(files, key=lambda file: file.file_mib).quantisation
-        others = [file_of(job, weights, name) for name in QUANTISATIONS if name not in job.export.quantisations]
+        others = [file_of(job, weights, name) for name in TYPES if name not in job.export.quantisations]
         if fitting := next((file for file in others if file.fits), None):
             yield f"ask for {fitting.quantisation!r} in export.quantisations: {fitting.file_mib:.1f} MiB"
         yield from _smaller(job, weights, lambda changed: file_of(job, changed, smallest).fits)
@@ -41,8 +40,11 @@ def _less_memory(job: Job, stage: Stage, weights: Weights, machine: Machine) -> 
     def fits(changed: Weights, settings: Training = settings) -> bool:
         return within(training_memory(changed, settings, rounded).total, machine.memory_mib) is not False
 
-    if settings.optimizer == "adamw" and fits(weights, settings.model_copy(update={"optimizer": "adafactor"})):
+    whole = settings.optimizer == "adamw" and adapters_of(settings) is None
+    if whole and fits(weights, settings.model_copy(update={"optimizer": "adafactor"})):
         yield f"write optimizer = 'adafactor' under [{stage.name}]"
+    if whole and _takes_adapters(job, settings) and fits(weights, settings.model_copy(update={"lora": Lora()})):
+        yield f"learn adapters instead of all weights: write a table [{stage.name}.lora]"
     least = settings.row_tokens if isinstance(settings, Pretrain) else 16
     batch = _most(
         least, settings.batch_tokens, lambda n: fits(weights, settings.model_copy(update={"batch_tokens": n}))
@@ -50,6 +52,12 @@ def _less_memory(job: Job, stage: Stage, weights: Weights, machine: Machine) -> 
     if batch is not None:
         yield f"write batch_tokens = {batch} under [{stage.name}]"
     yield from _smaller(job, weights, fits)
+
+
+def _takes_adapters(job: Job, settings: Training) -> bool:
+    """Whether the table [train.lora] fits the rest of the description."""
+    known = job.pretrain is not None or not job.base.from_scratch
+    return isinstance(settings, Train) and known and not settings.quantisation and settings.freeze_router_after is None
 
 
 def _smaller(job: Job, weights: Weights, fits: Callable[[Weights], bool]) -> Iterable[str]:

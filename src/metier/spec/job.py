@@ -4,19 +4,20 @@ The descriptions below become the JSON schema that editors use (``metier schema`
 """
 
 import codecs
+import difflib
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from metier.errors import SpecError
+from metier.spec.compress import Compress
+from metier.spec.quantisation import QUANTISATIONS, TYPES
 from metier.spec.shape import SIZES, ArchitectureName, ImpossibleShapeError, Shape, shape_of
 from metier.spec.strict import Strict as _Strict
 from metier.spec.strict import mistake as _mistake
 from metier.spec.strict import printable as _printable
-from metier.spec.training import Losses, Pretrain, Training
+from metier.spec.training import ADAPTERS_RATE, Lora, Losses, Pretrain, Training
 from metier.tasks.translation import language_name
-
-Quantisation = Literal["F16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"]
 
 
 class Translation(_Strict):
@@ -329,15 +330,16 @@ class Data(_Strict):
 class Vocabulary(_Strict):
     """How much of the base's vocabulary is kept."""
 
-    pieces: int | Literal["all"] = Field(
-        24000, description="Most used pieces kept, before closure under merges; or 'all'."
+    pieces: int | Literal["all", "auto"] = Field(
+        24000,
+        description="Most used pieces kept, before closure under merges; 'all', or 'auto' for a number by measurement.",
     )
 
     @field_validator("pieces")
     @classmethod
     def _enough(cls, value: int | str) -> int | str:
         if isinstance(value, int) and value < 1:
-            raise _mistake("", f"found {value}", "Write a number from 1, or 'all'")
+            raise _mistake("", f"found {value}", "Write a number from 1, 'all' or 'auto'")
         return value
 
 
@@ -349,6 +351,27 @@ class Train(Training):
         None,
         description="Round the weights to this GGUF type while training, so that the file of this type loses nothing.",
     )
+    lora: Lora | None = Field(None, description="Learn adapters instead of all weights.")
+
+    @model_validator(mode="after")
+    def _adapters_leave_the_rest_alone(self) -> Self:
+        if self.lora and self.quantisation:
+            found = "the weights that it rounds are frozen with [train.lora], and adapters are not rounded"
+            raise _mistake("quantisation", found, "Remove one of the two")
+        if self.lora and self.optimizer == "adafactor":
+            found = "its steps are relative to the size of a weight, and adapters begin at zero"
+            raise _mistake("optimizer", found, "Write 'adamw': what it keeps of adapters is small")
+        if self.lora and self.freeze_router_after is not None:
+            found = "routers learn nothing with [train.lora]"
+            raise _mistake("freeze_router_after", found, "Remove it")
+        if self.lora and self.shard:
+            raise _mistake("shard", "adapters are learned beside whole weights", "Remove it, or [train.lora]")
+        return self
+
+    def peak(self, *, from_scratch: bool) -> float:
+        """Return the highest learning rate; of adapters, where there are any."""
+        rate = super().peak(from_scratch=from_scratch)
+        return rate if self.lora is None or self.peak_lr else ADAPTERS_RATE * rate
 
 
 class Evaluate(_Strict):
@@ -362,12 +385,25 @@ class Evaluate(_Strict):
 class Export(_Strict):
     """What is shipped."""
 
-    quantisations: list[Quantisation] = Field(
-        default=["Q8_0", "Q5_1"],
-        description="GGUF types to try; the smallest that passes the parity gate and the limits ships. [] for no file, "
-        "and so no release: the checkpoint is examined.",
+    quantisations: list[str] = Field(
+        default=["Q8_0", "Q5_1", "Q4_0"],
+        description=f"GGUF types to try: {', '.join(TYPES)}, or 'Q4_0-embed-Q8_0' for an embedding and output of "
+        "another type than the rest. The best that passes the parity gate and the limits ships. [] for no file, and so "
+        "no release: the checkpoint is examined.",
+        json_schema_extra={"items": {"type": "string", "enum": list(QUANTISATIONS)}},
     )
     context_tokens: int = Field(2048, ge=64, description="Context length recommended in the Modelfile.")
+
+    @field_validator("quantisations")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name not in QUANTISATIONS:
+                near = difflib.get_close_matches(name, QUANTISATIONS, n=1)
+                hint = f". Did you mean {near[0]!r}?" if near else ""
+                fix = f"Write one of {', '.join(TYPES)}, or two as in 'Q4_0-embed-Q8_0'{hint}"
+                raise _mistake("", f"found {name!r:.60}", fix)
+        return value
 
 
 class Limits(_Strict):
@@ -409,6 +445,7 @@ class Job(_Strict):
     pretrain: Pretrain | None = Field(None, description="Learn from [[data.text]] first.")
     train: Train = Train()
     losses: Losses = Losses()
+    compress: Compress = Compress()
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
     limits: Limits = Limits()
@@ -436,6 +473,9 @@ class Job(_Strict):
         if self.base.from_scratch and "base" in self.release.must_beat:
             fix = "Write must_beat = [] under [release]"
             raise _mistake("release.must_beat", "a model from scratch has no base to beat", fix)
+        if self.base.from_scratch and self.train.lora and not self.pretrain:
+            fix = "Remove the table, or let the model learn from plain text first: write [pretrain]"
+            raise _mistake("train.lora", "the frozen weights would be random ones", fix)
         if self.pretrain and not self.data.text:
             raise _mistake("data.text", "missing, and [pretrain] learns from it", "Write [[data.text]] tables")
         if self.data.text and not self.pretrain:
@@ -447,6 +487,11 @@ class Job(_Strict):
             found = "a model of architecture 'openmoe' cannot be written as GGUF"
             fix = "Write quantisations = [] to end with a checkpoint, which is not released; or architecture = 'moe'"
             raise _mistake("export.quantisations", found, fix)
+        if self.compress.cuts and not self.export.quantisations:
+            fix = "Remove the lists, or ask for a file"
+            raise _mistake("compress", "smaller models are made to be written as files, and none is asked for", fix)
+        if self.base.from_scratch and self.base.architecture == "dense" and "experts" in self.compress.model_fields_set:
+            raise _mistake("compress.experts", "a dense model has no experts", "Remove the key")
         if self.data.test and "test_share" in self.data.split.model_fields_set:
             fix = "Remove test_share, the exam comes from [[data.test]]"
             raise _mistake("data.split.test_share", "does not fit [[data.test]]", fix)

@@ -67,7 +67,7 @@ test_rows = {test_rows:<23}# rows of the final exam
 max_answer_tokens = {max_answer_tokens:<15}# longest answer
 
 [export]
-quantisations = ["Q8_0", "Q5_1"]   # sizes of the file to try; the smallest that is good enough ships
+quantisations = ["Q8_0", "Q5_1", "Q4_0"]  # sizes of the file to try; the smallest that is good enough ships
 
 [release]
 must_beat = ["base"]               # no release unless significantly better than the model it came from

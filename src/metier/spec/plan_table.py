@@ -30,7 +30,13 @@ def render(plan: Plan, job: Job) -> RenderableType:
     blocks: list[RenderableType] = [_model(plan), Text(), _parts(plan)]
     if plan.files:
         blocks += [Text(), _files(plan, job)]
-    blocks += [Text(), _stages(plan), Text(), *_lines((*_about_the_machine(plan), *_expectations(plan))), Text()]
+    blocks += [
+        Text(),
+        _stages(plan),
+        Text(),
+        *_lines((*_about_the_machine(plan), *_expectations(plan), *_cuts(job))),
+        Text(),
+    ]
     return Group(*blocks, *_lines(_conclusion(plan)))
 
 
@@ -105,6 +111,11 @@ def _expectations(plan: Plan) -> Iterable[str]:
         yield f"Dense or mixture: {_CHOICES[plan.advice.choice]}; {plan.advice.reason}."
     if plan.advice_basis:
         yield f"  ({plan.advice_basis})"
+
+
+def _cuts(job: Job) -> Iterable[str]:
+    if count := len(job.compress.cuts):
+        yield f"Not counted: {count} cut models that learn for {job.compress.heal} each, and the exams of their files."
 
 
 def _conclusion(plan: Plan) -> Iterable[str]:

@@ -16,6 +16,9 @@ from metier.spec.weights import EMBEDDING, EXPERTS, Weights, of_shape, part_of
 CLOSURE = 1.2
 """A trimmed vocabulary has so many times the pieces asked for: merges need their halves (`jobs/ja-en`: 28,933)."""
 
+_BY_MEASUREMENT = 24_000
+"""What stands for a number of pieces that a build will measure."""
+
 _OTHER_BASE = "Fetch it again, or choose another base"
 
 
@@ -41,7 +44,7 @@ def known_weights(job: Job) -> Known | None:
     if place is None:
         return None
     weights = _weights_of_folder(place) if place.is_dir() else _weights_of_gguf(place)
-    wanted = job.vocabulary.pieces
+    wanted = _BY_MEASUREMENT if job.vocabulary.pieces == "auto" else job.vocabulary.pieces
     if wanted == "all" or wanted * CLOSURE >= weights.pieces:
         return Known(weights, f"read from {place}")
     return Known(weights.with_pieces(round(wanted * CLOSURE)), f"read from {place}; pieces are an estimate")

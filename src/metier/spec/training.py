@@ -1,7 +1,7 @@
 """How models learn, as tables of the job description: what pretraining and training have in common, and the losses."""
 
 import re
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,6 +10,9 @@ from metier.spec.strict import Strict, mistake
 _BUDGET = re.compile(r"(?P<amount>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>s|m|h|steps)")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _TOKENS = re.compile(r"[0-9]+ ?tokens")
+
+ADAPTERS_RATE = 10
+"""How many times the rate of all weights adapters learn at (Schulman et al. 2025, "LoRA Without Regret")."""
 
 
 class Training(Strict):
@@ -22,7 +25,8 @@ class Training(Strict):
     peak_lr: float | None = Field(
         None,
         gt=0,
-        description="Highest learning rate; by default 6e-5 for a released base, 3e-3 from scratch; Adafactor 1e-2.",
+        description="Highest learning rate; by default 6e-5 for a released base, 3e-3 from scratch, ten times that "
+        "for [train.lora]; Adafactor 1e-2.",
     )
     schedule: Literal["linear", "inverse_sqrt", "constant"] = Field(
         "linear",
@@ -35,6 +39,20 @@ class Training(Strict):
         "multiplies it.",
     )
     batch_tokens: int = Field(1200, ge=16, description="Tokens of a step, prompt included.")
+    micro_batch_tokens: int | None = Field(
+        None,
+        ge=16,
+        description="Most padded tokens that a process computes at once: a batch is cut into parts and their gradients "
+        "are added up; by default it is not.",
+    )
+    activation_checkpointing: bool = Field(
+        False, description="Forget what layers computed and compute it again for the gradient: less memory, more time."
+    )
+    shard: bool = Field(
+        False,
+        description="With several processes: each holds a part of every weight, gradient and moment (FSDP), for models "
+        "that do not fit whole.",
+    )
     warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the steps that warm up.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay.")
     clip_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
@@ -77,10 +95,31 @@ class Training(Strict):
         """The budget in steps, or None when it is a wall-clock time."""
         return None if self.budget_seconds is not None else int(self.budget.split("steps")[0])
 
+    @property
+    def learned(self) -> dict[str, Any]:
+        """What the result depends on: all but how it is computed, which may change while a training is under way."""
+        return self.model_dump(exclude={"micro_batch_tokens", "activation_checkpointing", "shard"})
+
     def peak(self, *, from_scratch: bool) -> float:
         """Return the highest learning rate."""
         default = 1e-2 if self.optimizer == "adafactor" else 3e-3 if from_scratch else 6e-5
         return self.peak_lr or default
+
+
+class Lora(Strict):
+    """Learn small matrices beside the frozen ones, added to them at the end (LoRA). Without it all weights learn."""
+
+    rank: int = Field(16, ge=1, description="Width of the adapters: what they can hold, and what they cost.")
+    alpha: float = Field(
+        32.0, gt=0, description="An adapter is scaled by alpha / rank. Left alone, one rate serves every rank."
+    )
+    targets: Literal["linear", "attention"] = Field(
+        "linear",
+        description="What gets adapters: 'linear', every matrix of the layers, experts too, or 'attention' alone.",
+    )
+    also: list[Literal["embedding", "norms"]] = Field(
+        default=[], description="Weights that learn themselves beside the adapters, at a tenth of their rate."
+    )
 
 
 class Pretrain(Training):

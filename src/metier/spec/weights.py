@@ -11,6 +11,7 @@ from math import prod
 
 import gguf
 
+from metier.spec.quantisation import Quantisation
 from metier.spec.shape import Shape
 
 EMBEDDING, EXPERTS = "embedding", "experts"
@@ -126,7 +127,8 @@ def part_of(name: str) -> str:
 def _kind_of(name: str, shape: tuple[int, ...], quantisation: str) -> gguf.GGMLQuantizationType:
     if len(shape) < 2 or part_of(name) == "routers":
         return gguf.GGMLQuantizationType.F32
-    wanted = gguf.GGMLQuantizationType[quantisation]
+    types = Quantisation.of(quantisation)
+    wanted = gguf.GGMLQuantizationType[types.embedding if part_of(name) == EMBEDDING else types.body]
     return wanted if shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0] == 0 else gguf.GGMLQuantizationType.F16
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from metier.artifact import write_atomically, write_json
+from metier.evaluate.sweep import Candidate
 from metier.evaluate.verdict import Verdict
 from metier.export.card import card, checksums, modelfile
 from metier.spec.job import Job
+from metier.steps.sweep import PLOT, SWEEP
 from metier.tasks.prompt import PromptFormat
 
 
@@ -17,6 +19,7 @@ def bundle(
     shipped: Path | None,
     model_folder: Path,
     facts: dict[str, Any],
+    measured: Path,
     folder: Path,
 ) -> dict[str, Any]:
     """Gather the chosen file, the Hugging Face folder, card, ledger, verdict and checksums.
@@ -25,11 +28,15 @@ def bundle(
         job: the job description.
         shipped: the chosen GGUF file, None when none was asked for.
         model_folder: the checkpoint as a Hugging Face folder.
-        facts: results of the steps before: ``verdict``, ``ledger``, ``start``, ``train``, ``prompt``.
+        facts: results of the steps before: ``verdict``, ``ledger``, ``start``, ``train``, ``prompt``, ``sweep``, and
+            ``cut``, that of the chosen cut or None.
+        measured: the folder with the numbers and the plot of the sweep.
         folder: where the bundle goes.
     """
     if shipped:
-        _link(shipped, folder / shipped.name)
+        for file in (shipped, measured / SWEEP, measured / PLOT):
+            _link(file, folder / file.name)
+    candidates = [Candidate.from_json(one) for one in facts["sweep"]["candidates"].values()]
     for file in sorted(model_folder.iterdir()):
         _link(file, folder / "huggingface" / file.name)
     prompt = PromptFormat.from_json(facts["prompt"]["prompt"])
@@ -43,6 +50,9 @@ def bundle(
             ledger=facts["ledger"],
             base=facts["start"]["base"],
             training=facts["train"],
+            cut=facts["cut"],
+            candidates=candidates,
+            chosen=facts["sweep"]["chosen"],
             prompt=prompt,
             base_prompt=PromptFormat.from_json(rival) if rival else None,
             languages=[job.translation.source, job.translation.target] if job.translation else [],

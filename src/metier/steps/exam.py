@@ -15,6 +15,7 @@ from metier.errors import RunError
 from metier.evaluate.answers import collect
 from metier.evaluate.metrics import score
 from metier.evaluate.significance import Comparison, compare
+from metier.evaluate.sweep import Candidate
 from metier.evaluate.verdict import Contestant, Licences, Limit, Parity, decide
 from metier.export.contestants import PromptedFile, ShippedFile, tokens_per_s
 from metier.model.answer import Checkpoint
@@ -22,7 +23,8 @@ from metier.model.bases import find_base
 from metier.model.loading import load
 from metier.run.engine import Engine
 from metier.spec.job import Job
-from metier.steps.ship import SLOTS, gguf_path
+from metier.steps.answering import SLOTS
+from metier.steps.ship import gguf_path
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import Task, task_from_json
 
@@ -80,13 +82,14 @@ def examine(
 def _parity(job: Job, parity: dict[str, Any]) -> Parity:
     if not parity["chosen"]:
         return Parity(False, "a file that answers like the checkpoint", {}, "no file: export.quantisations is empty")
-    exam = parity["exams"][parity["chosen"]]
-    found = Comparison(**exam["comparison"])
+    exam = Candidate.from_json(parity["candidates"][parity["chosen"]])
+    found = exam.comparison
+    assert found is not None, "a failed file is never chosen"
     return Parity(
-        exam["passed"],
+        exam.passed,
         f"{found.metric} to the checkpoint above -{job.release.parity_margin:g} (95% bound), and the same "
         "token at 99.5% of decided positions (F16)",
-        {"low": found.low, "difference": found.difference, "agreement": parity["walk"]["agreement"]},
+        {"low": found.low, "difference": found.difference, "agreement": parity["walks"][exam.cut]["agreement"]},
     )
 
 

@@ -12,22 +12,25 @@ from metier.export.huggingface import write_folder
 from metier.model.loading import load
 from metier.progress import say
 from metier.spec.job import Job
-from metier.steps.start import knows_turns
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import task_from_json
+from metier.tokenizer.chat import turn_of
+from metier.train import processes
 from metier.train.batches import encode
 from metier.train.loop import train
 from metier.train.prompt_choice import measure, typical_examples
 
 _PROBE_ROWS = 64
-_WATCHED_ROWS = 100
+WATCHED_ROWS = 100
 _SHOTS = (3, 5)
+COPIES = 10
+"""What a training of all weights writes, in sizes of the model: checkpoints with moments, the best and the result."""
 
 
 def choose_prompt(job: Job, data: Path, start: Path) -> dict[str, Any]:
     """Choose the job's prompt format, and the best one for the untrained base, on validation rows."""
     model, tokenizer = load(start)
-    plain = task_from_json(job.task_settings).prompts(knows_turns(tokenizer))
+    plain = task_from_json(job.task_settings).prompts(turn_of(tokenizer))
     if job.base.from_scratch:
         shortest = min(plain, key=lambda p: len(tokenizer(p.render("")).input_ids))
         return {"prompt": shortest.to_json(), "base_prompt": None, "candidates": []}
@@ -41,8 +44,9 @@ def choose_prompt(job: Job, data: Path, start: Path) -> dict[str, Any]:
     for candidate in found:
         say(f"  {candidate.loss_nats:.3f} nats a token, {candidate.tokens:6.1f} tokens: {candidate.prompt.name}")
     best_for_base = min(found, key=lambda candidate: candidate.loss_nats).prompt
+    chosen = next(candidate for candidate in found if candidate.longest <= job.train.max_tokens)
     return {
-        "prompt": found[0].prompt.to_json(),
+        "prompt": chosen.prompt.to_json(),
         "base_prompt": best_for_base.to_json(),
         "candidates": [candidate.to_json() for candidate in found],
     }
@@ -51,10 +55,11 @@ def choose_prompt(job: Job, data: Path, start: Path) -> dict[str, Any]:
 def learn_job(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: Path) -> dict[str, Any]:
     """Train the model; leave it as a Hugging Face folder ``model`` and return the training's facts."""
     torch.manual_seed(job.seed)
-    check_disk(folder, start)
+    small = job.train.lora is not None and "embedding" not in job.train.lora.also
+    check_disk(folder, start, copies=2 if small else COPIES)
     tokenizer = load(start).tokenizer
     examples = encode(tokenizer, prompt, read_records(data / "train.jsonl"), job.train.max_tokens)
-    validation = read_records(data / "validation.jsonl")[:_WATCHED_ROWS]
+    validation = read_records(data / "validation.jsonl")[:WATCHED_ROWS]
     peak_lr = job.train.peak(from_scratch=job.base.from_scratch)
     model, facts = train(
         lambda: load(start).model,
@@ -66,27 +71,29 @@ def learn_job(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: P
         seed=job.seed,
         losses=job.losses,
     )
-    write_folder(folder / "model", model, tokenizer, prompt)
-    clear(folder)
-    return facts | {"peak_lr": peak_lr, "examples": len(examples)}
+    if processes.first():
+        write_folder(folder / "model", model, tokenizer, prompt)
+        clear(folder)
+    lora = job.train.lora.model_dump() if job.train.lora else None
+    return facts | {"peak_lr": peak_lr, "examples": len(examples), "lora": lora}
 
 
 def clear(folder: Path) -> None:
     """Remove what only an unfinished training needs."""
     for left_over in (*folder.glob("step-????????"), *folder.glob("*.part")):
         shutil.rmtree(left_over)
-    (folder / "best.safetensors").unlink()
+    (folder / "best.safetensors").unlink(missing_ok=True)
 
 
-def check_disk(folder: Path, start: Path, *, kept: int = 0) -> None:
-    """Refuse to begin what would fill the disk: two checkpoints of weights and moments, the best and the result.
+def check_disk(folder: Path, start: Path, *, copies: int) -> None:
+    """Refuse to begin what would fill the disk.
 
     Args:
         folder: where the training is to work.
         start: the folder of the untrained model.
-        kept: further copies of the weights that will be kept.
+        copies: how many times its size will be written.
     """
-    needed = (10 + kept) * sum(file.stat().st_size for file in start.glob("*.safetensors"))
+    needed = copies * sum(file.stat().st_size for file in start.glob("*.safetensors"))
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise RunError(

@@ -11,7 +11,6 @@ from metier.data.sources import read_source
 from metier.errors import DataError
 from metier.spec.job import Job, Source
 from metier.steps.exam import HeadToHead, head_to_head
-from metier.steps.ship import gguf_path
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ def examine_outside(job: Job, run: Path, on: str, rows: int) -> OutsideExam:
         ArtifactError: when the job is not built.
         DataError: when the rows cannot be read or are too few.
     """
-    parity, prompts = (load_step(run / name).result for name in ("parity", "prompt"))
+    exported, prompts = (load_step(run / name) for name in ("export", "prompt"))
     paths = ",".join(str(Path(part).expanduser().resolve()) for part in on.split(","))
     table = read_source(Source(source=f"file:{paths}", licence="unknown")).table
     records = [Record(asked.strip(), wanted.strip()) for asked, wanted in islice(table.pairs, rows)]
@@ -45,8 +44,8 @@ def examine_outside(job: Job, run: Path, on: str, rows: int) -> OutsideExam:
         raise DataError(on, f"{len(records)} usable rows", "Name a file with at least two rows")
     rules = job.data.split
     leaks = count_leaks(records, run / "data" / "train.jsonl", rules.leak_similarity, rules.leak_sides)
-    folder = run / "outside" / key_of([records, parity["chosen"], load_step(run / "exam").key])
+    folder = run / "outside" / key_of([records, exported.key])
     folder.mkdir(parents=True, exist_ok=True)
-    ours = gguf_path(run / "files", job, parity["chosen"]) if parity["chosen"] else run / "train" / "model"
-    met = head_to_head(job, ours, prompts, records, folder)
+    ours = exported.folder / (exported.result["file"] or "huggingface")
+    met = head_to_head(job, ours, prompts.result, records, folder)
     return OutsideExam(len(records), leaks, met)

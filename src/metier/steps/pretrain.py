@@ -13,7 +13,8 @@ from metier.errors import DataError
 from metier.export.huggingface import write_folder
 from metier.model.loading import load
 from metier.spec.job import Job
-from metier.steps.learn import check_disk, clear
+from metier.steps.learn import COPIES, check_disk, clear
+from metier.train import processes
 from metier.train.pretraining import corpora, pretrain
 
 
@@ -27,7 +28,7 @@ def pretrain_job(job: Job, data: Step, start: Path, folder: Path) -> dict[str, A
     """
     assert job.pretrain
     torch.manual_seed(job.seed)
-    check_disk(folder, start, kept=job.pretrain.keep_checkpoints)
+    check_disk(folder, start, copies=COPIES + job.pretrain.keep_checkpoints)
     tokenizer = load(start).tokenizer
     weights = data.result["text"]["weights"]
     learned = corpora(tokenizer, read_documents(data.folder / "text.jsonl"), weights)
@@ -56,7 +57,8 @@ def pretrain_job(job: Job, data: Step, start: Path, folder: Path) -> dict[str, A
         losses=job.losses,
         keep=keep,
     )
-    write_folder(folder / "model", model, tokenizer)
-    clear(folder)
+    if processes.first():
+        write_folder(folder / "model", model, tokenizer)
+        clear(folder)
     tokens = {source.name: len(source.tokens) for source in learned}
     return facts | {"peak_lr": peak_lr, "source_tokens": tokens}

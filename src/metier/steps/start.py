@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import gguf
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from metier.artifact import versions
+from metier.compress.structure import check_cuts
 from metier.data.records import Record, read_documents, read_records
 from metier.errors import SpecError
 from metier.export.huggingface import write_folder
@@ -18,11 +18,12 @@ from metier.model.loading import load
 from metier.model.scratch import scratch
 from metier.progress import say
 from metier.spec.job import Job
+from metier.spec.quantisation import Quantisation
+from metier.steps.vocabulary import adopt
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import Task, task_from_json
 from metier.tokenizer.learn import learn
-from metier.tokenizer.pieces import Pieces
-from metier.tokenizer.trim import choose, count_tokens
+from metier.train.lora import load_peft
 from metier.train.ul2 import sentinels_needed
 
 
@@ -41,6 +42,8 @@ def inputs(job: Job) -> dict[str, Any]:
 
 def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
     """Write the untrained model into the folder; return its facts and its base's."""
+    if job.train.lora:
+        load_peft()  # told before any training
     train = read_records(data / "train.jsonl")
     plain = [text for texts in read_documents(data / "text.jsonl").values() for text in texts] if job.pretrain else []
     task = task_from_json(job.task_settings)
@@ -63,41 +66,24 @@ def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
                 "parameters": model.num_parameters(),
             }
         }
-        if job.vocabulary.pieces != "all":
-            model, tokenizer = _trimmed(model, tokenizer, task, train, plain, job.vocabulary.pieces)
+        if job.export.quantisations or job.vocabulary.pieces != "all":
+            texts = [*_texts(train, task.prompts()[0]), *plain]
+            validation = read_records(data / "validation.jsonl")
+            tokenizer = adopt(job, model, tokenizer, texts, validation, _sentinels(job), folder)
     facts |= {"pieces": len(tokenizer), "parameters": model.num_parameters()}
-    _check_size(job, facts["parameters"])
+    if job.compress.cuts:
+        check_cuts(model.config, job.compress)  # refused before any training, too
+    else:
+        _check_size(job, facts["parameters"])
     write_folder(folder, model, tokenizer)
     say(f"  {facts['parameters'] / 1e6:.1f} M parameters, {facts['pieces']:,} pieces")
     return facts
 
 
-def _trimmed(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    task: Task,
-    train: Sequence[Record],
-    plain: Sequence[str],
-    wanted: int,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Keep the most used pieces, and of the embedding their rows."""
-    prompts = task.prompts(knows_turns(tokenizer))
-    counts = count_tokens(tokenizer, [*_texts(train, prompts[0]), *plain])
-    always = count_tokens(tokenizer, [prompt.render("") for prompt in prompts])
-    full = Pieces.of_tokenizer(tokenizer)
-    pieces, old = full.subset(choose(full, counts, wanted, always))
-    embedding = cast("torch.nn.Embedding", model.get_input_embeddings())
-    rows = embedding.weight[torch.tensor(old)].detach()
-    model.resize_token_embeddings(len(pieces), mean_resizing=False)
-    with torch.no_grad():
-        cast("torch.nn.Embedding", model.get_input_embeddings()).weight.copy_(rows)
-    return model, pieces.tokenizer()
-
-
 def _from_scratch(
     job: Job, task: Task, train: Sequence[Record], plain: Sequence[str]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    prompt = task.prompts(False)[0]
+    prompt = task.prompts()[0]
     texts = [prompt.render(""), *_texts(train, prompt), *plain]
     pieces = learn(texts, job.base.vocabulary, sentinels=_sentinels(job))
     context = max(job.export.context_tokens, job.train.max_tokens, job.pretrain.row_tokens if job.pretrain else 0)
@@ -111,11 +97,6 @@ def _from_scratch(
 def _sentinels(job: Job) -> int:
     """Return how many sentinels pretraining needs."""
     return sentinels_needed(job.pretrain.row_tokens) if job.pretrain and job.pretrain.objective == "ul2" else 0
-
-
-def knows_turns(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether the vocabulary has Gemma's chat tags."""
-    return "<start_of_turn>" in tokenizer.get_vocab() and "<end_of_turn>" in tokenizer.get_vocab()
 
 
 def _texts(train: Sequence[Record], prompt: PromptFormat) -> list[str]:
@@ -139,6 +120,6 @@ def _check_size(job: Job, parameters: int) -> None:
 
 
 def _bits_a_weight(quantisation: str) -> float:
-    """Return the size of a stored weight, its share of the block's scale included."""
-    weights, size_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[quantisation]]
-    return 8 * size_bytes / weights
+    """Return the least size of a stored weight, its share of the block's scale included."""
+    sizes = [gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]] for kind in Quantisation.of(quantisation)]
+    return min(8 * size_bytes / weights for weights, size_bytes in sizes)

@@ -33,17 +33,20 @@ class PromptFormat:
         """Return the same format with worked examples in front."""
         return replace(self, name=f"{self.name}, {len(shots)} examples", shots=shots)
 
-    def chat_template(self) -> str:
+    def chat_template(self, *, bos: bool = True) -> str:
         """Return the Jinja chat template that wraps the last user message and ignores everything else.
 
         The content of a message is a string or a list of parts, of which those of type ``text`` count. Only
         plain statements are used, so that llama.cpp's small Jinja engine reads it as transformers does. Other
         messages are read too, and dropped: where a template leaves a system message unread, llama.cpp writes
         it in front of the user's.
+
+        Args:
+            bos: whether a text of the model begins with the BOS token.
         """
         front, after = (json.dumps(text, ensure_ascii=False) for text in (self._front() + self.before, self.after))
         return (
-            "{{- bos_token -}}{%- set ns = namespace(text='', last='') -%}"
+            f"{'{{- bos_token -}}' if bos else ''}{{%- set ns = namespace(text='', last='') -%}}"
             "{%- for message in messages -%}{%- set ns.text = '' -%}"
             "{%- if message['content'] is string -%}{%- set ns.text = message['content'] | trim -%}"
             "{%- elif message['content'] -%}{%- for part in message['content'] -%}"
@@ -81,8 +84,16 @@ class PromptFormat:
         return self.head + "".join(shots)
 
 
+@dataclass(frozen=True)
+class Turn:
+    """What a chat model reads around the words of its user, when they are the first and it is to answer."""
+
+    before: str
+    after: str
+
+
 def candidates(
-    input_name: str, output_name: str, instruction: str, *, end_of_turn_tags: bool
+    input_name: str, output_name: str, instruction: str, turn: Turn | None = None
 ) -> tuple[PromptFormat, ...]:
     """Return the handful of prompt formats among which a measurement on the base chooses.
 
@@ -90,7 +101,7 @@ def candidates(
         input_name: what an input is called, such as ``Japanese``.
         output_name: what an output is called, such as ``English``.
         instruction: one line that says what to do.
-        end_of_turn_tags: whether the base knows ``<start_of_turn>`` and ``<end_of_turn>``.
+        turn: how the base is chatted with, if it is a model for that.
     """
     labelled = PromptFormat(name="labelled", before=f"{input_name}: ", after=f"\n{output_name}:", lead=" ")
     plain = (
@@ -99,14 +110,9 @@ def candidates(
         replace(labelled, name="instruction", head=f"{instruction}\n\n"),
         PromptFormat(name="equals", after=" =", lead=" "),
     )
-    if not end_of_turn_tags:
+    if turn is None:
         return plain
-    chat = PromptFormat(
-        name="chat",
-        before=f"<start_of_turn>user\n{instruction}\n",
-        after="<end_of_turn>\n<start_of_turn>model\n",
-    )
-    return (*plain, chat)
+    return (*plain, PromptFormat(name="chat", before=f"{turn.before}{instruction}\n", after=turn.after))
 
 
 def _go_literal(text: str) -> str:

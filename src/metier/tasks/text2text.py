@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from metier.tasks.prompt import PromptFormat, candidates
+from metier.tasks.prompt import PromptFormat, Turn, candidates
 from metier.tasks.segment import Piece, fill, split_whole
 
 
@@ -24,17 +24,17 @@ class Text2Text:
         """Code of the language of the answers: not known."""
         return None
 
-    def prompts(self, end_of_turn_tags: bool) -> tuple[PromptFormat, ...]:
+    def prompts(self, turn: Turn | None = None) -> tuple[PromptFormat, ...]:
         """Return the candidate prompt formats.
 
         Args:
-            end_of_turn_tags: whether the base knows ``<start_of_turn>`` and ``<end_of_turn>``.
+            turn: how the base is chatted with, if it is a model for that.
         """
         return candidates(
             self.input,
             self.output,
             f"{self.output} for each {self.input}.",
-            end_of_turn_tags=end_of_turn_tags,
+            turn,
         )
 
     def split(self, text: str) -> list[Piece]:

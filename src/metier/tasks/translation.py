@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from metier.errors import SpecError
-from metier.tasks.prompt import PromptFormat, candidates
+from metier.tasks.prompt import PromptFormat, Turn, candidates
 from metier.tasks.segment import Piece, fill, split_sentences
 
 _UNSPACED = frozenset({"ja", "zh", "yue", "wuu", "lzh"})
@@ -33,11 +33,11 @@ class Translation:
         """Code of the language of the answers."""
         return self.target
 
-    def prompts(self, end_of_turn_tags: bool) -> tuple[PromptFormat, ...]:
+    def prompts(self, turn: Turn | None = None) -> tuple[PromptFormat, ...]:
         """Return the candidate prompt formats.
 
         Args:
-            end_of_turn_tags: whether the base knows ``<start_of_turn>`` and ``<end_of_turn>``.
+            turn: how the base is chatted with, if it is a model for that.
 
         Raises:
             SpecError: when a language is unknown.
@@ -47,7 +47,7 @@ class Translation:
             source,
             target,
             f"Translate from {source} to {target}.",
-            end_of_turn_tags=end_of_turn_tags,
+            turn,
         )
 
     def split(self, text: str) -> list[Piece]:

@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
-from metier.tokenizer.pieces import SPACE, Kind, Pieces
+from metier.tokenizer.pieces import Kind
+from metier.tokenizer.sentencepiece import SPACE, SentencePieces
 
 SENTINEL = "<extra_id_{}>"
 """How a vocabulary calls the marks of UL2's hidden spans; their ids count down from ``<extra_id_0>``."""
@@ -13,7 +15,7 @@ SENTINEL = "<extra_id_{}>"
 _SPECIALS = ("<pad>", "<eos>", "<bos>", "<unk>")
 
 
-def learn(texts: Iterable[str], size: int, *, sentinels: int = 0) -> Pieces:
+def learn(texts: Iterable[str], size: int, *, sentinels: int = 0) -> SentencePieces:
     """Learn a vocabulary of at most ``size`` pieces, 256 bytes, 4 specials and the sentinels among them.
 
     Words are not joined by a piece: a piece holds a space only in front. The sentinels of UL2 come last, as T5's do:
@@ -30,7 +32,7 @@ def learn(texts: Iterable[str], size: int, *, sentinels: int = 0) -> Pieces:
     byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
     kinds = [Kind.CONTROL] * len(_SPECIALS) + [Kind.BYTE] * 256 + [Kind.NORMAL] * len(normal)
     marks = [SENTINEL.format(k) for k in reversed(range(sentinels))]
-    return Pieces(
+    return SentencePieces(
         texts=[*_SPECIALS, *byte_pieces, *normal, *marks],
         scores=[0.0] * (len(_SPECIALS) + 256) + [-float(rank) for rank in range(len(normal))] + [0.0] * sentinels,
         kinds=kinds + [Kind.CONTROL] * sentinels,
@@ -39,3 +41,9 @@ def learn(texts: Iterable[str], size: int, *, sentinels: int = 0) -> Pieces:
         bos=2,
         unk=3,
     )
+
+
+def sentinel_ids(tokenizer: PreTrainedTokenizerFast, number: int) -> list[int]:
+    """Return the ids of the first sentinels, of those that the vocabulary has."""
+    vocabulary = tokenizer.get_vocab()
+    return [vocabulary[mark] for k in range(number) if (mark := SENTINEL.format(k)) in vocabulary]

@@ -1,24 +1,21 @@
-"""A SentencePiece-style BPE vocabulary: pieces in merge order, and the fast tokenizer made from it.
+"""A vocabulary of pieces that BPE merges: what its two kinds have in common, and the fast tokenizer made from it.
 
-llama.cpp merges the neighbours whose joined piece has the highest score (`llm_tokenizer_spm` in its
-``llama-vocab.cpp``); the `tokenizers` library merges the pair of the lowest rank. Both come from one order here,
-so that the checkpoint's tokenizer and the shipped file's cannot disagree.
+`metier.tokenizer.sentencepiece` is the kind of Gemma, Llama 2 and Mistral, `metier.tokenizer.byte_level` that of
+GPT-2, Llama 3, Qwen, OLMoE and SmolLM. The checkpoint's tokenizer and the shipped file's are made from one vocabulary
+here, so that they cannot disagree.
 """
 
 import heapq
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Self
+from typing import Any, ClassVar, Self
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
+from tokenizers import AddedToken, Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
-from metier.errors import ArtifactError
-
-SPACE = "▁"
-"""How a space is written inside a piece."""
+_ROLES = ("bos", "eos", "unk", "pad")
 
 
 class Kind(IntEnum):
@@ -32,126 +29,133 @@ class Kind(IntEnum):
     BYTE = 6
 
 
-@dataclass(frozen=True)
-class Pieces:
-    """A vocabulary. Index is token id; a higher score is merged earlier."""
+@dataclass(frozen=True, kw_only=True)
+class Pieces(ABC):
+    """A vocabulary. Index is token id."""
 
     texts: list[str]
-    scores: list[float]
     kinds: list[Kind]
-    bos: int
     eos: int
-    unk: int
     pad: int
+    bos: int | None = None
+    unk: int | None = None
+    add_bos: bool = True
+    """Whether a text begins with the BOS token."""
+
+    model: ClassVar[str]
+    """What a GGUF file calls the kind of vocabulary."""
 
     def __post_init__(self) -> None:
-        if not len(self.texts) == len(self.scores) == len(self.kinds):
-            raise ValueError("texts, scores and kinds differ in length")
+        if len(self.texts) != len(self.kinds) or len(set(self.texts)) != len(self.texts):
+            raise ValueError("texts and kinds differ in length, or a text comes twice")
+        for name in _ROLES:
+            if (i := getattr(self, name)) is not None and not 0 <= i < len(self.texts):
+                raise ValueError(f"the {name} piece is number {i} of {len(self.texts)}")
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def merges(self) -> dict[str, float]:
-        """Return the score of every piece that merging can make: normal pieces, by text."""
-        return {
-            text: score
-            for text, score, kind in zip(self.texts, self.scores, self.kinds, strict=True)
-            if kind is Kind.NORMAL
-        }
+    @abstractmethod
+    def path(self, text: str) -> list[tuple[str, str]]:
+        """Return the merges, in order, that BPE makes on the text of a piece standing alone."""
+
+    @abstractmethod
+    def byte_ids(self) -> list[int]:
+        """Return the ids of the pieces by which any text can be written."""
+
+    def normal_ids(self) -> dict[str, int]:
+        """Return the ids of the pieces that text is cut into, by text."""
+        return {text: i for i, (text, kind) in enumerate(self._both()) if kind is Kind.NORMAL}
 
     def subset(self, kept: Iterable[int]) -> tuple[Self, list[int]]:
-        """Return the vocabulary of some ids, in their old order, and the old id of each new one."""
-        old = sorted({*kept, self.bos, self.eos, self.unk, self.pad})
+        """Return the vocabulary of some ids, in their old order, and the old id of each new one.
+
+        BOS, EOS, padding and the unknown piece are always kept.
+        """
+        roles: dict[str, Any] = {name: getattr(self, name) for name in _ROLES}
+        old = sorted({*kept, *(i for i in roles.values() if i is not None)})
         new_id = {before: now for now, before in enumerate(old)}
-        pieces = type(self)(
-            texts=[self.texts[i] for i in old],
-            scores=[self.scores[i] for i in old],
-            kinds=[self.kinds[i] for i in old],
-            bos=new_id[self.bos],
-            eos=new_id[self.eos],
-            unk=new_id[self.unk],
-            pad=new_id[self.pad],
+        changed = {
+            "texts": [self.texts[i] for i in old],
+            "kinds": [self.kinds[i] for i in old],
+            **{name: None if i is None else new_id[i] for name, i in roles.items()},
+            **self._restricted(old),
+        }
+        return replace(self, **changed), old
+
+    def padded(self, size: int) -> Self:
+        """Return the vocabulary with unused pieces behind it, for an embedding that has more rows than pieces."""
+        unused = range(len(self), size)
+        return replace(
+            self,
+            texts=[*self.texts, *(f"[PAD{i}]" for i in unused)],
+            kinds=[*self.kinds, *(Kind.UNUSED for _ in unused)],
+            **self._extended(len(unused)),
         )
-        return pieces, old
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """Return the fast tokenizer: BPE with byte fallback; it puts the BOS token in front."""
-        scores = self.merges()
-        ranked = sorted((text for text in scores if len(text) > 1), key=lambda text: scores[text], reverse=True)
-        pairs = [pair for text in ranked if (pair := last_merge(text, scores))]
-        bpe = Tokenizer(
-            models.BPE(
-                vocab={text: i for i, text in enumerate(self.texts)},
-                merges=pairs,
-                unk_token=self.texts[self.unk],
-                fuse_unk=True,
-                byte_fallback=True,
+        """Return the fast tokenizer of the vocabulary."""
+        backend = self._backend()
+        backend.add_tokens(
+            [
+                AddedToken(text, special=kind is not Kind.USER_DEFINED, normalized=False)
+                for text, kind in self._both()
+                if kind in (Kind.CONTROL, Kind.UNKNOWN, Kind.USER_DEFINED)
+            ]
+        )
+        if self.add_bos and self.bos is not None:
+            bos = self.texts[self.bos]
+            backend.post_processor = processors.TemplateProcessing(
+                single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, self.bos)]
             )
-        )
-        bpe.normalizer = normalizers.Replace(" ", SPACE)
-        bpe.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
-        special = [
-            AddedToken(text, special=kind is not Kind.USER_DEFINED, normalized=False)
-            for text, kind in zip(self.texts, self.kinds, strict=True)
-            if kind in (Kind.CONTROL, Kind.UNKNOWN, Kind.USER_DEFINED)
-        ]
-        bpe.add_tokens(special)
-        bos = self.texts[self.bos]
-        bpe.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, self.bos)]
-        )
+        ids = ((name, getattr(self, name)) for name in _ROLES)
         return PreTrainedTokenizerFast(
-            tokenizer_object=bpe,
-            bos_token=bos,
-            eos_token=self.texts[self.eos],
-            unk_token=self.texts[self.unk],
-            pad_token=self.texts[self.pad],
+            tokenizer_object=backend,
+            **{f"{name}_token": self.texts[i] for name, i in ids if i is not None},
             padding_side="left",
             clean_up_tokenization_spaces=False,
         )
 
-    @classmethod
-    def of_tokenizer(cls, tokenizer: PreTrainedTokenizerFast) -> Self:
-        """Read the vocabulary of a fast tokenizer of Gemma's kind.
+    def metadata(self) -> dict[str, Any]:
+        """Return what a GGUF file says of the vocabulary, by key without the prefix ``tokenizer.ggml.``."""
+        ids = {"bos": self.bos, "eos": self.eos, "unknown": self.unk, "padding": self.pad}
+        return {
+            "model": self.model,
+            "tokens": self.texts,
+            "token_type": [int(kind) for kind in self.kinds],
+            **self._own_metadata(),
+            **{f"{name}_token_id": i for name, i in ids.items() if i is not None},
+            "add_bos_token": self.add_bos,
+            "add_eos_token": False,
+        }
 
-        Raises:
-            ArtifactError: when it is of another kind (a Unigram model, or byte-level BPE).
-        """
-        state = json.loads(tokenizer.backend_tokenizer.to_str())
-        model = state["model"]
-        if model["type"] != "BPE" or not model.get("byte_fallback"):
-            raise ArtifactError(
-                f"the tokenizer of {tokenizer.name_or_path or 'the base'}",
-                f"{model['type']} without byte fallback; only SentencePiece-style BPE (Gemma's kind) is supported",
-                "Choose a Gemma base, or train from scratch",
-            )
-        added = {token["id"]: token for token in state["added_tokens"]}
-        size = max([*model["vocab"].values(), *added]) + 1
-        texts = [f"<hole{i}>" for i in range(size)]
-        kinds = [Kind.UNUSED] * size
-        for text, i in model["vocab"].items():
-            texts[i] = text
-            kinds[i] = Kind.BYTE if _is_byte(text) else Kind.NORMAL
-        for i, token in added.items():
-            texts[i] = token["content"]
-            kinds[i] = Kind.CONTROL if token["special"] else Kind.USER_DEFINED
-        scores = [-float(i) if kind is Kind.NORMAL else 0.0 for i, kind in enumerate(kinds)]
-        rank: dict[str, int] = {}
-        for number, merge in enumerate(model["merges"]):
-            left, right = merge if isinstance(merge, list) else merge.split(" ")
-            rank.setdefault(left + right, number)
-        for text, number in rank.items():
-            scores[model["vocab"][text]] = -float(number)
-        ids = {name: int(getattr(tokenizer, f"{name}_token_id")) for name in ("bos", "eos", "unk", "pad")}
-        return cls(texts, scores, kinds, **ids)
+    def _both(self) -> Iterable[tuple[str, Kind]]:
+        return zip(self.texts, self.kinds, strict=True)
+
+    @abstractmethod
+    def _backend(self) -> Tokenizer:
+        """Return the tokenizer without special pieces."""
+
+    @abstractmethod
+    def _restricted(self, old: Sequence[int]) -> dict[str, Any]:
+        """Return the fields of the kind for the vocabulary of some ids."""
+
+    @abstractmethod
+    def _extended(self, more: int) -> dict[str, Any]:
+        """Return the fields of the kind for a vocabulary with so many more unused pieces."""
+
+    @abstractmethod
+    def _own_metadata(self) -> dict[str, Any]:
+        """Return the metadata of the kind."""
 
 
-def merge_path(text: str, scores: Mapping[str, float]) -> list[tuple[str, str]]:
+def merge_path(text: str, rank: Callable[[str, str], float | None]) -> list[tuple[str, str]]:
     """Return the merges, in order, that BPE makes on a text standing alone.
 
     Args:
-        text: the text, spaces written as in pieces.
-        scores: the score of every piece that can be made; the highest is merged first, the leftmost on a tie.
+        text: the text, as it is written in pieces.
+        rank: the rank of merging two neighbours, None where they do not merge; the lowest is merged first, the
+            leftmost on a tie.
     """
     symbols: list[str] = list(text)
     following = [*range(1, len(symbols)), -1]
@@ -159,8 +163,8 @@ def merge_path(text: str, scores: Mapping[str, float]) -> list[tuple[str, str]]:
     heap: list[tuple[float, int, str, str]] = []
 
     def offer(left: int, right: int) -> None:
-        if left >= 0 and right >= 0 and (score := scores.get(symbols[left] + symbols[right])) is not None:
-            heapq.heappush(heap, (-score, left, symbols[left], symbols[right]))
+        if left >= 0 and right >= 0 and (found := rank(symbols[left], symbols[right])) is not None:
+            heapq.heappush(heap, (found, left, symbols[left], symbols[right]))
 
     for i in range(len(symbols) - 1):
         offer(i, i + 1)
@@ -178,13 +182,3 @@ def merge_path(text: str, scores: Mapping[str, float]) -> list[tuple[str, str]]:
         offer(before[left], left)
         offer(left, following[left])
     return path
-
-
-def last_merge(text: str, scores: Mapping[str, float]) -> tuple[str, str] | None:
-    """Return the merge that completes a piece, or None when merging never reaches it."""
-    path = merge_path(text, scores)
-    return path[-1] if path and path[-1][0] + path[-1][1] == text else None
-
-
-def _is_byte(text: str) -> bool:
-    return len(text) == 6 and text.startswith("<0x") and text.endswith(">")

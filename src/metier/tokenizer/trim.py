@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from transformers import PreTrainedTokenizerFast
 
 from metier.progress import track
-from metier.tokenizer.pieces import Kind, Pieces, merge_path
+from metier.tokenizer.pieces import Kind, Pieces
 
-_DROPPED_PREFIXES = ("<unused", "[multimodal", "<hole")
+_DROPPED_PREFIXES = ("<unused", "[multimodal")
 
 
 def count_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Counter[int]:
@@ -29,7 +29,10 @@ def count_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Co
 
 
 def choose(pieces: Pieces, counts: Counter[int], wanted: int, always: Iterable[int] = ()) -> list[int]:
-    """Return the ids to keep: the most used, the bytes, the specials, and the closure under merges.
+    """Return the ids to keep: the most used, the bytes, the specials in use, and the closure under merges.
+
+    A special piece that text may hold (a run of line breaks, a tag) is kept unless its name says that it is unused; one
+    that only programs write, where it is counted or asked for.
 
     Args:
         pieces: the full vocabulary.
@@ -40,21 +43,21 @@ def choose(pieces: Pieces, counts: Counter[int], wanted: int, always: Iterable[i
     structural = [
         i
         for i, (text, kind) in enumerate(zip(pieces.texts, pieces.kinds, strict=True))
-        if kind is Kind.BYTE
-        or (kind in (Kind.CONTROL, Kind.USER_DEFINED, Kind.UNKNOWN) and not text.startswith(_DROPPED_PREFIXES))
+        if (kind is Kind.USER_DEFINED and not text.startswith(_DROPPED_PREFIXES))
+        or (kind is Kind.CONTROL and counts[i])
     ]
     used = sorted((i for i in counts if pieces.kinds[i] is Kind.NORMAL), key=lambda i: (-counts[i], i))
-    chosen = {*structural, *always, *used[:wanted]}
+    chosen = {*structural, *pieces.byte_ids(), *always, *used[:wanted]}
     return sorted(chosen | _closure(pieces, chosen))
 
 
 def _closure(pieces: Pieces, chosen: Iterable[int]) -> set[int]:
-    scores = pieces.merges()
-    id_of = {text: i for i, text in enumerate(pieces.texts) if pieces.kinds[i] is Kind.NORMAL}
+    """Return the ids of the pieces that merging passes through on its way to the chosen ones."""
+    id_of = pieces.normal_ids()
     needed: set[str] = set()
     for i in chosen:
         if pieces.kinds[i] is Kind.NORMAL:
             text = pieces.texts[i]
             needed.update(text)
-            needed.update(left + right for left, right in merge_path(text, scores))
+            needed.update(left + right for left, right in pieces.path(text))
     return {id_of[text] for text in needed if text in id_of}

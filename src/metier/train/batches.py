@@ -2,7 +2,8 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -42,6 +43,40 @@ class Batch(NamedTuple):
     """For rows of several texts, which do not see each other: places within the text, from 0."""
 
 
+class Stream(Protocol):
+    """The batches of a training, one after another, which can be left anywhere and taken up again there."""
+
+    @property
+    def position(self) -> Any:
+        """Where the next batch begins, as JSON values."""
+
+    def __next__(self) -> Batch:
+        """Return the next batch."""
+
+
+class JobBatches:
+    """The batches of a job's examples, for ever: those that `plan_batches` plans.
+
+    A position is the number of batches given. Going there costs the planning of the epochs before: row numbers alone.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], batch_tokens: int, pad: int, seed: int, position: int | None
+    ) -> None:
+        self._examples, self._pad = examples, pad
+        self.position = position or 0
+        self._plan = islice(
+            plan_batches([example.tokens for example in examples], batch_tokens, seed), self.position, None
+        )
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        self.position += 1
+        return collate([self._examples[i] for i in next(self._plan)], self._pad)
+
+
 def encode(
     tokenizer: PreTrainedTokenizerFast, prompt: PromptFormat, records: Sequence[Record], max_tokens: int
 ) -> list[Example]:
@@ -50,6 +85,7 @@ def encode(
     Prompt and answer are tokenized apart, as they meet when the model answers.
     """
     backend = tokenizer.backend_tokenizer
+    backend.no_padding()  # a tokenizer goes on padding after it was asked to once
     end = tokenizer.eos_token_id
     prompts = backend.encode_batch_fast([prompt.render(record.input) for record in records])
     answers = backend.encode_batch_fast([prompt.answer(record.output) for record in records], add_special_tokens=False)
@@ -101,6 +137,43 @@ def collate(examples: Sequence[Example], pad: int) -> Batch:
         mask[row, : len(whole)] = 1
         targets[row, len(prompt) - 1 : len(whole) - 1] = whole[len(prompt) :]
     return Batch(ids, mask, targets, int(mask.sum()))
+
+
+def shares(batch: Batch, micro_tokens: int | None, processes: int, number: int) -> list[Batch]:
+    """Return what one process computes of a batch: parts of consecutive rows, each as narrow as its longest row.
+
+    Every process has the same number of parts, one at least, so that all meet in every sum. A part without rows of its
+    own is a place that counts for nothing.
+
+    Args:
+        batch: the batch of all processes.
+        micro_tokens: largest number of padded tokens computed at once; a longer row is computed alone.
+        processes: how many share the batch.
+        number: which of them, from 0.
+    """
+    rows, width = batch.ids_NT.shape
+    rounds = 1
+    if micro_tokens is not None:
+        rows_at_once = max(micro_tokens // width, 1)
+        rounds = -(-rows // (rows_at_once * processes))
+    parts = rounds * processes
+    if parts == 1:
+        return [batch]
+    bounds = [rows * part // parts for part in range(parts + 1)]
+    return [_rows_of(batch, bounds[part], bounds[part + 1]) for part in range(number, parts, processes)]
+
+
+def _rows_of(batch: Batch, start: int, end: int) -> Batch:
+    """Return some rows of a batch, padded no more than they need; for none of them, a place without a token."""
+    if start == end:
+        nothing_11 = torch.zeros((1, 1), dtype=torch.long)
+        positions_11 = None if batch.positions_NT is None else nothing_11
+        return Batch(batch.ids_NT[:1, :1], nothing_11, nothing_11 + IGNORED, 0, positions_11)
+    mask_NT = batch.mask_NT[start:end]
+    width = int(mask_NT.sum(dim=1).max())
+    ids_NT, targets_NT = batch.ids_NT[start:end, :width], batch.targets_NT[start:end, :width]
+    positions_NT = None if batch.positions_NT is None else batch.positions_NT[start:end, :width]
+    return Batch(ids_NT, mask_NT[:, :width], targets_NT, int(mask_NT.sum()), positions_NT)
 
 
 def _cut(ordered: Sequence[int], lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

@@ -14,10 +14,11 @@ from metier.artifact import read_json, write_json
 from metier.errors import SpecError
 from metier.progress import say
 from metier.spec.training import Losses, Training
+from metier.train import processes
 from metier.train.batches import Batch
 from metier.train.checkpoint import save_checkpoint
 from metier.train.numerics import EXACT, Numerics
-from metier.train.objective import PLAIN, mean_loss, update
+from metier.train.objective import PLAIN, LossFunction, batch_loss, mean_loss, update
 from metier.train.optimizers import optimizer_for
 
 _PROBE_STEPS = 4
@@ -36,35 +37,41 @@ class Plan:
 
 def plan_training(
     path: Path,
-    model: PreTrainedModel,
-    coming: Sequence[Batch],
+    make_model: Callable[[], PreTrainedModel],
+    coming: Callable[[], Sequence[Batch]],
     held_out: Sequence[Batch],
     settings: Training,
     losses: Losses = PLAIN,
     numerics: Numerics = EXACT,
+    loss_of: LossFunction = batch_loss,
 ) -> Plan:
     """Return the stored plan, or make it: a budget in steps as it is, a wall-clock budget by a probe.
 
+    Of several processes, the first one reads, writes and measures for all.
+
     Args:
         path: where the plan is stored.
-        model: the untrained model; the probe spoils it.
-        coming: the first batches of the training, enough to know their mean size.
+        make_model: returns the untrained model, which a probe spoils.
+        coming: returns the first batches of the training, enough to know their mean size.
         held_out: the validation batches.
         settings: budget and schedule.
         losses: what is minimised beside the loss on the targets.
         numerics: how losses are computed.
+        loss_of: tells what a batch costs.
 
     Raises:
         SpecError: when the budget has no room for a single step.
     """
-    if path.exists():
-        return Plan(**read_json(path))
+    stored = processes.agreed(read_json(path) if processes.first() and path.exists() else None)
+    if stored:
+        return Plan(**stored)
     if settings.budget_steps is not None:
         plan = Plan(settings.budget_steps, 0.0)
     else:
-        plan = _probe(path.parent / "probe", model, coming, held_out, settings, losses, numerics)
+        plan = _probe(path.parent / "probe", make_model(), coming(), held_out, settings, losses, numerics, loss_of)
         say(f"  {plan.steps} steps of {plan.step_seconds:.2f} s fit the budget of {settings.budget}")
-    write_json(path, asdict(plan))
+    if processes.first():
+        write_json(path, asdict(plan))
     return plan
 
 
@@ -76,6 +83,7 @@ def _probe(
     settings: Training,
     losses: Losses,
     numerics: Numerics,
+    loss_of: LossFunction,
 ) -> Plan:
     """Make a few real steps, a validation and a checkpoint, and divide what is left of the budget by a step's time."""
     assert settings.budget_seconds is not None
@@ -84,14 +92,16 @@ def _probe(
     # by padded tokens, because a probe's batches may be shorter or longer than the mean
     pace = []
     for batch in coming[: _PROBE_STEPS + 1]:
-        step = partial(update, model, optimizer, batch, 0.0, settings.clip_norm, losses, numerics)
+        step = partial(update, model, optimizer, batch, 0.0, settings.clip_norm, losses, numerics, loss_of)
         pace.append(_seconds(step) / batch.ids_NT.numel())
     step_seconds = statistics.median(pace[1:] or pace) * statistics.mean(batch.ids_NT.numel() for batch in coming)
     validation_seconds = _seconds(lambda: mean_loss(model, held_out, numerics))
     checkpoint_seconds = _seconds(lambda: save_checkpoint(folder, 0, model, optimizer, {}))
-    shutil.rmtree(folder)
+    if processes.first():
+        shutil.rmtree(folder)
+    measured = (step_seconds, validation_seconds, checkpoint_seconds, time.monotonic() - start)
+    step_seconds, validation_seconds, checkpoint_seconds, probe_seconds = processes.agreed(measured)
     # A validation may save the best weights: a third of a checkpoint, which holds the moments, too.
-    probe_seconds = time.monotonic() - start
     aside = probe_seconds + (settings.validations + 1) * (validation_seconds + checkpoint_seconds / 3)
     checkpoints_share = checkpoint_seconds / (settings.checkpoint_seconds + checkpoint_seconds)
     steps = int((settings.budget_seconds - aside) * (1 - checkpoints_share) / step_seconds)

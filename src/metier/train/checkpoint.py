@@ -1,24 +1,33 @@
-"""Stop and go on as if nothing had happened: weights, optimiser state and step, checked on reading.
+"""Stop and go on as if nothing had happened: what was learned, optimiser state and step, checked on reading.
 
-A checkpoint is a folder ``step-<number>`` of safetensors files and a ``checkpoint.json`` with their hashes, made
-under another name and renamed when complete. The last two are kept: a damaged one is noticed and the one before
-is used.
+A checkpoint is a folder ``step-<number>`` of safetensors files, written by torch.distributed.checkpoint, and a
+``checkpoint.json`` with their hashes, made under another name and renamed when complete. The last two are kept: a
+damaged one is noticed and the one before is used. Each process writes what it has of the weights, and any number of
+processes reads it back.
 """
 
 import shutil
-from collections import defaultdict
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
-from metier.artifact import read_json, sha256_file, write_json
+from metier.artifact import key_of, read_json, sha256_file, write_json
 from metier.errors import ArtifactError
 from metier.progress import say
+from metier.train import processes
+from metier.train.optimizers import trained_parameters
 
 _KEPT = 2
+_FILE_BYTES = 1 << 28
+"""Size of a file: it is copied in memory while it is written."""
 
 
 def save_checkpoint(
@@ -29,67 +38,109 @@ def save_checkpoint(
     Args:
         folder: where checkpoints live.
         step: number of steps done.
-        model: the model, whose parameters all belong to the optimizer.
-        optimizer: of any kind; what it remembers of a parameter is stored under the parameter's name: tensors beside
-            the weights, numbers and None among the facts.
+        model: the model; its frozen weights are not stored.
+        optimizer: of any kind that remembers tensors; they are stored under the parameter's name.
         state: JSON-able facts of the loop.
     """
     part = folder / f"step-{step:08d}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    named = dict(model.named_parameters())
-    save_file({name: p.detach().contiguous() for name, p in named.items()}, part / "model.safetensors")
-    remembered = {
-        f"{name}/{key}": value
-        for name, parameter in named.items()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
-    tensors = {key: value.contiguous() for key, value in remembered.items() if isinstance(value, torch.Tensor)}
-    save_file(tensors, part / "optimizer.safetensors")
-    plain = {key: value for key, value in remembered.items() if key not in tensors}
-    hashes = {file.name: sha256_file(file) for file in sorted(part.iterdir())}
-    write_json(part / "checkpoint.json", {"step": step, "sha256": hashes, "state": state, "optimizer": plain})
-    final = folder / f"step-{step:08d}"
-    shutil.rmtree(final, ignore_errors=True)
-    part.rename(final)
-    for old in sorted(folder.glob("step-????????"))[:-_KEPT]:
-        shutil.rmtree(old)
+    if processes.first():
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+    processes.wait()
+    tensors = _tensors(model, optimizer)
+    with _plainly():
+        save(tensors, storage_writer=HuggingFaceStorageWriter(str(part), _files(tensors), save_distributed=True))
+    if processes.first():
+        hashes = {file.name: sha256_file(file) for file in sorted(part.iterdir())}
+        facts = {"step": step, "sha256": hashes, "state": state}
+        write_json(part / "checkpoint.json", facts | {"key": key_of(facts)})
+        final = folder / f"step-{step:08d}"
+        shutil.rmtree(final, ignore_errors=True)
+        part.rename(final)
+        for old in sorted(folder.glob("step-????????"))[:-_KEPT]:
+            shutil.rmtree(old)
 
 
 def resume(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, dict[str, Any]] | None:
     """Load the newest undamaged checkpoint into model and optimizer; return its step and state, or None."""
-    for checkpoint in _newest_first(folder):
+    found = processes.agreed(_newest(folder) if processes.first() else None)
+    if found is None:
+        return None
+    name, facts = found
+    reader = HuggingFaceStorageReader(str(folder / name))
+    stored = reader.read_metadata().state_dict_metadata
+    _remember_nothing(optimizer)
+    tensors = _tensors(model, optimizer)
+    with _plainly():
+        load({key: tensor for key, tensor in tensors.items() if key in stored}, storage_reader=reader)
+    for name, parameter in trained_parameters(
+        model, optimizer
+    ).items():  # one that had no gradient yet has nothing to remember
+        if not any(f"optimizer/{name}/{key}" in stored for key in optimizer.state[parameter]):
+            del optimizer.state[parameter]
+    return int(facts["step"]), facts["state"]
+
+
+def _tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Return all that a checkpoint holds, by name; to be written, or to be filled in place."""
+    named = trained_parameters(model, optimizer)
+    weights = {f"model/{name}": parameter.detach() for name, parameter in named.items()}
+    remembered = {
+        f"optimizer/{name}/{key}": value
+        for name, parameter in named.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+    return weights | remembered
+
+
+def _remember_nothing(optimizer: torch.optim.Optimizer) -> None:
+    """Give an optimiser the tensors it will have, to be filled: it makes them in its first step."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def _files(tensors: dict[str, torch.Tensor]) -> dict[str, int]:
+    """Return for every tensor the number, from 1, of the file it goes to."""
+    files, number, filled = {}, 1, 0
+    for name, tensor in tensors.items():
+        if filled and filled + tensor.nbytes > _FILE_BYTES:
+            number, filled = number + 1, 0
+        files[name] = number
+        filled += tensor.nbytes
+    return files
+
+
+def _newest(folder: Path) -> tuple[str, dict[str, Any]] | None:
+    """Return name and facts of the newest undamaged checkpoint; damaged ones are removed."""
+    for checkpoint in sorted(folder.glob("step-????????"), reverse=True):
         try:
-            facts = _checked(checkpoint)
+            return checkpoint.name, _checked(checkpoint)
         except ArtifactError as error:
             say(f"  {error.where}: {error.found}; going on from the one before")
             shutil.rmtree(checkpoint)
-            continue
-        weights = load_file(checkpoint / "model.safetensors")
-        remembered: dict[str, dict[str, Any]] = defaultdict(dict)
-        for key, value in {**load_file(checkpoint / "optimizer.safetensors"), **facts["optimizer"]}.items():
-            name, _, what = key.rpartition("/")
-            remembered[name][what] = value
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(weights[name])
-                if name in remembered:
-                    optimizer.state[parameter] = {
-                        what: value.to(parameter.device) if isinstance(value, torch.Tensor) else value
-                        for what, value in remembered[name].items()
-                    }
-        return int(facts["step"]), facts["state"]
     return None
-
-
-def _newest_first(folder: Path) -> Iterator[Path]:
-    return iter(sorted(folder.glob("step-????????"), reverse=True))
 
 
 def _checked(checkpoint: Path) -> dict[str, Any]:
     facts: dict[str, Any] = read_json(checkpoint / "checkpoint.json")
+    if facts.pop("key", None) != key_of(facts):
+        raise ArtifactError(str(checkpoint / "checkpoint.json"), "is damaged", "It is not used")
     for name, digest in facts["sha256"].items():
         file = checkpoint / name
         if not file.is_file() or sha256_file(file) != digest:
             raise ArtifactError(str(file), "is damaged", "It is not used")
     return facts
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Raise what really went wrong in torch.distributed.checkpoint, and do not warn of a process that is alone."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+        try:
+            yield
+        except CheckpointException as error:
+            raise next(iter(error.failures.values()))[0] from error

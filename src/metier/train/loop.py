@@ -1,27 +1,32 @@
 """The training loop: from a wall-clock budget to weights, resumable at any moment."""
 
-import itertools
 import json
+import os
+import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from metier.errors import DataError
+from metier.artifact import write_atomically
+from metier.errors import DataError, SpecError
 from metier.model.experts import SORTED
 from metier.progress import bar, say
 from metier.spec.job import Train
 from metier.spec.training import Losses, Training
-from metier.train.batches import Batch, Example, collate, one_pass, plan_batches
+from metier.train import processes
+from metier.train.batches import Batch, Example, JobBatches, Stream, collate, one_pass
 from metier.train.budget import Plan, plan_training
 from metier.train.checkpoint import resume, save_checkpoint
-from metier.train.numerics import Grid, Numerics, multiplies_bfloat16
-from metier.train.objective import PLAIN, mean_loss, update
-from metier.train.optimizers import optimizer_for
+from metier.train.lora import merged, with_adapters
+from metier.train.numerics import Numerics
+from metier.train.objective import PLAIN, LossFunction, batch_loss, mean_loss, predict, update
+from metier.train.optimizers import optimizer_for, trained_parameters
 from metier.train.router import freeze_routers
 from metier.train.schedule import learning_rate
 
@@ -38,8 +43,9 @@ def train(
     *,
     seed: int,
     losses: Losses = PLAIN,
+    loss_of: LossFunction = batch_loss,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Train on examples of the job: `fit`, with batches of examples of like length.
+    """Train on examples of the job: `fit`, with batches of examples of like length, and with adapters if asked for.
 
     Args:
         make_model: returns the untrained model, the same at every call.
@@ -48,8 +54,9 @@ def train(
         settings: budget, batch size, schedule.
         peak_lr: the highest learning rate.
         folder: where plan, log and checkpoints live.
-        seed: seed of the order of batches.
+        seed: seed of the order of batches, and of a model's own randomness.
         losses: what is minimised beside the loss on the answers.
+        loss_of: tells what a batch costs.
 
     Raises:
         DataError: when there is nothing to learn or to validate on.
@@ -57,31 +64,41 @@ def train(
     """
     if not examples or not validation:
         raise DataError("training", "no example is short enough", "Raise train.max_tokens or look at the lengths")
-    model = make_model()
-    pad = int(model.config.pad_token_id)
+    pad = int(make_model().config.pad_token_id)
     held_out = [
         collate([validation[i] for i in numbers], pad)
         for numbers in one_pass([example.tokens for example in validation], settings.batch_tokens)
     ]
 
-    def batches() -> Iterator[Batch]:
-        for numbers in plan_batches([example.tokens for example in examples], settings.batch_tokens, seed):
-            yield collate([examples[i] for i in numbers], pad)
+    def make_learner() -> PreTrainedModel:
+        return with_adapters(make_model(), settings.lora, seed) if settings.lora else make_model()
 
-    return fit(
-        make_model, batches, held_out, settings, peak_lr, folder, losses=losses, quantisation=settings.quantisation
+    model, facts = fit(
+        make_learner,
+        lambda position: JobBatches(examples, settings.batch_tokens, pad, seed, position),
+        held_out,
+        settings,
+        peak_lr,
+        folder,
+        seed=seed,
+        losses=losses,
+        loss_of=loss_of,
+        quantisation=settings.quantisation,
     )
+    return merged(model) if settings.lora else model, facts
 
 
 def fit(
     make_model: Callable[[], PreTrainedModel],
-    batches: Callable[[], Iterator[Batch]],
+    batches: Callable[[Any], Stream],
     held_out: list[Batch],
     settings: Training,
     peak_lr: float,
     folder: Path,
     *,
+    seed: int,
     losses: Losses = PLAIN,
+    loss_of: LossFunction = batch_loss,
     quantisation: str | None = None,
     keep: Callable[[int, PreTrainedModel], None] | None = None,
     kept: int = 0,
@@ -89,16 +106,21 @@ def fit(
     """Train to the end of the budget and return the model of the lowest validation loss, with the facts.
 
     Called again after a kill with the same arguments, it goes on from the last checkpoint in ``folder``: same
-    batches, same steps. Every step is a line of ``steps.jsonl``.
+    batches, same steps. Every step is a line of ``steps.jsonl``. Where torchrun started several processes, each of them
+    calls it with the same arguments, and the first one writes the files; a sharded model is returned whole in the
+    first, and as it is in the others.
 
     Args:
         make_model: returns the untrained model, the same at every call.
-        batches: returns the batches from the first on, the same at every call; their targets are what is learned.
+        batches: returns the batches from a position on, or from the first on for None; their targets are what is
+            learned.
         held_out: what the loss is watched on.
         settings: budget, optimiser, schedule.
         peak_lr: the highest learning rate.
         folder: where plan, log and checkpoints live.
+        seed: seed of the model's own randomness, such as dropout; each step has its own.
         losses: what is minimised beside the loss on the targets.
+        loss_of: tells what a batch costs.
         quantisation: the GGUF type that the weights are rounded to in every step, if any.
         keep: called with the number of steps done and the model as it is then, to write it somewhere. A step made
             again after a kill is kept again.
@@ -107,15 +129,19 @@ def fit(
     Raises:
         SpecError: when the budget has no room for a single step.
     """
-    coming = list(itertools.islice(batches(), _PROBED_BATCHES))
-    model = _placed(make_model())
+
+    def placed() -> PreTrainedModel:
+        return _placed(make_model(), settings)
+
+    model = placed()
     # fitted to the untrained weights, so that a run that goes on after a kill has the same grid
-    numerics = Numerics(Grid.fit(model, quantisation) if quantisation else None, _in_bfloat16(settings, model))
-    plan = plan_training(folder / "plan.json", model, coming, held_out, settings, losses, numerics)
-    run = _Run(_placed(make_model()), plan, settings, peak_lr, folder, held_out, losses, numerics)
+    numerics = Numerics.of(model, settings, quantisation)
+    path = folder / "plan.json"
+    plan = plan_training(path, placed, partial(_probed, batches), held_out, settings, losses, numerics, loss_of)
+    run = _Run(model, make_model, plan, settings, peak_lr, folder, held_out, seed, losses, numerics, loss_of)
     if keep is not None:
         run.keep, run.kept_at = keep, evenly(plan.steps, kept)
-    return run.to_the_end(batches())
+    return run.to_the_end(batches)
 
 
 class _Run:
@@ -124,45 +150,49 @@ class _Run:
     def __init__(
         self,
         model: PreTrainedModel,
+        make_model: Callable[[], PreTrainedModel],
         plan: Plan,
         settings: Training,
         peak_lr: float,
         folder: Path,
         held_out: list[Batch],
+        seed: int,
         losses: Losses,
         numerics: Numerics,
+        loss_of: LossFunction,
     ) -> None:
         self.model, self.optimizer, self.plan = model, optimizer_for(model, settings), plan
+        self.make_model, self.seed = make_model, seed
         self.settings, self.peak_lr, self.folder, self.held_out = settings, peak_lr, folder, held_out
-        self.losses, self.numerics = losses, numerics
+        self.losses, self.numerics, self.loss_of = losses, numerics, loss_of
         self.keep: Callable[[int, PreTrainedModel], None] = lambda done, model: None
         self.kept_at: set[int] = set()
         self.state: dict[str, Any] = {"seconds": 0.0, "step_seconds": 0.0, "tokens": 0, "validation": {}, "curve": []}
-        """Seconds, those spent in steps, and tokens so far; the validation loss after some numbers of steps; and the
-        four together, as the training's curve."""
+        self.state["position"] = None
+        """Seconds, those spent in steps, and tokens so far; the validation loss after some numbers of steps; the four
+        together, as the training's curve; and where the next batch begins."""
 
-    def to_the_end(self, batches: Iterator[Batch]) -> tuple[PreTrainedModel, dict[str, Any]]:
+    def to_the_end(self, batches: Callable[[Any], Stream]) -> tuple[PreTrainedModel, dict[str, Any]]:
         """Make the steps that are left; load the best weights; return the model and the training's facts."""
         first = 0
         if checkpoint := resume(self.folder, self.model, self.optimizer):
             first, self.state = checkpoint
             say(f"  going on after step {first} of {self.plan.steps}")
-        log_path = self.folder / "steps.jsonl"
-        _truncate(log_path, first)
+        coming = batches(self.state["position"])
         saved = time.monotonic()
         clock = saved - self.state["seconds"]
         if first == 0:
             self._validate(0)
         watched_at = evenly(self.plan.steps, self.settings.validations)
         with (
-            log_path.open("a", encoding="utf-8") as log,
+            _log(self.folder / "steps.jsonl", first) as log,
             bar("loss {task.fields[loss_nats]:.3f}", "{task.fields[tokens_per_s]:.0f} tokens/s") as progress,
         ):
             shown = progress.add_task(
                 "training", total=self.plan.steps, completed=first, loss_nats=0.0, tokens_per_s=0.0
             )
-            for step, batch in enumerate(itertools.islice(batches, first, self.plan.steps), first):
-                facts = self._step(step, batch)
+            for step in range(first, self.plan.steps):
+                facts = self._step(step, next(coming))
                 log.write(json.dumps(facts) + "\n")
                 log.flush()
                 progress.update(shown, advance=1, loss_nats=facts["loss_nats"], tokens_per_s=facts["tokens_per_s"])
@@ -170,20 +200,24 @@ class _Run:
                 if done in watched_at:
                     self._validate(done)
                 if done in self.kept_at:
-                    self.keep(done, self.model)
+                    self._keep(done)
                 self.state["seconds"] = time.monotonic() - clock
-                if time.monotonic() - saved >= self.settings.checkpoint_seconds and done < self.plan.steps:
+                due = time.monotonic() - saved >= self.settings.checkpoint_seconds and done < self.plan.steps
+                if processes.agreed(due):
+                    self.state["position"] = coming.position
                     save_checkpoint(self.folder, done, self.model, self.optimizer, self.state)
                     saved = time.monotonic()
-        self._load_best()
-        return self.model.eval(), self._facts()
+        return self._best().eval(), self._facts()
 
     def _step(self, step: int, batch: Batch) -> dict[str, Any]:
         start, settings = time.monotonic(), self.settings
+        _seed(self.seed, step)
         if settings.freeze_router_after is not None and step >= round(self.plan.steps * settings.freeze_router_after):
             freeze_routers(self.model)
         rate = learning_rate(step, self.plan.steps, self.peak_lr, settings.warmup_share, settings.schedule)
-        facts = update(self.model, self.optimizer, batch, rate, settings.clip_norm, self.losses, self.numerics)
+        facts = update(
+            self.model, self.optimizer, batch, rate, settings.clip_norm, self.losses, self.numerics, self.loss_of
+        )
         seconds = time.monotonic() - start
         self.state["tokens"] += batch.tokens
         self.state["step_seconds"] += seconds
@@ -199,25 +233,40 @@ class _Run:
         """Record the validation loss after ``done`` steps; keep the weights it is of when they are the best so far."""
         loss_nats = mean_loss(self.model, self.held_out, self.numerics)
         if loss_nats <= min(self.state["validation"].values(), default=float("inf")):
-            part = self.folder / "best.safetensors.part"
             with self.numerics.weights(self.model):
-                save_file({n: p.detach().contiguous() for n, p in self.model.named_parameters()}, part)
-            part.replace(self.folder / "best.safetensors")
+                weights = processes.whole(trained_parameters(self.model, self.optimizer))
+                if processes.first():
+                    part = self.folder / "best.safetensors.part"
+                    save_file({name: weight.contiguous() for name, weight in weights.items()}, part)
+                    part.replace(self.folder / "best.safetensors")
         self.state["validation"][str(done)] = loss_nats
         point = {"steps": done, "tokens": self.state["tokens"], "seconds": round(self.state["step_seconds"], 2)}
         self.state["curve"].append(point | {"loss_nats": loss_nats})
         say(f"  validation loss after {done} steps: {loss_nats:.4f} nats a token")
 
-    def _load_best(self) -> None:
-        best = load_file(self.folder / "best.safetensors")
+    def _keep(self, done: int) -> None:
+        weights = processes.whole(trained_parameters(self.model, self.optimizer))
+        if processes.first():
+            self.keep(done, self._with(weights))
+
+    def _best(self) -> PreTrainedModel:
+        return self._with(load_file(self.folder / "best.safetensors")) if processes.first() else self.model
+
+    def _with(self, weights: dict[str, torch.Tensor]) -> PreTrainedModel:
+        """Return a whole model with these weights: the one that learns, unless it is sharded."""
+        model = self.make_model() if processes.is_sharded(self.model) else self.model
         with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                parameter.copy_(best[name])
+            for name, parameter in model.named_parameters():
+                if name in weights:
+                    parameter.copy_(weights[name])
+        return model
 
     def _facts(self) -> dict[str, Any]:
         losses = self.state["validation"]
+        learned = trained_parameters(self.model, self.optimizer)
         return {
             "steps": self.plan.steps,
+            "trained_parameters": sum(parameter.numel() for parameter in learned.values()),
             "best_step": int(min(losses, key=lambda done: (losses[done], -int(done)))),
             "tokens": self.state["tokens"],
             "seconds": round(self.state["seconds"], 1),
@@ -229,19 +278,36 @@ class _Run:
         }
 
 
-def _placed(model: PreTrainedModel) -> PreTrainedModel:
-    """Move a model to the accelerator torch finds, if any; on a CPU its experts, if any, are computed sorted."""
-    move: Any = model.to
-    placed: PreTrainedModel = move(torch.accelerator.current_accelerator(check_available=True) or "cpu")
-    if placed.device.type == "cpu" and placed._can_set_experts_implementation():
-        placed.set_experts_implementation(SORTED)
-    return placed
+def _placed(model: PreTrainedModel, settings: Training) -> PreTrainedModel:
+    """Move a model to the accelerator torch finds, if any, whole or sharded; on a CPU its experts are computed sorted.
+
+    Raises:
+        SpecError: when activations are to be recomputed by a model that cannot.
+    """
+    if settings.activation_checkpointing:
+        if not model.supports_gradient_checkpointing:
+            found = f"models of type {model.config.model_type!r} cannot compute their layers twice"
+            raise SpecError("activation_checkpointing", found, "Remove the key")
+        model.activation_checkpointing_enable()
+    if settings.shard and processes.count() > 1:
+        processes.shard(model, predict)
+    else:
+        move: Any = model.to
+        move(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    if model.device.type == "cpu" and model._can_set_experts_implementation():
+        model.set_experts_implementation(SORTED)
+    return model
 
 
-def _in_bfloat16(settings: Training, model: PreTrainedModel) -> bool:
-    if settings.precision == "auto":
-        return multiplies_bfloat16(model.device)
-    return settings.precision == "bfloat16"
+def _probed(batches: Callable[[Any], Stream]) -> list[Batch]:
+    """Return the batches that a probe looks at."""
+    coming = batches(None)
+    return [next(coming) for _ in range(_PROBED_BATCHES)]
+
+
+def _seed(seed: int, step: int) -> None:
+    """Make what a model draws in a step, such as its dropout, a function of seed, step and process."""
+    torch.manual_seed(random.Random(f"{seed}/{step}/{processes.number()}").getrandbits(63))  # noqa: S311 - no secret
 
 
 def evenly(steps: int, times: int) -> set[int]:
@@ -249,8 +315,11 @@ def evenly(steps: int, times: int) -> set[int]:
     return {round(steps * part / times) for part in range(1, times + 1)}
 
 
-def _truncate(path: Path, steps: int) -> None:
-    """Drop the log's lines after the checkpoint: those steps are about to be made again."""
+def _log(path: Path, steps: int) -> TextIO:
+    """Open the log behind the lines of so many steps: those after the checkpoint are about to be made again."""
+    if not processes.first():
+        return Path(os.devnull).open("a", encoding="utf-8")
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:steps]
-        path.write_text("".join(lines), encoding="utf-8")
+        write_atomically(path, "".join(lines))
+    return path.open("a", encoding="utf-8")

@@ -18,6 +18,8 @@ import torch
 from transformers import PreTrainedModel
 
 from metier.compress.blocks import BLOCK, fit_scales, rounded
+from metier.spec.training import Training
+from metier.train.processes import local
 
 
 class Grid:
@@ -28,32 +30,43 @@ class Grid:
 
     @classmethod
     def fit(cls, model: PreTrainedModel, kind: str) -> Self:
-        """Return the grid of a GGUF type (Q4_0 or Q5_0) that lies closest to a model's weights."""
+        """Return the grid of a GGUF type (Q4_0 or Q5_0) that lies closest to a model's weights.
+
+        A sharded model's processes each fit the blocks they have: shards are whole rows.
+        """
         matrices = {n: p for n, p in model.named_parameters() if p.dim() > 1 and p.shape[-1] % BLOCK == 0}
-        return cls({name: fit_scales(p.detach(), kind) for name, p in matrices.items()}, kind)
+        return cls({name: fit_scales(local(p.detach()), kind) for name, p in matrices.items()}, kind)
 
     @contextmanager
     def applied(self, model: PreTrainedModel) -> Iterator[None]:
         """Give the model its rounded weights inside the block, and the exact ones back after it."""
-        exact = {}
+        matrices = [(local(p.detach()), self._scales[n]) for n, p in model.named_parameters() if n in self._scales]
+        exact: list[torch.Tensor] = []
         try:
-            for name, parameter in model.named_parameters():
-                if name in self._scales:
-                    exact[name] = parameter.data
-                    parameter.data = rounded(parameter.data, self._scales[name], self._kind)
+            for weight, scales in matrices:
+                exact.append(weight.clone())
+                weight.copy_(rounded(weight, scales, self._kind))  # in place: FSDP gathers what is in this memory
             yield
         finally:
-            for name, parameter in model.named_parameters():
-                if name in exact:
-                    parameter.data = exact[name]
+            for (weight, _), value in zip(matrices, exact, strict=False):  # fewer, when there was no memory for more
+                weight.copy_(value)
 
 
 @dataclass(frozen=True)
 class Numerics:
-    """How losses are computed: by default exactly, in the precision the weights are in."""
+    """How losses are computed: by default at once and exactly, in the precision the weights are in."""
 
     grid: Grid | None = None
     bfloat16: bool = False
+    micro_tokens: int | None = None
+    """Most padded tokens that a process computes at once; None for its whole share of a batch."""
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, settings: Training, quantisation: str | None) -> Self:
+        """Return what the settings ask for, with a grid that is fitted to the model as it is."""
+        grid = Grid.fit(model, quantisation) if quantisation else None
+        able = settings.precision == "auto" and multiplies_bfloat16(model.device)
+        return cls(grid, able or settings.precision == "bfloat16", settings.micro_batch_tokens)
 
     @contextmanager
     def weights(self, model: PreTrainedModel) -> Iterator[None]:

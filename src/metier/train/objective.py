@@ -1,6 +1,7 @@
 """What is minimised, and one step of minimising it: the loss on the targets, and what else the job asks for."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -8,9 +9,10 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from metier.spec.training import Losses
-from metier.train.batches import IGNORED, Batch
+from metier.train import processes
+from metier.train.batches import IGNORED, Batch, shares
 from metier.train.numerics import EXACT, Numerics
-from metier.train.router import experts_a_token, router_losses, scores
+from metier.train.router import choices, experts_a_token, is_mixture, router_losses, scores
 
 OUTPUT_Z = 1e-4
 """Weight of the output's z-loss for mixtures of experts, by default: that of OpenMoE's runs."""
@@ -19,8 +21,19 @@ PLAIN = Losses(output_z=0.0, load_balance=0.0, router_z=0.0)
 """The loss on the targets alone."""
 
 
+class Whole(NamedTuple):
+    """What the means of a loss are taken over: the batch of a step, of all processes, computed a part at a time."""
+
+    targets: int
+    """Number of target tokens."""
+    tokens: int
+    """Number of tokens, padding not counted."""
+    chosen_LE: torch.Tensor | None = None
+    """For a mixture of L layers of experts: how many tokens choose each of the E. None: as the part at hand does."""
+
+
 class Loss(NamedTuple):
-    """What a batch costs."""
+    """What a batch costs; of a part of a batch, its share: the shares add up to what the batch costs."""
 
     total: torch.Tensor
     """What is minimised."""
@@ -32,57 +45,112 @@ class Loss(NamedTuple):
     """The other losses by name, before their weights."""
 
 
-def batch_loss(model: PreTrainedModel, batch: Batch, losses: Losses = PLAIN) -> Loss:
-    """Return the loss of a batch: of answers, or of packed rows of text.
+LossFunction = Callable[[PreTrainedModel, Batch, Losses, Whole | None], Loss]
+"""What a batch costs a model, with the losses beside the one on the targets: such as `batch_loss`."""
+
+
+def batch_loss(
+    model: PreTrainedModel,
+    batch: Batch,
+    losses: Losses = PLAIN,
+    whole: Whole | None = None,
+    teacher: PreTrainedModel | None = None,
+) -> Loss:
+    """Return the loss of a batch, of answers or of packed rows of text; or the share that a part of ``whole`` has.
 
     The output matrix, the widest product of a small model, is applied only where a target is predicted. Padding has
     no part in any of the losses.
+
+    Args:
+        model: what learns.
+        batch: rows and targets.
+        losses: what is minimised beside the loss on the targets.
+        whole: the batch that this one is a part of.
+        teacher: a model of the same vocabulary whose distribution takes the place of the targets: minimised is the
+            Kullback-Leibler divergence from the teacher's to the model's (Hinton et al. 2015, arXiv 1503.02531, at
+            temperature 1; alone, as in Minitron, arXiv 2407.14679, section 3). The loss reported is still that on
+            the targets.
     """
+    whole = whole or size(batch)
     top_k = experts_a_token(model.config) if losses.load_balance or losses.router_z else None
-    outputs = model.get_decoder()(**_inputs(model, batch, routing=top_k is not None))
     targets_NT = batch.targets_NT.to(model.device)
     wanted_NT = targets_NT != IGNORED
-    logits_AV = model.get_output_embeddings()(outputs.last_hidden_state[wanted_NT]).float()
+    outputs, logits_AV = _predicted(model, batch, wanted_NT, routing=top_k is not None)
     targets_A = targets_NT[wanted_NT]
-    nats = functional.cross_entropy(logits_AV, targets_A)
+    nats = functional.cross_entropy(logits_AV, targets_A, reduction="sum") / whole.targets
     total, parts = nats, {}
-    if losses.label_smoothing:
-        total = smoothed(logits_AV, targets_A, losses.label_smoothing)
+    if teacher is not None:
+        total = divergence(logits_AV, _taught(teacher, batch, model.device), whole.targets)
+    elif losses.label_smoothing:
+        total = smoothed(logits_AV, targets_A, losses.label_smoothing, whole.targets)
     weight = losses.output_z if losses.output_z is not None else OUTPUT_Z * (experts_a_token(model.config) is not None)
     if weight:
-        parts["output_z"] = logits_AV.logsumexp(dim=-1).square().mean()
+        parts["output_z"] = logits_AV.logsumexp(dim=-1).square().sum() / whole.targets
         total = total + weight * parts["output_z"]
     if top_k is not None:
-        real_N = batch.mask_NT.to(model.device).flatten() == 1
-        parts["load_balance"], parts["router_z"] = router_losses(scores(outputs, model), real_N, top_k)
+        layers = _real_scores(model, batch, outputs)
+        chosen_LE = whole.chosen_LE if whole.chosen_LE is not None else processes.total(choices(layers, top_k))
+        parts["load_balance"], parts["router_z"] = router_losses(layers, chosen_LE, whole.tokens)
         total = total + losses.load_balance * parts["load_balance"] + losses.router_z * parts["router_z"]
     return Loss(total, nats, len(targets_A), parts)
 
 
-def smoothed(logits_AV: torch.Tensor, targets_A: torch.Tensor, share: float) -> torch.Tensor:
-    """Return the mean cross entropy with targets that give ``share`` of their probability to the V - 1 other pieces.
+def size(batch: Batch) -> Whole:
+    """Return what the means of a batch's losses are taken over."""
+    return Whole(int((batch.targets_NT != IGNORED).sum()), batch.tokens)
+
+
+def predict(model: PreTrainedModel, inputs: dict[str, Any], wanted_NT: torch.Tensor) -> tuple[Any, torch.Tensor]:
+    """Return what the decoder returns, and the scores of all pieces at the A places that are wanted, (A, V)."""
+    outputs = model.get_decoder()(**inputs)
+    return outputs, model.get_output_embeddings()(outputs.last_hidden_state[wanted_NT])
+
+
+def divergence(logits_AV: torch.Tensor, wanted_AV: torch.Tensor, targets: int) -> torch.Tensor:
+    """Return the Kullback-Leibler divergence from the wanted logits' distribution to the other's, in nats.
+
+    The sum over the A places at hand is divided by ``targets``.
+    """
+    logs_AV, wanted_logs_AV = logits_AV.log_softmax(dim=-1), wanted_AV.log_softmax(dim=-1)
+    return functional.kl_div(logs_AV, wanted_logs_AV, log_target=True, reduction="sum") / targets
+
+
+@torch.no_grad()
+def _taught(teacher: PreTrainedModel, batch: Batch, device: torch.device) -> torch.Tensor:
+    """Return a teacher's logits where a target is predicted; the teacher is moved to the device."""
+    move: Any = teacher.to
+    move(device)
+    wanted_NT = batch.targets_NT.to(device) != IGNORED
+    return _predicted(teacher, batch, wanted_NT, routing=False)[1].float()
+
+
+def smoothed(logits_AV: torch.Tensor, targets_A: torch.Tensor, share: float, targets: int) -> torch.Tensor:
+    """Return the cross entropy with targets that give ``share`` of their probability to the V - 1 other pieces.
 
     That is T5X's definition (Szegedy et al. 2016, arXiv 1512.00567, section 7, spreads it over all V, as torch does),
-    without the constant that it takes off.
+    without the constant that it takes off. The sum over the A targets at hand is divided by ``targets``.
     """
     pieces = logits_AV.shape[-1]
     each = share / (pieces - 1)
-    target = functional.cross_entropy(logits_AV, targets_A)
-    every = (pieces * logits_AV.logsumexp(dim=-1) - logits_AV.sum(dim=-1)).mean()
+    target = functional.cross_entropy(logits_AV, targets_A, reduction="sum") / targets
+    every = (pieces * logits_AV.logsumexp(dim=-1) - logits_AV.sum(dim=-1)).sum() / targets
     return (1 - share - each) * target + each * every
 
 
 @torch.no_grad()
 def mean_loss(model: PreTrainedModel, batches: Iterable[Batch], numerics: Numerics = EXACT) -> float:
-    """Return the loss in nats a target token over some batches."""
+    """Return the loss in nats a target token over some batches, of which every process computes its share."""
     model.eval()
     total, tokens = 0.0, 0
     with numerics.weights(model), numerics.products(model.device):
         for batch in batches:
-            loss = batch_loss(model, batch)
-            total += loss.nats.item() * loss.targets
-            tokens += loss.targets
-    return total / tokens
+            for part in shares(batch, numerics.micro_tokens, processes.count(), processes.number()):
+                loss = batch_loss(model, part)
+                if loss.targets:
+                    total += loss.nats.item() * loss.targets
+                    tokens += loss.targets
+    sums = processes.total(torch.tensor([total, tokens], dtype=torch.float64))
+    return float(sums[0] / sums[1])
 
 
 def update(
@@ -93,20 +161,79 @@ def update(
     clip_norm: float,
     losses: Losses = PLAIN,
     numerics: Numerics = EXACT,
+    loss_of: LossFunction = batch_loss,
 ) -> dict[str, float]:
-    """Make one step; return its loss in nats a target token, its gradient norm, and its other losses by name."""
+    """Make one step; return its loss in nats a target token, its gradient norm, and its other losses by name.
+
+    All are those of the whole batch, however many processes share it and into how many parts each cuts its share.
+
+    Args:
+        model: the model, in training.
+        optimizer: what moves its weights.
+        batch: the batch of all processes.
+        rate: learning rate of the step.
+        clip_norm: gradients are scaled down to this norm.
+        losses: what is minimised beside the loss on the targets.
+        numerics: how losses are computed.
+        loss_of: tells what the batch costs.
+    """
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("rate_share", 1.0)
     model.train()
+    parts = shares(batch, numerics.micro_tokens, processes.count(), processes.number())
+    found: list[dict[str, torch.Tensor]] = []
     with numerics.weights(model):
-        with numerics.products(model.device):
-            loss = batch_loss(model, batch, losses)
-        loss.total.backward()
+        whole = size(batch)
+        if len(parts) > 1 and (losses.load_balance or losses.router_z) and is_mixture(model):
+            whole = whole._replace(chosen_LE=_chosen(model, parts, numerics))
+        for part in parts:
+            with numerics.products(model.device):
+                loss = loss_of(model, part, losses, whole)
+            loss.total.backward()
+            found.append({"loss_nats": loss.nats.detach(), **{name: one.detach() for name, one in loss.parts.items()}})
+    processes.add_gradients(model)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    others = {name: part.item() for name, part in loss.parts.items()}
-    return {"loss_nats": loss.nats.item(), "grad_norm": float(norm), **others}
+    sums = processes.total(torch.stack([torch.stack(list(one.values())) for one in found]).sum(dim=0))
+    loss_nats, *others = sums.tolist()
+    return {
+        "loss_nats": loss_nats,
+        "grad_norm": float(processes.in_full(norm)),
+        **dict(zip(list(found[0])[1:], others, strict=True)),
+    }
+
+
+@torch.no_grad()
+def _chosen(model: PreTrainedModel, parts: Iterable[Batch], numerics: Numerics) -> torch.Tensor:
+    """Return how many tokens of the whole batch choose each expert: the parts are read once without learning.
+
+    A part's balance loss needs it before the part's gradient is taken.
+    """
+    top_k = experts_a_token(model.config)
+    assert top_k is not None
+    chosen = []
+    for part in parts:
+        with numerics.products(model.device):
+            nowhere_NT = torch.zeros_like(part.targets_NT, dtype=torch.bool, device=model.device)
+            outputs, _ = _predicted(model, part, nowhere_NT, routing=True)
+        chosen.append(choices(_real_scores(model, part, outputs), top_k))
+    return processes.total(torch.stack(chosen).sum(dim=0))
+
+
+def _real_scores(model: PreTrainedModel, batch: Batch, outputs: Any) -> list[torch.Tensor]:
+    """Return each layer's router scores, (N, E), of the tokens that are no padding."""
+    real_N = batch.mask_NT.to(model.device).flatten() == 1
+    return [layer_NE.reshape(-1, layer_NE.shape[-1])[real_N] for layer_NE in scores(outputs, model)]
+
+
+def _predicted(
+    model: PreTrainedModel, batch: Batch, wanted_NT: torch.Tensor, *, routing: bool
+) -> tuple[Any, torch.Tensor]:
+    """Return the outputs and float32 scores of a batch, by the model's own `predict` where it is sharded."""
+    forward = getattr(model, predict.__name__, partial(predict, model))
+    outputs, logits_AV = forward(_inputs(model, batch, routing=routing), wanted_NT)
+    return outputs, logits_AV.float()
 
 
 def _inputs(model: PreTrainedModel, batch: Batch, *, routing: bool) -> dict[str, Any]:

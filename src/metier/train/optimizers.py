@@ -1,11 +1,13 @@
-"""The optimisers: AdamW, and Adafactor as OpenMoE was trained with."""
+"""The optimisers: AdamW, and Adafactor as OpenMoE was trained with; which parameters they move, and how fast."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import torch
 
-from metier.spec.training import Training
+from metier.spec.training import ADAPTERS_RATE, Training
+from metier.train.lora import is_adapter
+from metier.train.processes import placed_like
 from metier.train.router import is_router
 
 _SQUARE_FLOOR = 1e-30
@@ -13,30 +15,45 @@ _SCALE_FLOOR = 1e-3
 
 
 def optimizer_for(model: torch.nn.Module, settings: Training) -> torch.optim.Optimizer:
-    """Return the optimiser that the settings name, for all parameters of the model."""
+    """Return the optimiser that the settings name, for all parameters of the model that are not frozen.
+
+    Each of its groups has a ``rate_share``: of the rate of a step, what the group's parameters move at.
+    """
     return adafactor(model) if settings.optimizer == "adafactor" else adamw(model, settings)
 
 
 def adamw(model: torch.nn.Module, settings: Training) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019) whose weight decay spares the norms."""
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    groups = _groups(model, lambda _, p: {"weight_decay": settings.weight_decay if p.dim() > 1 else 0.0})
     return torch.optim.AdamW(groups, lr=0.0, fused=True)
 
 
 def adafactor(model: torch.nn.Module) -> torch.optim.Optimizer:
     """Adafactor with OpenMoE's choices: a router's second moment is not factored."""
-    named = list(model.named_parameters())
-    return Adafactor(
-        [
-            {"params": [p for name, p in named if not is_router(name)], "factored": True},
-            {"params": [p for name, p in named if is_router(name)], "factored": False},
-        ]
-    )
+    return Adafactor(_groups(model, lambda name, _: {"factored": not is_router(name)}))
+
+
+def trained_parameters(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.nn.Parameter]:
+    """Return by name the parameters of a model that belong to the optimiser: what a training changes and must keep."""
+    moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in moved}
+
+
+def _groups(
+    model: torch.nn.Module, settings_of: Callable[[str, torch.nn.Parameter], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the parameters that are not frozen, those of equal settings together.
+
+    Beside adapters, weights that learn themselves keep the rate they would have without.
+    """
+    learning = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    adapters = any(is_adapter(name) for name, _ in learning)
+    groups: dict[Hashable, dict[str, Any]] = {}
+    for name, parameter in learning:
+        share = 1 / ADAPTERS_RATE if adapters and not is_adapter(name) else 1.0
+        settings = settings_of(name, parameter) | {"rate_share": share}
+        groups.setdefault(tuple(settings.items()), {"params": [], **settings})["params"].append(parameter)
+    return list(groups.values())
 
 
 class Adafactor(torch.optim.Optimizer):
@@ -49,7 +66,7 @@ class Adafactor(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[Any], lr: float = 0.01) -> None:
-        super().__init__(params, {"lr": lr, "factored": True})
+        super().__init__(params, {"lr": lr, "factored": True, "rate_share": 1.0})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -81,9 +98,8 @@ class Adafactor(torch.optim.Optimizer):
             state["squares"].lerp_(squared, news)
             scaled = state["squares"].rsqrt()
         change = gradient * scaled
-        change /= _rms(change).clamp(min=1)
-        change *= rate * _rms(parameter.float()).clamp(min=_SCALE_FLOOR)
-        parameter.sub_(change.to(parameter.dtype))
+        change = change / _rms(change).clamp(min=1) * (rate * _rms(parameter.float()).clamp(min=_SCALE_FLOOR))
+        parameter.sub_(placed_like(change.to(parameter.dtype), parameter))
 
 
 def _rms(values: torch.Tensor) -> torch.Tensor:

@@ -3,10 +3,11 @@
 Usable from a script: `corpora` makes token ids of texts, `pretrain` trains any causal language model on them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -14,9 +15,9 @@ from metier.spec.training import Losses, Pretrain
 from metier.train.batches import Batch
 from metier.train.loop import fit
 from metier.train.objective import PLAIN
-from metier.train.packing import Corpus, Row, batched, causal_rows, corpora, ul2_rows
+from metier.train.packing import CausalRows, Corpus, UL2Rows, batched, corpora, marks
 
-__all__ = ["batches", "corpora", "pretrain", "watched"]
+__all__ = ["PackedBatches", "corpora", "pretrain", "watched"]
 
 _WATCHED_TOKENS = 32_768
 """Most tokens that the validation loss is taken of."""
@@ -58,29 +59,57 @@ def pretrain(
     """
     return fit(
         make_model,
-        lambda: batches(tokenizer, learned, settings, seed),
+        lambda position: PackedBatches(tokenizer, learned, settings, seed, position),
         watched(tokenizer, held_out, settings, seed),
         settings,
         peak_lr,
         folder,
+        seed=seed,
         losses=losses,
         keep=keep,
         kept=settings.keep_checkpoints,
     )
 
 
-def batches(
-    tokenizer: PreTrainedTokenizerFast, sources: Sequence[Corpus], settings: Pretrain, seed: int
-) -> Iterator[Batch]:
-    """Yield the batches of a pretraining for ever: UL2's until the switch, if there is one, then causal ones."""
-    rows_a_batch = settings.batch_tokens // settings.row_tokens
+class PackedBatches:
+    """The batches of a pretraining, for ever: UL2's until the switch, if there is one, then causal ones.
 
-    def of(objective: str) -> Iterator[Batch]:
-        return batched(_rows(objective, tokenizer, sources, settings, seed), rows_a_batch)
+    A position holds that of the rows, so that going there costs nothing.
+    """
 
-    if settings.switch_step is None:
-        return of(settings.objective)
-    return chain(islice(of("ul2"), settings.switch_step), of("causal"))
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        sources: Sequence[Corpus],
+        settings: Pretrain,
+        seed: int,
+        position: Any = None,
+    ) -> None:
+        self._step: int
+        self._step, rows_position = position or (0, None)
+        self._settings, self._of = settings, partial(_rows, tokenizer, sources, settings, seed)
+        self._rows = self._of(self._objective, rows_position)
+
+    @property
+    def position(self) -> Any:
+        """Batches given, and where the rows are, as JSON values."""
+        return self._step, self._rows.position
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        batch = next(batched(self._rows, self._settings.batch_tokens // self._settings.row_tokens))
+        self._step += 1
+        if self._step == self._settings.switch_step:
+            self._rows = self._of(self._objective)
+        return batch
+
+    @property
+    def _objective(self) -> str:
+        """The objective of the next batch."""
+        switch = self._settings.switch_step
+        return self._settings.objective if switch is None or self._step < switch else "causal"
 
 
 def watched(
@@ -89,19 +118,19 @@ def watched(
     """Return batches of held-out text under the objective that the pretraining ends with."""
     objective = "causal" if settings.switch_step is not None else settings.objective
     tokens = min(sum(len(source.tokens) for source in sources), _WATCHED_TOKENS)
-    rows = _rows(objective, tokenizer, sources, settings, seed)
+    rows = _rows(tokenizer, sources, settings, seed, objective)
     chosen = islice(rows, max(1, tokens // settings.row_tokens))
     return list(batched(chosen, settings.batch_tokens // settings.row_tokens))
 
 
 def _rows(
-    objective: str,
     tokenizer: PreTrainedTokenizerFast,
     sources: Sequence[Corpus],
     settings: Pretrain,
     seed: int,
-) -> Iterator[Row]:
+    objective: str,
+    position: Any = None,
+) -> CausalRows | UL2Rows:
     if objective == "ul2":
-        return ul2_rows(sources, settings.row_tokens, tokenizer, seed)
-    bos, eos = int(tokenizer.bos_token_id), int(tokenizer.eos_token_id)
-    return causal_rows(sources, settings.row_tokens, bos, eos, seed)
+        return UL2Rows(sources, settings.row_tokens, tokenizer, seed, position)
+    return CausalRows(sources, settings.row_tokens, *marks(tokenizer), seed, position)

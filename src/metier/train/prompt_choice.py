@@ -1,9 +1,9 @@
 """Choose the prompt format by measurement: what the untrained base finds easiest, for its length.
 
-Every candidate wraps the same validation rows. Its loss is in nats an answer token, its price the tokens of an
-example. Trained on and shipped is the candidate of the lowest product of the two: an example that costs half the
-tokens is seen twice as often in the same time. The candidate of the lowest loss alone is how the untrained base is
-prompted when it is a contestant.
+Every candidate wraps the same validation rows. Its loss is in nats an answer token. Trained on and shipped is the
+candidate of the lowest product of the loss and the tokens of an example, among those whose examples are short enough
+to be trained on: an example that costs half the tokens is seen twice as often in the same time. The candidate of the
+lowest loss alone is how the untrained base is prompted when it is a contestant.
 """
 
 from collections.abc import Sequence
@@ -27,6 +27,8 @@ class Candidate(NamedTuple):
     loss_nats: float
     tokens: float
     """Mean tokens of an example: prompt and answer."""
+    longest: int
+    """Tokens of the longest example."""
 
     @property
     def price(self) -> float:
@@ -39,6 +41,7 @@ class Candidate(NamedTuple):
             "prompt": self.prompt.to_json(),
             "loss_nats": round(self.loss_nats, 4),
             "tokens": round(self.tokens, 2),
+            "longest": self.longest,
             "price": round(self.price, 2),
         }
 
@@ -67,7 +70,7 @@ def measure(
         chunks = [examples[i : i + _ROWS_A_BATCH] for i in range(0, len(examples), _ROWS_A_BATCH)]
         pad = int(tokenizer.pad_token_id)
         loss = mean_loss(model, [collate(chunk, pad) for chunk in chunks])
-        found.append(Candidate(prompt, loss, sum(e.tokens for e in examples) / len(examples)))
+        found.append(Candidate(prompt, loss, sum(e.tokens for e in examples) / len(examples), examples[-1].tokens))
     return sorted(found, key=lambda candidate: candidate.price)
 
 

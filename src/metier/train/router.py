@@ -64,39 +64,49 @@ def scores(outputs: Any, model: PreTrainedModel) -> Sequence[torch.Tensor]:
     )
 
 
-def load_balance(logits_NE: torch.Tensor, top_k: int) -> torch.Tensor:
+def choices(layers: Sequence[torch.Tensor], top_k: int) -> torch.Tensor:
+    """Return how many tokens choose each expert among their ``top_k``, before any is dropped, in each layer: (L, E).
+
+    Args:
+        layers: scores of each layer's router for N real tokens and E experts.
+        top_k: experts that a token chooses.
+    """
+    chosen = [logits_NE.topk(top_k, dim=-1).indices.flatten() for logits_NE in layers]
+    return torch.stack([torch.bincount(one, minlength=layers[0].shape[-1]) for one in chosen])
+
+
+def load_balance(logits_NE: torch.Tensor, chosen_E: torch.Tensor, tokens: int) -> torch.Tensor:
     """Return E * sum over the experts of f * P: ``top_k`` when all are used alike, more when they are not.
 
-    f is the share of the tokens that choose an expert (among their ``top_k``, before any is dropped), P its mean
-    probability; f is not differentiated. Shazeer et al. 2017, Fedus et al. 2022 (arXiv 2101.03961, section 2.2), in
-    OpenMoE's form, where a token's choices are not divided by their number.
+    f is the share of the tokens that choose an expert, P its mean probability; f is not differentiated. Shazeer et al.
+    2017, Fedus et al. 2022 (arXiv 2101.03961, section 2.2), in OpenMoE's form, where a token's choices are not divided
+    by their number. Both are taken over the whole batch; of a part of it, the part's share of the loss is returned.
 
     Args:
         logits_NE: a router's scores for N real tokens and E experts.
-        top_k: experts that a token chooses.
+        chosen_E: how many tokens of the whole batch choose each expert.
+        tokens: real tokens of the whole batch.
     """
-    chosen_NK = logits_NE.topk(top_k, dim=-1).indices
-    experts = logits_NE.shape[-1]
-    share_E = torch.bincount(chosen_NK.flatten(), minlength=experts) / len(logits_NE)
-    probability_E = logits_NE.float().softmax(dim=-1).mean(dim=0)
-    return experts * (share_E * probability_E).sum()
+    probability_E = logits_NE.float().softmax(dim=-1).sum(dim=0) / tokens
+    return logits_NE.shape[-1] * (chosen_E / tokens * probability_E).sum()
 
 
-def router_z(logits_NE: torch.Tensor) -> torch.Tensor:
+def router_z(logits_NE: torch.Tensor, tokens: int) -> torch.Tensor:
     """Return the mean square of the log of the softmax's denominator (Zoph et al. 2022, arXiv 2202.08906, eq. 5)."""
-    return logits_NE.float().logsumexp(dim=-1).square().mean()
+    return logits_NE.float().logsumexp(dim=-1).square().sum() / tokens
 
 
 def router_losses(
-    layers: Sequence[torch.Tensor], real_N: torch.Tensor, top_k: int
+    layers: Sequence[torch.Tensor], chosen_LE: torch.Tensor, tokens: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return load balance and router z, each the mean over the layers, counting real tokens alone.
+    """Return load balance and router z, each the mean over the layers.
 
     Args:
-        layers: scores of each layer's router, (N, E).
-        real_N: true where there is a token, false in the padding.
-        top_k: experts that a token chooses.
+        layers: scores of each layer's router for the real tokens of a batch, or of a part of it.
+        chosen_LE: how many tokens of the whole batch choose each expert, for each layer.
+        tokens: real tokens of the whole batch.
     """
-    scores = [layer_NE.reshape(-1, layer_NE.shape[-1])[real_N] for layer_NE in layers]
-    balance = torch.stack([load_balance(logits_NE, top_k) for logits_NE in scores]).mean()
-    return balance, torch.stack([router_z(logits_NE) for logits_NE in scores]).mean()
+    balances = [
+        load_balance(logits_NE, chosen_E, tokens) for logits_NE, chosen_E in zip(layers, chosen_LE, strict=True)
+    ]
+    return torch.stack(balances).mean(), torch.stack([router_z(logits_NE, tokens) for logits_NE in layers]).mean()

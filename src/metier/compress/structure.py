@@ -1,0 +1,115 @@
+"""Smaller models made of a model: fewer layers, narrower feed-forward layers, fewer experts.
+
+A new model has its own memory and a valid configuration, and the given one is left as it is. All architectures of
+`metier.model.architectures` call these parts the same.
+
+E experts, F width of a feed-forward layer, H width of the model.
+"""
+
+import copy
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
+
+from metier.errors import SpecError
+from metier.model.architectures import gemma_layer_types
+from metier.spec.compress import Compress
+
+_IN_LAYER = re.compile(r"(?P<before>model\.layers\.)(?P<layer>\d+)(?P<part>\..+)")
+
+
+def check_cuts(config: PreTrainedConfig, asked: Compress) -> None:
+    """Refuse cuts that a model of this configuration has no parts for.
+
+    Raises:
+        SpecError: when it has too few layers, no experts, or no dense feed-forward layers.
+    """
+    layers, experts = int(config.num_hidden_layers), getattr(config, "num_experts", None)
+    if max(asked.layers) >= layers:
+        fix = f"Write numbers below {layers}"
+        raise SpecError("compress.layers", f"{max(asked.layers)} to drop, and the model has {layers}", fix)
+    if experts and min(asked.feed_forward) < 1:
+        fix = "Remove the key; a mixture is made smaller by compress.experts"
+        raise SpecError("compress.feed_forward", "the model is a mixture of experts", fix)
+    if not experts and min(asked.experts) < 1:
+        raise SpecError("compress.experts", "the model has no experts", "Remove the key")
+
+
+def without_layers(model: PreTrainedModel, dropped: Collection[int]) -> PreTrainedModel:
+    """Return the model without some of its layers.
+
+    Gemma 3's kinds of attention go by the place of a layer: one that moves up may become of the other kind.
+
+    Args:
+        model: any of the architectures.
+        dropped: numbers of layers from 0.
+    """
+    config = copy.deepcopy(model.config)
+    kept = [layer for layer in range(config.num_hidden_layers) if layer not in dropped]
+    types = getattr(config, "layer_types", None)
+    config.num_hidden_layers = len(kept)
+    if types is not None:
+        gemma = config.model_type == "gemma3_text"
+        config.layer_types = gemma_layer_types(len(kept)) if gemma else [types[layer] for layer in kept]
+    weights = {}
+    for name, weight in model.state_dict().items():
+        place = _IN_LAYER.fullmatch(name)
+        if place is None:
+            weights[name] = weight
+        elif (layer := int(place["layer"])) in kept:
+            weights[f"{place['before']}{kept.index(layer)}{place['part']}"] = weight
+    return _made(model, config, weights)
+
+
+def narrowed(model: PreTrainedModel, channels: Sequence[torch.Tensor]) -> PreTrainedModel:
+    """Return a dense model with some of its feed-forward channels.
+
+    Args:
+        model: one whose layers have a gated feed-forward layer.
+        channels: for each layer the numbers of the channels that are kept, as many in every layer.
+    """
+    config = copy.deepcopy(model.config)
+    config.intermediate_size = len(channels[0])
+    return _made(
+        model, config, _chosen(model, channels, {"mlp.gate_proj": 0, "mlp.up_proj": 0, "mlp.down_proj.weight": 1})
+    )
+
+
+def with_experts(model: PreTrainedModel, experts: Sequence[torch.Tensor]) -> PreTrainedModel:
+    """Return a mixture with some of its experts.
+
+    Args:
+        model: a mixture of experts.
+        experts: for each layer the numbers of the experts that are kept, as many in every layer.
+    """
+    config = copy.deepcopy(model.config)
+    config.num_experts = len(experts[0])
+    return _made(model, config, _chosen(model, experts, {"mlp.gate.": 0, "mlp.experts.": 0}))
+
+
+def _chosen(
+    model: PreTrainedModel, numbers: Sequence[torch.Tensor], dims: Mapping[str, int]
+) -> dict[str, torch.Tensor]:
+    """Return the weights with some places of a dimension only, in every layer's parts of these names."""
+    weights = dict(model.state_dict())
+    for name, weight in weights.items():
+        place = _IN_LAYER.fullmatch(name)
+        for part, dim in dims.items() if place else ():
+            if place and place["part"].startswith(f".{part}"):
+                weights[name] = weight.index_select(dim, numbers[int(place["layer"])].to(weight.device))
+    return weights
+
+
+def _made(model: PreTrainedModel, config: PreTrainedConfig, weights: Mapping[str, torch.Tensor]) -> PreTrainedModel:
+    build: Any = type(model)
+    with no_init_weights():
+        smaller: PreTrainedModel = build(config)
+    smaller.load_state_dict(weights)
+    smaller.tie_weights()
+    move: Any = smaller.eval().to
+    placed: PreTrainedModel = move(model.device, model.dtype)
+    return placed

@@ -1,0 +1,173 @@
+"""The step ``compress``: smaller models made of the trained one, each healed by learning from it."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from metier.artifact import read_json, write_json
+from metier.compress.blocks import BLOCK
+from metier.compress.importance import channel_importance, expert_importance, layers_to_drop, most_important
+from metier.compress.structure import check_cuts, narrowed, with_experts, without_layers
+from metier.data.records import read_records
+from metier.export.huggingface import write_folder
+from metier.model.loading import load
+from metier.progress import bar, say
+from metier.spec.compress import Cut
+from metier.spec.job import Job, Train
+from metier.steps.learn import COPIES, WATCHED_ROWS, check_disk, clear
+from metier.tasks.prompt import PromptFormat
+from metier.train.batches import Batch, Example, collate, encode, one_pass
+from metier.train.loop import train
+from metier.train.objective import batch_loss, mean_loss
+
+_SEARCHED_ROWS = 64
+"""Training rows that the loss without some layers is taken on: it is taken for a hundred choices of them."""
+_READ_ROWS = 512
+"""Training rows that channels and experts are watched on."""
+
+
+def compress_job(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder: Path) -> dict[str, Any]:
+    """Make every cut that the job asks for; leave each as a Hugging Face folder ``<cut>/model``.
+
+    A cut that was finished before a kill is not made again, and its healing goes on where it was.
+
+    Args:
+        job: the job description.
+        data: the folder of the rows.
+        whole: the trained model as a Hugging Face folder.
+        prompt: the format it was trained on.
+        folder: where the cuts go.
+
+    Returns:
+        For each cut by name: what was cut, parameters and the facts of its healing.
+
+    Raises:
+        SpecError: when the model has no such parts, or too few.
+    """
+    teacher, tokenizer = load(whole)
+    check_cuts(teacher.config, job.compress)
+    check_disk(folder, whole, copies=COPIES + len(job.compress.cuts) + 1)
+    torch.manual_seed(job.seed)
+    examples = encode(tokenizer, prompt, read_records(data / "train.jsonl"), job.train.max_tokens)
+    validation = read_records(data / "validation.jsonl")[:WATCHED_ROWS]
+    held_out = encode(tokenizer, prompt, validation, job.train.max_tokens)
+    smaller = _Smaller(job, teacher, examples, folder)
+    facts = {}
+    for cut in job.compress.cuts:
+        place = folder / cut.name
+        if not (place / "model").exists():
+            say(f"  {cut.name}")
+            _heal(job, cut, smaller, tokenizer, examples, held_out, prompt, place)
+        clear(place)
+        shutil.rmtree(place / "cut", ignore_errors=True)
+        facts[cut.name] = read_json(place / "facts.json")
+    return facts
+
+
+class _Smaller:
+    """Makes cuts of the trained model, by importance on the job's training text."""
+
+    def __init__(self, job: Job, whole: PreTrainedModel, examples: Sequence[Example], folder: Path) -> None:
+        self.whole = whole
+        self._job, self._folder = job, folder
+        self._pad = int(whole.config.pad_token_id)
+        self._examples = examples
+
+    def make(self, cut: Cut) -> tuple[PreTrainedModel, dict[str, Any]]:
+        """Return the cut model, unhealed, and what was cut."""
+        model = self.whole
+        facts: dict[str, Any] = {}
+        if cut.layers:
+            facts["layers_dropped"] = self._layers()[cut.layers]
+            model = without_layers(model, facts["layers_dropped"])
+        if cut.feed_forward < 1:
+            blocks = round(int(model.config.intermediate_size) * cut.feed_forward / BLOCK)
+            kept = max(blocks, 1) * BLOCK  # a file's blocks divide it
+            model = narrowed(model, most_important(channel_importance(model, self._text(_READ_ROWS)), kept))
+            facts["feed_forward_size"] = kept
+        if cut.experts < 1:
+            kept = max(round(model.config.num_experts * cut.experts), int(model.config.num_experts_per_tok))
+            model = with_experts(model, most_important(expert_importance(model, self._text(_READ_ROWS)), kept))
+            facts["experts"] = kept
+        return model, facts | {"parameters": model.num_parameters()}
+
+    def _layers(self) -> list[list[int]]:
+        """Return the layers to drop, for each number of them; kept in the folder, for the search takes a while."""
+        path = self._folder / "layers.json"
+        if not path.exists():
+            batches = self._batches(_SEARCHED_ROWS)
+            with bar() as progress:
+                looking = progress.add_task("looking for layers to drop", total=None)
+
+                def loss(dropped: tuple[int, ...]) -> float:
+                    progress.advance(looking)
+                    return mean_loss(without_layers(self.whole, dropped), batches)
+
+                count = int(self.whole.config.num_hidden_layers)
+                found = layers_to_drop(count, max(self._job.compress.layers), loss)
+            write_json(path, {"dropped": found})
+        dropped: list[list[int]] = read_json(path)["dropped"]
+        return dropped
+
+    def _text(self, rows: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [(batch.ids_NT, batch.mask_NT) for batch in self._batches(rows)]
+
+    def _batches(self, rows: int) -> list[Batch]:
+        some = self._examples[:: max(len(self._examples) // rows, 1)][:rows]
+        cut = one_pass([example.tokens for example in some], self._job.train.batch_tokens)
+        return [collate([some[i] for i in numbers], self._pad) for numbers in cut]
+
+
+def _heal(
+    job: Job,
+    cut: Cut,
+    smaller: _Smaller,
+    tokenizer: PreTrainedTokenizerFast,
+    examples: list[Example],
+    held_out: list[Example],
+    prompt: PromptFormat,
+    place: Path,
+) -> None:
+    """Make one cut and train it towards the whole model's distribution; leave ``model`` when all is done."""
+    unhealed = place / "cut"
+    if not unhealed.exists():
+        model, made = smaller.make(cut)
+        write_json(place / "cut.json", made)
+        _write_whole(unhealed, lambda part: write_folder(part, model, tokenizer))
+    healed, training = train(
+        lambda: load(unhealed, tokenizer=False)[0],
+        examples,
+        held_out,
+        _settings(job),
+        _peak(job),
+        place,
+        seed=job.seed,
+        losses=job.losses,
+        loss_of=partial(batch_loss, teacher=smaller.whole),
+    )
+    write_json(place / "facts.json", read_json(place / "cut.json") | {"healing": training})
+    _write_whole(place / "model", lambda part: write_folder(part, healed, tokenizer, prompt))
+
+
+def _settings(job: Job) -> Train:
+    """Return how a cut model is healed: all its weights learn, whatever learned before."""
+    return job.train.model_copy(update={"budget": job.compress.heal, "lora": None})
+
+
+def _peak(job: Job) -> float:
+    """Return the highest rate of the healing. What was trained fast from scratch is spoiled by the rate it began at."""
+    rate = _settings(job).peak(from_scratch=job.base.from_scratch)
+    return job.compress.peak_lr or (rate / 3 if job.base.from_scratch else rate)
+
+
+def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder under another name and rename it when it is complete."""
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    write(part)
+    part.rename(folder)

@@ -1,0 +1,170 @@
+"""The step ``parity``: every file beside the checkpoint; and which of them ships."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from metier.analysis.frontier import draw_frontier
+from metier.artifact import read_json, write_atomically, write_json
+from metier.data.records import read_records
+from metier.errors import ArtifactError, RunError
+from metier.evaluate.answers import collect, read_answers
+from metier.evaluate.metrics import score
+from metier.evaluate.significance import compare
+from metier.evaluate.sweep import Candidate, choose
+from metier.export.decided import decided_tokens
+from metier.export.parity import Decided, Walk, exam_passed
+from metier.model.answer import Checkpoint
+from metier.model.loading import load
+from metier.progress import say
+from metier.spec.job import Job
+from metier.steps.answering import Asked, Told, ask_apart
+from metier.steps.exam import memory_mib
+from metier.steps.ship import WHOLE, File, files_of, gguf_path
+from metier.tasks.prompt import PromptFormat
+from metier.tasks.registry import task_from_json
+from metier.train.batches import encode
+
+SWEEP, PLOT = "sweep.json", "sweep.svg"
+"""What was found of all candidates and which is chosen, as numbers and as a picture."""
+
+_WALKED_ROWS = 50
+_TIMED_ROWS = 8
+
+
+def gate(
+    job: Job, data: Path, models: Mapping[str, Path], prompt: PromptFormat, files: Path, folder: Path
+) -> dict[str, Any]:
+    """Examine every file beside the checkpoint on validation rows.
+
+    The F16 file of each model walks beside its own checkpoint, too; when it disagrees, no file of that model passes,
+    for all are written alike. Answers are compared with those of the whole model, whatever was cut. A file that
+    llama.cpp cannot answer with has failed, and the others go on. Without files there is nothing to examine.
+
+    Args:
+        job: the job description.
+        data: the folder of the rows.
+        models: Hugging Face folders by name of the cut.
+        prompt: how the checkpoints are asked.
+        files: the folder of the GGUF files.
+        folder: where answers and measurements are kept, so that a killed gate goes on.
+
+    Raises:
+        ArtifactError: when llama.cpp cannot load the whole model in F16, or answers with none of the files.
+    """
+    if not job.export.quantisations:
+        return {"metric": None, "walks": {}, "checkpoint": None, "candidates": {}}
+    exam = _Exam(job, data / "validation.jsonl", prompt, models[WHOLE], files, folder)
+    walks: dict[str, Walk] = {}
+    candidates: list[Candidate] = []
+    for cut, model_folder in models.items():
+        decided = exam.decided_by(model_folder)
+        for file in files_of(job, cut):
+            told = exam.ask(file, () if cut in walks else decided)
+            if cut not in walks:  # the F16 file comes first
+                if cut == WHOLE and told.failed:
+                    fix = "Check that the installed xllamacpp supports its architecture, and that memory is free"
+                    raise ArtifactError(str(gguf_path(files, job, file.name)), told.failed, fix)
+                walks[cut] = told.walked
+                say(
+                    f"  {file.name} names the checkpoint's token at {told.walked.agreed} of {len(decided)} decided "
+                    f"positions, log-probabilities {told.walked.gap_nats:.4f} nats apart"
+                )
+            if file.asked:
+                candidates.append(exam.graded(file, told, walks[cut]))
+                say(f"  {_line(candidates[-1])}")
+    if all(one.failed for one in candidates):
+        fix = "Look at the messages above, or ask for other types in export.quantisations"
+        raise ArtifactError(str(files), f"llama.cpp answers with none of the files: {candidates[0].failed}", fix)
+    return {
+        "metric": exam.metric,
+        "walks": {cut: walked.to_json() for cut, walked in walks.items()},
+        "checkpoint": vars(score(exam.metric, exam.theirs, exam.references)),
+        "candidates": {one.name: one.to_json() for one in candidates},
+    }
+
+
+def chosen_of(job: Job, found: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return what `gate` found with the name of the ``chosen`` file, None where there is no file.
+
+    It is no part of the step, so that other limits or another preference measure nothing again. The numbers and a plot
+    of them are left in the folder.
+    """
+    candidates = [Candidate.from_json(one) for one in found["candidates"].values()]
+    chosen = choose(candidates, job.compress.prefer, **job.limits.model_dump())
+    swept = {**found, "chosen": chosen.name if chosen else None}
+    if chosen and not ((folder / PLOT).exists() and read_json(folder / SWEEP) == swept):
+        write_json(folder / SWEEP, swept)
+        plot = draw_frontier(candidates, chosen, found["checkpoint"]["value"], job.release.parity_margin)
+        write_atomically(folder / PLOT, plot)
+    return swept
+
+
+class _Exam:
+    """The validation rows and the whole model's answers to them; files are measured beside it."""
+
+    def __init__(self, job: Job, path: Path, prompt: PromptFormat, whole: Path, files: Path, folder: Path) -> None:
+        self._job, self._path, self._prompt, self._files, self._folder = job, path, prompt, files, folder
+        self._rows = read_records(path)[: job.evaluate.validation_rows]
+        self.references = [row.output for row in self._rows]
+        self.metric = task_from_json(job.task_settings).primary_metric
+        checkpoint = Checkpoint("checkpoint", *load(whole), prompt, job.evaluate.max_answer_tokens)
+        self.theirs = collect(checkpoint, self._rows, folder / "checkpoint.jsonl", chunk_rows=256)
+
+    def decided_by(self, model_folder: Path) -> tuple[Decided, ...]:
+        """Return what a checkpoint says at the positions where it is decided."""
+        model, tokenizer = load(model_folder)
+        walked = encode(tokenizer, self._prompt, self._rows[:_WALKED_ROWS], self._job.train.max_tokens)
+        return tuple(decided_tokens(model, walked))
+
+    def ask(self, file: File, decided: tuple[Decided, ...]) -> Told:
+        """Ask a file once; what it told is kept in the folder."""
+        kept = self._folder / f"{file.name}.json"
+        if not kept.exists():
+            asked = Asked(
+                model=str(gguf_path(self._files, self._job, file.name)),
+                rows=str(self._path),
+                first=len(self._rows) if file.asked else 0,
+                answers=str(self._answers(file)),
+                max_tokens=self._job.evaluate.max_answer_tokens,
+                timed=tuple(self._prompt.render(row.input) for row in self._rows[:_TIMED_ROWS]),
+                decided=decided,
+            )
+            write_json(kept, asdict(ask_apart(asked)))
+        return Told.from_json(read_json(kept))
+
+    def graded(self, file: File, told: Told, walked: Walk) -> Candidate:
+        """Return a file as a candidate: its answers beside the whole model's."""
+        path = gguf_path(self._files, self._job, file.name)
+        candidate = Candidate(file.name, file.cut, path.stat().st_size / 2**20, failed=told.failed)
+        if told.failed:
+            return candidate
+        try:
+            ram_mib = memory_mib(path, self._rows[0].input)
+        except RunError as error:
+            return replace(candidate, failed=error.found)
+        mine = read_answers(self._answers(file))
+        compared = compare(self.metric, mine, self.theirs, self.references, seed=self._job.seed)
+        return replace(
+            candidate,
+            passed=walked.passed and exam_passed(compared, self._job.release.parity_margin),
+            score=score(self.metric, mine, self.references),
+            comparison=compared,
+            ram_mib=ram_mib,
+            tokens_per_s=told.tokens_per_s,
+        )
+
+    def _answers(self, file: File) -> Path:
+        return self._folder / f"{file.name}.jsonl"
+
+
+def _line(one: Candidate) -> str:
+    found = one.comparison
+    if found is None:
+        return f"{one.name}: {one.file_mib:.1f} MiB: FAILED: {one.failed}"
+    return (
+        f"{one.name}: {one.file_mib:.1f} MiB, {one.ram_mib:.0f} MiB of memory, {one.tokens_per_s:.0f} tokens/s, "
+        f"{found.metric} {found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}] to the checkpoint: "
+        f"{'passed' if one.passed else 'not passed'}"
+    )

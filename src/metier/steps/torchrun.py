@@ -1,0 +1,158 @@
+"""The steps that train, by several processes: of this machine, or of those that torchrun is started on.
+
+`by_processes` writes what is to be done into the step's folder, starts the processes and waits for them. Each runs
+`metier.steps.rank`, which torchrun can start as well, on every machine that shares the folder.
+"""
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from metier import errors
+from metier.artifact import load_step, read_json, write_json
+from metier.errors import MetierError, RunError
+from metier.progress import console
+from metier.spec.job import Job
+from metier.steps.learn import learn_job
+from metier.steps.pretrain import pretrain_job
+from metier.tasks.prompt import PromptFormat
+from metier.train import processes
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_LOOPBACK = {"linux": "lo", "darwin": "lo0"}
+
+
+def by_processes(
+    count: int, job: Job, data: Path, start: Path, folder: Path, prompt: PromptFormat | None = None
+) -> dict[str, Any]:
+    """Do the step that a folder is named after, ``pretrain`` or ``train``, and return the training's facts.
+
+    Args:
+        count: how many processes train together; one does it here.
+        job: the job.
+        data: folder of the finished step ``data``.
+        start: folder of the model that training starts from.
+        folder: the step's own folder.
+        prompt: for ``train``: how the job is put to the model.
+
+    Raises:
+        MetierError: what one of the processes raised.
+        RunError: when one of them was killed, or met an error of another kind.
+    """
+    request, facts = folder / "request.json", folder / "facts.json"
+    if count > 1 and not facts.exists():
+        what = {
+            "job": job.model_dump(mode="json", exclude_unset=True),
+            "data": str(data),
+            "start": str(start),
+            "prompt": prompt.to_json() if prompt else None,
+        }
+        write_json(request, what)
+        _launch(count, folder)
+    found = read_json(facts) if facts.exists() else _work(job, data, start, folder, prompt)
+    for path in (request, facts):
+        path.unlink(missing_ok=True)
+    return found
+
+
+def take_part(folder: Path) -> None:
+    """Be one of the processes: do what the folder's ``request.json`` says, and leave the facts in ``facts.json``."""
+    request = read_json(folder / "request.json")
+    with processes.joined():
+        console.quiet = not processes.first()
+        facts = _work(
+            Job.model_validate(request["job"]),
+            Path(request["data"]),
+            Path(request["start"]),
+            folder,
+            PromptFormat.from_json(request["prompt"]) if request["prompt"] else None,
+        )
+        if processes.first():
+            write_json(folder / "facts.json", facts)
+
+
+def _work(job: Job, data: Path, start: Path, folder: Path, prompt: PromptFormat | None) -> dict[str, Any]:
+    if prompt is None:
+        return pretrain_job(job, load_step(data), start, folder)
+    return learn_job(job, data, start, prompt, folder)
+
+
+def _launch(count: int, folder: Path) -> None:
+    """Start so many processes on this machine, which talk over its loopback, and wait until all are done."""
+    try:
+        with tempfile.TemporaryDirectory() as logs, _surroundings(count):
+            config = LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=count,
+                run_id=folder.name,
+                rdzv_backend="c10d",
+                rdzv_endpoint="localhost:0",
+                local_addr="localhost",
+                max_restarts=0,
+                logs_specs=DefaultLogsSpecs(log_dir=logs),
+                signals_to_handle=",".join(one.name for one in _SIGNALS),
+            )
+            elastic_launch(config, sys.executable)("-m", "metier.steps.rank", str(folder))
+    except ChildFailedError as error:
+        raise _cause(error) from error
+    except SignalException as stopped:
+        signal.raise_signal(stopped.sigval)  # now that the processes have ended, as it would have come without them
+        raise
+
+
+@contextmanager
+def _surroundings(count: int) -> Iterator[None]:
+    """Share the cores and stay on the loopback; keep the launcher quiet, and take its signal handlers away after it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = {"OMP_NUM_THREADS": str(max(cores // count, 1)), "GLOO_SOCKET_IFNAME": _LOOPBACK.get(sys.platform)}
+    added = {name: value for name, value in wanted.items() if value and name not in os.environ}
+    handlers = {one: signal.getsignal(one) for one in _SIGNALS}
+    log = logging.getLogger("torch.distributed.elastic")
+    level = log.level
+    os.environ.update(added)
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        for name in added:
+            del os.environ[name]
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
+
+
+def _cause(error: ChildFailedError) -> MetierError:
+    """Return what the process that failed had to say, or what became of it.
+
+    When one goes, others lose their connection to it or are ended by the launcher: those are consequences.
+    """
+    told = [(number, _said(failure), failure) for number, failure in sorted(error.failures.items())]
+    for _, said, _ in told:
+        if "metier" in said:
+            kind, *parts = said["metier"]
+            return cast(MetierError, getattr(errors, kind)(*parts))
+    for number, _, failure in told:
+        if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
+            fix = "Where memory ran out, start fewer processes or lower micro_batch_tokens; the same command goes on"
+            return RunError(f"process {number} of the training", f"was killed by {failure.signal_name()}", fix)
+    number, said, failure = min(told, key=lambda one: one[2].timestamp)
+    found = f"ended with {said.get('message', f'exit code {failure.exitcode}')}"
+    fix = "The same command goes on from the last checkpoint; with 'metier --debug' it says more"
+    return RunError(f"process {number} of the training", found, fix)
+
+
+def _said(failure: ProcessFailure) -> dict[str, Any]:
+    """Return the note that a process left, if it did."""
+    said = failure.error_file_data.get("message")
+    return said if isinstance(said, dict) else {}

@@ -1,0 +1,93 @@
+"""Part of the step ``start``: the job's own vocabulary, cut from the base's."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from metier.analysis.vocabulary import plot
+from metier.artifact import write_atomically, write_json
+from metier.compress.vocabulary import choice, measure
+from metier.data.records import Record
+from metier.model.rows import keep_rows
+from metier.progress import say
+from metier.spec.job import Job
+from metier.tasks.registry import task_from_json
+from metier.tokenizer.chat import turn_of
+from metier.tokenizer.learn import sentinel_ids
+from metier.tokenizer.pieces import Pieces
+from metier.tokenizer.read import pieces_of
+from metier.tokenizer.sentencepiece import SentencePieces
+from metier.tokenizer.trim import choose, count_tokens
+
+_PROBE_ROWS = 100
+
+
+def adopt(
+    job: Job,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: Sequence[str],
+    validation: Sequence[Record],
+    sentinels: int,
+    folder: Path,
+) -> PreTrainedTokenizerFast:
+    """Give the model the job's vocabulary; return its tokenizer, which cuts a text as llama.cpp will.
+
+    It puts no space in front of a text: an answer is tokenized apart from its prompt, and would get one, too.
+
+    Args:
+        job: the job description.
+        model: the base; its embedding is cut.
+        tokenizer: the base's.
+        texts: the job's text.
+        validation: rows held out from training, for measuring sizes.
+        sentinels: how many of UL2's marks are needed.
+        folder: where a measurement of sizes is left.
+    """
+    pieces = pieces_of(tokenizer)
+    if isinstance(pieces, SentencePieces):
+        pieces = replace(pieces, space_prefix=False)
+    wanted = job.vocabulary.pieces
+    if wanted != "all":
+        whole = pieces.tokenizer()
+        prompts = task_from_json(job.task_settings).prompts(turn_of(tokenizer))
+        always = {*count_tokens(whole, [prompt.render("") for prompt in prompts]), *sentinel_ids(whole, sentinels)}
+        counts = count_tokens(whole, texts)
+        if wanted == "auto":
+            wanted = _measured(job, model, pieces, counts, sorted(always), validation[:_PROBE_ROWS], folder)
+        pieces, old = pieces.subset(choose(pieces, counts, wanted, always))
+        keep_rows(model, old)
+    adopted = pieces.tokenizer()
+    adopted.chat_template = tokenizer.chat_template
+    return adopted
+
+
+def _measured(
+    job: Job,
+    model: PreTrainedModel,
+    pieces: Pieces,
+    counts: Counter[int],
+    always: Sequence[int],
+    rows: Sequence[Record],
+    folder: Path,
+) -> int:
+    """Measure the sizes of the ladder, leave a table and a plot, and return the pieces to ask for."""
+    labelled = next(p for p in task_from_json(job.task_settings).prompts() if p.name == "labelled")
+    sizes = measure(model, pieces, counts, always, rows, labelled, job.export.quantisations or ["F16"])
+    chosen = choice(sizes, job.limits.file_mib if job.export.quantisations else None)
+    for size in sizes:
+        smallest = min(size.file_mib, key=size.file_mib.__getitem__)
+        say(
+            f"  {size.asked:7,} pieces asked for, {size.pieces:7,} kept: {size.nats_a_character:.3f} nats a character, "
+            f"{size.input_tokens:.1f} + {size.output_tokens:.1f} tokens a row, {smallest} "
+            f"{size.file_mib[smallest]:.0f} MiB{' <- chosen' if size is chosen else ''}"
+        )
+    write_json(
+        folder / "vocabulary.json",
+        {"rows": len(rows), "prompt": labelled.name, "chosen": chosen.asked, "sizes": [s.to_json() for s in sizes]},
+    )
+    write_atomically(folder / "vocabulary.svg", plot(sizes, chosen))
+    return chosen.asked

@@ -1,0 +1,36 @@
+"""How a base is chatted with: its own chat template, looked at from outside."""
+
+from typing import Any
+
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerFast
+
+from metier.tasks.prompt import Turn
+from metier.tokenizer.read import begins_with_bos
+
+_WORDS = "THE-WORDS-OF-THE-USER"
+
+_SETTINGS: dict[str, Any] = {"enable_thinking": False, "date_string": "26 Jul 2024"}
+"""What templates ask for: Qwen 3's thoughts in front of an answer, Llama 3's date, which may not be today's."""
+
+_GEMMA = Turn("<start_of_turn>user\n", "<end_of_turn>\n<start_of_turn>model\n")
+"""Gemma's bases know the marks, and their files have no template."""
+
+
+def turn_of(tokenizer: PreTrainedTokenizerFast) -> Turn | None:
+    """Return what stands around the user's words in a chat with the base; None where it is no model for that.
+
+    A template that cannot be filled with one message, or that changes it, counts as none.
+    """
+    if not tokenizer.chat_template:
+        known = {"<start_of_turn>", "<end_of_turn>"} <= tokenizer.get_vocab().keys()
+        return _GEMMA if known else None
+    message = [{"role": "user", "content": _WORDS}]
+    try:
+        filled: Any = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True, **_SETTINGS)
+    except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError):
+        return None
+    if begins_with_bos(tokenizer):
+        filled = filled.removeprefix(tokenizer.bos_token)
+    before, found, after = filled.partition(_WORDS)
+    return Turn(before, after) if found and _WORDS not in after else None

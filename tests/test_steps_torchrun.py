@@ -1,0 +1,122 @@
+"""A build whose training is shared by processes: one result, one error message, and nobody left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from doubles import write_job
+
+from metier.artifact import load_step
+from metier.spec.load import load_job
+from metier.steps.torchrun import by_processes
+from metier.tasks.prompt import PromptFormat
+
+
+def start(home, job):
+    return subprocess.Popen(
+        [sys.executable, "-m", "metier", "build", str(job), "--nproc", "2"],
+        env=os.environ | {"METIER_HOME": str(home), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def variant(job, name, **keys):
+    """Write the job with other keys in the table [train]."""
+    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
+    text = (job / "job.toml").read_text().replace('budget = "30 steps"\n', "").replace("[train]\n", f"[train]\n{lines}")
+    (job / name).write_text(text)
+    return job / name
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
+    job = write_job(folder / "job", budget="30 steps", quantisations="")
+    process = start(folder / "home", job)
+    out, said = process.communicate()
+    return SimpleNamespace(
+        job=job, home=folder / "home", run=folder / "home/runs/animals", code=process.returncode, out=out, said=said
+    )
+
+
+def steps(folder):
+    path = folder / "steps.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_build_by_two_processes_learns_what_one_does(built, tmp_path):
+    assert built.code == 1 and "not released" in built.out, built.said  # there is no file to release
+    assert built.said.count("validation loss after 30 steps") == 1, "only the first process talks"
+    assert "Warning" not in built.said and "Traceback" not in built.said
+    assert {path.name for path in (built.run / "train").iterdir()} == {
+        *("manifest.json", "plan.json", "steps.jsonl", "model")
+    }
+    prompt = PromptFormat.from_json(load_step(built.run / "prompt").result["prompt"])
+    alone = tmp_path / "train"
+    alone.mkdir()
+    facts = by_processes(1, load_job(built.job), built.run / "data", built.run / "start", alone, prompt)
+    theirs = load_step(built.run / "train").result
+    assert theirs["tokens"] == facts["tokens"] and theirs["examples"] == facts["examples"]
+    for one, other in zip(steps(built.run / "train"), steps(alone), strict=True):
+        assert one["loss_nats"] == pytest.approx(other["loss_nats"], rel=1e-2)
+
+
+def test_what_a_process_finds_wrong_is_told_as_if_there_were_one(built):
+    process = start(built.home, variant(built.job, "short.toml", budget="0.01s"))
+    _, said = process.communicate()
+    assert process.returncode == 2, said
+    assert said.splitlines()[-1].startswith("error: train.budget: 0.01s has no room for a step of")
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("how", ["one of them is killed", "Ctrl-C", "the launcher is killed"])
+def test_processes_end_together_and_the_same_command_goes_on(built, how):
+    job = variant(built.job, "long.toml", budget="100000 steps", checkpoint_seconds=0.01)
+    folder = built.run / "train"
+    begun_before = bool(list(folder.glob("step-????????")))
+    # a shell that runs the tests in the background lets them ignore Ctrl-C
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = start(built.home, job)
+    signal.signal(signal.SIGINT, heard)
+    before = len(steps(folder)) if begun_before else 0
+    wait_until(lambda: (folder / "begun.json").exists() and len(steps(folder)) > before + 3)
+    ranks = processes_of(process.pid)
+    assert sorted(ranks) == [0, 1]
+    if how == "one of them is killed":
+        os.kill(ranks[1], signal.SIGKILL)
+        code, last = 5, "error: process 1 of the training: was killed by SIGKILL."
+    elif how == "Ctrl-C":
+        process.send_signal(signal.SIGINT)
+        code, last = 130, "stopped; run the same command to go on"
+    else:
+        process.kill()
+        code, last = -signal.SIGKILL, ""
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert last in said.splitlines()[-1] and "Traceback" not in said
+    assert ("going on after step" in said) == begun_before
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ranks.values()))
+
+
+def processes_of(launcher):
+    """Return the processes a launcher has started, by their number."""
+    found = {}
+    for pid in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        found |= {int(line[5:]): int(pid) for line in environment if line.startswith(b"RANK=")}
+    return found
+
+
+def wait_until(true):
+    end = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)

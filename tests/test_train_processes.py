@@ -1,0 +1,258 @@
+"""Several processes: the losses of one, whole or sharded; checkpoints that any number of processes reads."""
+
+import json
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_train_loop import SETTINGS, examples, losses
+from test_train_losses import SIZES, qwen
+from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+from metier.model.scratch import scratch
+from metier.spec.job import Train
+from metier.spec.training import Losses
+from metier.train import budget, loop, processes
+from metier.train.batches import collate
+from metier.train.checkpoint import resume, save_checkpoint
+from metier.train.loop import train
+from metier.train.objective import predict
+from metier.train.optimizers import optimizer_for
+
+STEPS = SETTINGS.model_copy(update={"budget": "6 steps", "validations": 2})
+HERE = "test_train_processes"
+
+
+def llama():
+    """Tied, with sizes that two processes cannot halve."""
+    torch.manual_seed(0)
+    config = SIZES | {"vocab_size": 65, "intermediate_size": 49, "tie_word_embeddings": True}
+    return LlamaForCausalLM(LlamaConfig(**config)).float()
+
+
+def mistral():
+    torch.manual_seed(0)
+    return MistralForCausalLM(MistralConfig(**SIZES, intermediate_size=48, sliding_window=8)).float()
+
+
+def openmoe():
+    return scratch(64, 32, 4, 64, seed=3, architecture="openmoe", experts=4)
+
+
+MODELS = {"llama": llama, "mistral": mistral, "qwen3_moe": qwen, "openmoe": openmoe}
+
+
+def learn(kind, folder, changes, rate=3e-3):
+    """Train a tiny model, in this process."""
+    settings = Train.model_validate(STEPS.model_dump(exclude_unset=True) | changes)
+    Path(folder).mkdir(exist_ok=True)
+    held_out = examples(100)[90:]
+    return train(MODELS[kind], examples(90), held_out, settings, rate, Path(folder), seed=5, losses=Losses())
+
+
+def learn_together(kind, folder, changes, rate=3e-3, stop=None):
+    """Be one of several processes that train a tiny model; stop before a step."""
+    torch.set_num_threads(1)
+    update, made = loop.update, iter(range(10**6))
+
+    def update_or_stop(*args):
+        if next(made) == stop:
+            raise KeyboardInterrupt
+        return update(*args)
+
+    loop.update = update_or_stop
+    with processes.joined():
+        model, facts = learn(kind, folder, changes, rate)
+        if processes.first():
+            save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, Path(folder) / "end")
+            (Path(folder) / "facts").write_text(json.dumps(facts))
+
+
+def assert_nearly_the_same(one, other, rel=2e-4):
+    """Compare every number of two trainings' logs but the time."""
+    logs = [[json.loads(line) for line in (f / "steps.jsonl").read_text().splitlines()] for f in (one, other)]
+    assert len(logs[0]) == len(logs[1]) == 6
+    for mine, theirs in zip(*logs, strict=True):
+        assert set(mine) == set(theirs)
+        for name in set(mine) - {"tokens_per_s"}:
+            assert mine[name] == pytest.approx(theirs[name], rel=rel), (mine["step"], name)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Trainings by one process, each made once."""
+    made = {}
+
+    def of(kind, changes=(), rate=3e-3):
+        if (key := (kind, *changes)) not in made:
+            made[key] = tmp_path_factory.mktemp(kind)
+            model, facts = learn(kind, made[key], dict(changes), rate)
+            (made[key] / "facts").write_text(json.dumps(facts))
+            save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, made[key] / "end")
+        return made[key]
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("kind", "shard", "micro"),
+    [
+        *(("llama", False, None), ("llama", True, 30), ("mistral", False, 30), ("mistral", True, None)),
+        *(("qwen3_moe", False, None), ("qwen3_moe", False, 30), ("qwen3_moe", True, None), ("qwen3_moe", True, 30)),
+        ("openmoe", True, 30),
+    ],
+)
+def test_two_processes_have_the_losses_of_one(forks, alone, tmp_path, kind, shard, micro):
+    changes = {"shard": shard, "micro_batch_tokens": micro, "activation_checkpointing": micro is not None}
+    assert forks.run(HERE, "learn_together", kind, tmp_path, changes, processes=2) == [0, 0]
+    expected = alone(kind)
+    assert_nearly_the_same(tmp_path, expected)
+    one, other = (json.loads((folder / "facts").read_text()) for folder in (tmp_path, expected))
+    assert one["validation_loss_nats"] == pytest.approx(other["validation_loss_nats"], rel=2e-4)
+    assert (one["tokens"], one["best_step"]) == (other["tokens"], other["best_step"])
+    mine, theirs = load_file(tmp_path / "end"), load_file(expected / "end")
+    assert mine.keys() == theirs.keys()
+    assert all(torch.allclose(mine[name], theirs[name], atol=2e-3) for name in theirs)
+
+
+@pytest.mark.parametrize("shard", [False, True], ids=["whole", "sharded"])
+@pytest.mark.parametrize(
+    ("changes", "rate"),
+    [
+        ({"quantisation": "Q4_0"}, 3e-3),
+        ({"optimizer": "adafactor"}, 0.05),
+        ({"precision": "bfloat16"}, 3e-3),
+        ({"freeze_router_after": 0.5}, 3e-3),
+    ],
+    ids=lambda one: next(iter(one)) if isinstance(one, dict) else "",
+)
+def test_every_way_of_learning_works_in_two_processes(forks, alone, tmp_path, changes, rate, shard):
+    together = changes | {"shard": shard}
+    assert forks.run(HERE, "learn_together", "qwen3_moe", tmp_path, together, rate, processes=2) == [0, 0]
+    rel = 0.02 if "precision" in changes else 2e-4
+    assert_nearly_the_same(tmp_path, alone("qwen3_moe", tuple(changes.items()), rate), rel)
+
+
+def test_two_processes_that_were_stopped_end_with_the_bits_of_two_that_were_not(forks, tmp_path):
+    for shard in (False, True):
+        whole, stopped = tmp_path / f"whole {shard}", tmp_path / f"stopped {shard}"
+        assert forks.run(HERE, "learn_together", "llama", whole, {"shard": shard}, processes=2) == [0, 0]
+        codes = forks.run(HERE, "learn_together", "llama", stopped, {"shard": shard}, 3e-3, 4, processes=2)
+        assert codes == [1, 1] and len(losses(stopped)) == 4
+        assert forks.run(HERE, "learn_together", "llama", stopped, {"shard": shard}, processes=2) == [0, 0]
+        assert losses(stopped) == losses(whole)
+        assert (stopped / "end").read_bytes() == (whole / "end").read_bytes()
+
+
+@pytest.mark.parametrize("shard", [False, True], ids=["whole", "sharded"])
+@pytest.mark.parametrize("first", [1, 2])
+def test_what_one_number_of_processes_began_another_ends(forks, alone, tmp_path, first, shard):
+    for number, stop in ((first, 3), (3 - first, None)):
+        codes = forks.run(HERE, "learn_together", "qwen3_moe", tmp_path, {"shard": shard}, 3e-3, stop, processes=number)
+        assert codes == [1 if stop else 0] * number
+        assert len(losses(tmp_path)) == (stop or 6)
+    assert_nearly_the_same(tmp_path, alone("qwen3_moe"))
+
+
+def write_or_read(folder, optimizer, task):
+    """Be one of two processes with a sharded model: write a checkpoint, or read one and tell what it held."""
+    folder, settings = Path(folder), STEPS.model_copy(update={"optimizer": optimizer})
+    with processes.joined():
+        model = qwen()
+        processes.shard(model, predict)
+        mover = optimizer_for(model, settings)
+        if task == "write":
+            move(model, mover)
+            save_checkpoint(folder, 7, model, mover, {"a": [1, None]})
+        else:
+            assert resume(folder, model, mover) == (7, {"a": [1, None]})
+        held = contents(model, mover)
+        if processes.first():
+            save_file(held, folder / "held")
+
+
+def move(model, optimizer):
+    """Give everything a value of its own; the routers never had a gradient."""
+    for step in range(2):
+        for name, parameter in model.named_parameters():
+            if "gate.weight" not in name:
+                parameter.grad = (parameter.detach() + step).cos()
+        optimizer.step()
+
+
+def contents(model, optimizer):
+    held = {name: processes.in_full(p.detach()).contiguous() for name, p in model.named_parameters()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            held[f"{name}/{key}"] = processes.in_full(value).contiguous()
+    return held
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_a_checkpoint_of_two_shards_is_read_whole_and_the_reverse_bit_by_bit(forks, tmp_path, optimizer):
+    settings = STEPS.model_copy(update={"optimizer": optimizer})
+    assert forks.run(HERE, "write_or_read", tmp_path, optimizer, "write", processes=2) == [0, 0]
+    assert len(list((tmp_path / "step-00000007").glob("*.safetensors"))) == 2
+    model = qwen()
+    mover = optimizer_for(model, settings)
+    assert resume(tmp_path, model, mover) == (7, {"a": [1, None]})
+    assert_equal(contents(model, mover), load_file(tmp_path / "held"))
+
+    one = tmp_path / "one"
+    save_checkpoint(one, 7, model, mover, {"a": [1, None]})
+    assert forks.run(HERE, "write_or_read", one, optimizer, "read", processes=2) == [0, 0]
+    assert_equal(contents(model, mover), load_file(one / "held"))
+
+
+def assert_equal(one, other):
+    assert one.keys() == other.keys() and any("/" in name for name in one)
+    assert not any("gate.weight/" in name for name in one)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_checkpoint_holds_no_pickle(tmp_path):
+    model = llama()
+    save_checkpoint(tmp_path, 1, model, optimizer_for(model, STEPS), {})
+    assert {file.suffix for file in (tmp_path / "step-00000001").iterdir()} == {".safetensors", ".json"}
+
+
+def agree(folder):
+    """Be one of two processes: take the first one's word, and add up."""
+    with processes.joined():
+        number = processes.number()
+        said = processes.agreed({"number": number, "text": "é" * number, "none": None})
+        total = processes.total(torch.tensor([1, 10 * number]))
+        (Path(folder) / str(number)).write_text(json.dumps([processes.count(), said, total.tolist()]))
+
+
+def test_the_first_process_decides_and_all_add_up(forks, tmp_path):
+    assert forks.run(HERE, "agree", tmp_path, processes=2) == [0, 0]
+    told = [json.loads((tmp_path / name).read_text()) for name in "01"]
+    assert told == [[2, {"number": 0, "text": "", "none": None}, [2, 10]]] * 2
+
+
+def test_a_process_that_is_alone_agrees_with_itself():
+    values = torch.tensor([1.0])
+    assert processes.agreed("x") == "x" and processes.total(values) is values
+    assert (processes.count(), processes.number(), processes.first()) == (1, 0, True)
+
+
+def plan(folder):
+    """Be one of two processes, on machines of different speed: make a plan."""
+    with processes.joined():
+        ticks = (number * (processes.number() + 1) for number in count())
+        budget.time = SimpleNamespace(monotonic=lambda: next(ticks) / 10)
+        settings = STEPS.model_copy(update={"budget": "100s", "checkpoint_seconds": 1000.0})
+        coming = [collate(examples(8), 0)] * 6
+        made = budget.plan_training(Path(folder) / "plan.json", llama, lambda: coming, coming[:1], settings)
+        (Path(folder) / str(processes.number())).write_text(str(made.steps))
+
+
+def test_a_budget_of_time_is_measured_by_the_first_process(forks, tmp_path):
+    assert forks.run(HERE, "plan", tmp_path, processes=2) == [0, 0]
+    steps = json.loads((tmp_path / "plan.json").read_text())["steps"]
+    # a step takes 0.1 s on the first one's clock, 0.2 s on the other's
+    assert steps > 900 and [(tmp_path / name).read_text() for name in "01"] == [str(steps)] * 2
