@@ -30,7 +30,7 @@ import scipy.stats
 import torch
 
 from metier.artifact import read_json, run_step, write_atomically, write_json
-from metier.data.archives import fetch_archive
+from metier.data.packages import fetch_archive
 from metier.data.sources import read_source
 from metier.export.huggingface import write_folder
 from metier.home import run_dir
