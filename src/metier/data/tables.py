@@ -55,7 +55,7 @@ class Table:
             if isinstance(cells, LeftOut):
                 self.removed[str(cells)] += 1
                 continue
-            if isinstance(cells, list) and len(cells) < 2 and not "".join(map(str, cells)).strip():
+            if cells == [] or cells == [""]:
                 self.removed["blank line"] += 1
                 continue
             try:
