@@ -259,6 +259,8 @@ def test_a_training_that_is_too_large_is_told_to_learn_adapters(evidence, tmp_pa
     small = replace(MACHINE, memory_mib=(whole + adapters) / 2)
     assert any("[train.lora]" in change for change in planned(description, evidence, small).changes)
     assert planned(learning, evidence, small).fits
+    sharded = description.model_copy(update={"train": Train(shard=True)})  # adapters are not
+    assert not any("lora" in change for change in planned(sharded, evidence, small).changes)
     scratch_job = job(base="hidden_size = 512\nlayers = 8")
     assert not any("lora" in change for change in planned(scratch_job, evidence, small).changes)
 
