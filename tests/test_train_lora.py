@@ -12,6 +12,8 @@ from doubles import counted_animals, gemma, write_job
 from mixtures import mixture, tokenizer
 from safetensors.torch import load_file
 from test_train_loop import KilledError, assert_same, examples, losses
+from test_train_processes import assert_nearly_the_same
+from test_train_processes import learn as train_tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from metier.artifact import read_json
@@ -62,6 +64,7 @@ BASES = {
     "openmoe": lambda: scratch(320, 32, 2, 64, seed=3, architecture="openmoe", experts=4, moe_layer_interval=2).eval(),
 }
 LORA = Lora(rank=4)
+WITH_ADAPTERS = {"lora": LORA.model_dump()}
 STEPS = 6
 SETTINGS = Train(
     budget=f"{STEPS} steps", batch_tokens=120, max_tokens=64, checkpoint_seconds=1e-9, validations=3, lora=LORA
@@ -250,6 +253,28 @@ def test_the_merged_model_is_a_plain_folder_that_loads_as_any_other(whole, tmp_p
     again = load(tmp_path / "model").model
     assert torch.equal(logits(again), logits(model))
     assert not any("lora" in name for name in again.state_dict())
+
+
+# with what else a training can be told
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3_moe"])
+def test_layers_computed_twice_and_batches_in_parts_change_nothing(tmp_path, kind):
+    plain, thrifty = tmp_path / "plain", tmp_path / "thrifty"
+    train_tiny(kind, plain, WITH_ADAPTERS, 1e-2)
+    train_tiny(kind, thrifty, WITH_ADAPTERS | {"micro_batch_tokens": 30, "activation_checkpointing": True}, 1e-2)
+    assert_nearly_the_same(thrifty, plain)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3_moe"])
+def test_adapters_learn_the_same_in_two_processes(forks, tmp_path, kind):
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    model, _ = train_tiny(kind, alone, WITH_ADAPTERS, 1e-2)
+    codes = forks.run("test_train_processes", "learn_together", kind, together, WITH_ADAPTERS, 1e-2, processes=2)
+    assert codes == [0, 0]
+    assert_nearly_the_same(together, alone)
+    stored = load_file(together / "end")
+    assert all(torch.allclose(stored[name], p, atol=2e-3) for name, p in model.named_parameters())
 
 
 # what is refused

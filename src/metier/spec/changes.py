@@ -57,7 +57,8 @@ def _less_memory(job: Job, stage: Stage, weights: Weights, machine: Machine) -> 
 def _takes_adapters(job: Job, settings: Training) -> bool:
     """Whether the table [train.lora] fits the rest of the description."""
     known = job.pretrain is not None or not job.base.from_scratch
-    return isinstance(settings, Train) and known and not settings.quantisation and settings.freeze_router_after is None
+    stated = isinstance(settings, Train) and not settings.quantisation
+    return known and stated and not settings.shard and settings.freeze_router_after is None
 
 
 def _smaller(job: Job, weights: Weights, fits: Callable[[Weights], bool]) -> Iterable[str]:
