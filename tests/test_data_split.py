@@ -53,6 +53,16 @@ def test_the_shares_are_met_and_a_known_row_stays_where_it_was():
     assert round(position("sentence number 1"), 6) == 0.057891
 
 
+def test_an_exam_has_at_most_so_many_questions_and_the_rest_of_its_share_is_learned_from():
+    rows = [Record(f"sentence number {n}", answer) for n in range(3000) for answer in "xy"]
+    wide = split(rows, Split(test_share=0.1, validation_share=0.1))
+    train, validation, test = split(rows, Split(test_share=0.1, validation_share=0.1, exam_rows=50))
+    assert len(test) == len(validation) == 100  # both answers of every question
+    assert test == wide[2][:100]
+    assert validation == wide[1][:100]
+    assert sorted(train + validation + test) == sorted(rows)
+
+
 def test_case_and_punctuation_do_not_move_a_row():
     assert position("The cat sleeps.") == position("the cat sleeps")
 

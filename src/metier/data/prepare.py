@@ -18,7 +18,7 @@ from metier.data.records import Record, write_documents, write_lines
 from metier.data.rows import Rows, rows_beside
 from metier.data.similarity import Ints
 from metier.data.sources import fingerprint, open_source
-from metier.data.split import bounds, in_hash_order
+from metier.data.split import in_hash_order, parts_of
 from metier.errors import DataError
 from metier.progress import say, track
 from metier.spec.job import AnySource, Cleaning, Data
@@ -78,8 +78,9 @@ def _prepare(data: Data, rows: Rows, ledger: Ledger, folder: Path) -> dict[str, 
     pool = without(pool, near_rows(rows.compared, pool, data.cleaning.near_duplicate), "near duplicate")
     distinct = len(pool) + len(given)
 
-    part = np.digitize(rows.positions(pool), bounds(data.split))
-    part[rows.are_from(pool, [entry.name for entry in ledger.entries.values() if not entry.exam])] = 2
+    part = np.full(len(pool), 2)
+    examined = ~rows.are_from(pool, [entry.name for entry in ledger.entries.values() if not entry.exam])
+    part[examined] = parts_of(rows.positions(pool[examined]), data.split)
     train, validation = pool[part == 2], rows.in_hash_order(pool[part == 1])
     validation = without(validation, rows.compared.repeats(validation, [0]), "repeated question")
     if data.test:

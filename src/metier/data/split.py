@@ -1,8 +1,10 @@
 """Train, validation or test: decided by a hash of the row's input alone."""
 
 import hashlib
-from bisect import bisect_right
 from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
 
 from metier.data.records import Record
 from metier.data.similarity import comparable
@@ -24,9 +26,19 @@ def position_of(question: str) -> float:
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
-def bounds(shares: Split) -> tuple[float, float]:
-    """Return the positions at which the test set ends and the validation set ends."""
-    return shares.test_share, shares.test_share + shares.validation_share
+def parts_of(positions: npt.NDArray[np.float64], shares: Split) -> npt.NDArray[np.intp]:
+    """Return for each position the part its row is in: 0 for test, 1 for validation, 2 for train.
+
+    The lowest positions are the test set and the next ones the validation set: each a share of all there could be,
+    and at most ``shares.exam_rows`` different ones.
+    """
+    ends = shares.test_share, shares.test_share + shares.validation_share
+    found: npt.NDArray[np.intp] = np.digitize(positions, ends)
+    for part in (0, 1):
+        held = np.unique(positions[found == part])
+        if len(held) > shares.exam_rows:
+            found[(found == part) & (positions > held[shares.exam_rows - 1])] = 2
+    return found
 
 
 def split(
@@ -34,18 +46,18 @@ def split(
 ) -> tuple[list[Record], list[Record], list[Record]]:
     """Return the train, validation and test rows; validation and test in the order of their hash.
 
-    The lowest hashes are the test set and the next ones the validation set. A row stays where it is when
-    other rows come or go, and all rows with one input are in one part.
+    A row stays where it is when other rows come or go, as long as `parts_of` need not cut the exams, and all rows with
+    one input are in one part.
 
     Args:
         records: the rows, deduplicated.
         shares: the shares of the test and the validation set.
         test: False when the test set comes from elsewhere: the test share then belongs to training.
     """
-    exam, validation, train = parts = list[Record](), list[Record](), list[Record]()
-    for record in records:
-        part = bisect_right(bounds(shares), position(record.input))
-        parts[part if part or test else 2].append(record)
+    rows = list(records)
+    exam, validation, train = chosen = list[Record](), list[Record](), list[Record]()
+    for record, part in zip(rows, parts_of(np.array([position(row.input) for row in rows]), shares), strict=True):
+        chosen[part if part or test else 2].append(record)
     return train, in_hash_order(validation), in_hash_order(exam)
 
 

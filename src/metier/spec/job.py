@@ -300,10 +300,16 @@ class Cleaning(_Strict):
 
 
 class Split(_Strict):
-    """How rows are divided, by a hash of the row alone: a row never changes sides."""
+    """How rows are divided, by a hash of the row alone: more rows do not move the ones that were there."""
 
     validation_share: float = Field(0.005, gt=0, lt=0.5, description="Share of rows for selections.")
     test_share: float = Field(0.005, gt=0, lt=0.5, description="Share of rows for the verdict.")
+    exam_rows: int = Field(
+        2000,
+        ge=20,
+        description="Most rows of either: what a share holds beyond it is learned from, and the search for leaks does "
+        "not grow with it.",
+    )
     leak_similarity: float = Field(
         0.5, gt=0, le=1, description="3-gram Jaccard similarity from which a row leaks the exam."
     )
