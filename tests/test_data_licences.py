@@ -44,11 +44,35 @@ def test_non_commercial_text_ships_with_that_term():
 
 
 def test_share_alike_licences_do_not_mix_with_each_other_or_with_restrictions():
-    assert "each wants the whole model" in may_ship(["CC-BY-SA-4.0", "GPL-3.0-only"]).reasons[0]
+    assert "no licence for the whole model" in may_ship(["CC-BY-SA-3.0", "GPL-3.0-only"]).reasons[0]
+    assert "no licence for the whole model" in may_ship(["GPL-2.0-only", "GPL-3.0-only"]).reasons[0]
     assert "forbids to add restrictions" in may_ship(["CC-BY-SA-4.0", "Gemma"]).reasons[0]
     assert not may_ship(["GPL-3.0-only", "CC-BY-NC-4.0"]).allowed
     assert may_ship(["CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC-BY-4.0"]).allowed
-    assert may_ship(["CC-BY-NC-SA-4.0", "CC-BY-4.0"]).allowed
+    assert may_ship(["CC-BY-NC-SA-4.0", "CC-BY-4.0", "CC-BY-NC-3.0"]).allowed
+
+
+@pytest.mark.parametrize(
+    ("licences", "under"),
+    [
+        (["CC-BY-SA-3.0", "CC-BY-SA-4.0"], "CC-BY-SA-4.0"),
+        (["CC-BY-SA-4.0", "GPL-3.0-only"], "GPL-3.0"),
+        (["GPL-2.0-or-later", "GPL-3.0"], "GPL-3.0 or AGPL-3.0"),
+        (["GPL-2.0-or-later", "Apache-2.0"], "GPL-3.0 or AGPL-3.0"),
+        (["LGPL-2.1", "GPL-2.0-only"], "GPL-2.0"),
+        (["GPL-3.0-or-later", "AGPL-3.0-only"], "AGPL-3.0"),
+    ],
+)
+def test_share_alike_licences_meet_in_one_that_all_of_them_let_go_to(licences, under):
+    answer = may_ship(licences)
+    assert answer.allowed
+    assert all(f"{name}: ship the model under {under}" in answer.terms for name in licences if name != "Apache-2.0")
+
+
+@pytest.mark.parametrize("gnu", ["GPL-2.0-only", "GPL-2.0", "GFDL-1.2"])
+def test_apache_text_does_not_go_under_the_second_gpl(gnu):
+    assert may_ship([gnu, "Apache-2.0"]).allowed == gnu.startswith("GFDL")
+    assert may_ship([gnu, "MIT"]).allowed
 
 
 def test_ones_own_text_has_no_conditions_and_says_so():

@@ -5,7 +5,7 @@ settled. This is bookkeeping, not legal advice.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import NamedTuple
@@ -23,7 +23,8 @@ class Licence:
     Args:
         id: SPDX identifier, or one of our words.
         attribution: the authors must be named.
-        share_alike: family of licences under which alone the model may be passed on, or "".
+        under: the licences under one of which alone the model may be passed on; none for any.
+        not_under: licences that a model made from it cannot be passed on under.
         non_commercial: only for non-commercial use.
         restricts: it limits what the model may be used for, which share-alike licences forbid to add.
         refused: why a model may not be shipped at all, or "".
@@ -32,7 +33,8 @@ class Licence:
 
     id: str
     attribution: bool = True
-    share_alike: str = ""
+    under: tuple[str, ...] = ()
+    not_under: tuple[str, ...] = ()
     non_commercial: bool = False
     restricts: bool = False
     refused: str = ""
@@ -47,15 +49,18 @@ class Shipping(NamedTuple):
     reasons: list[str]
 
 
+_VERSIONS = ("1.0", "2.0", "2.5", "3.0", "4.0")
+
+
 def _creative_commons() -> list[Licence]:
     found = []
-    for version in ("1.0", "2.0", "2.5", "3.0", "4.0"):
+    for version in _VERSIONS:
         for kind in ("BY", "BY-SA", "BY-ND", "BY-NC", "BY-NC-SA", "BY-NC-ND"):
             parts = kind.split("-")
             found.append(
                 Licence(
                     f"CC-{kind}-{version}",
-                    share_alike=f"CC-{kind}" if "SA" in parts else "",
+                    under=_share_alike(f"CC-{kind}", version) if "SA" in parts else (),
                     non_commercial="NC" in parts,
                     restricts="NC" in parts,
                     refused="it allows no derivative works" if "ND" in parts else "",
@@ -64,22 +69,43 @@ def _creative_commons() -> list[Licence]:
     return found
 
 
+def _share_alike(kind: str, version: str) -> tuple[str, ...]:
+    """Return where a Creative Commons share-alike licence lets go: its later versions (not 1.0); BY-SA 4.0 to GPL 3."""
+    later = _VERSIONS[_VERSIONS.index(version) :] if version != "1.0" else (version,)
+    return (*(f"{kind}-{each}" for each in later), *(("GPL-3.0",) if (kind, version) == ("CC-BY-SA", "4.0") else ()))
+
+
+def _gnu() -> list[Licence]:
+    found = []
+    for family, versions in _GNU.items():
+        for at, version in enumerate(versions):
+            for suffix in ("", "-only", "-or-later"):
+                these = versions[at:] if suffix == "-or-later" else (version,)
+                under = [f"{family}-{each}" for each in these]
+                if family == "LGPL":  # its section 3 (version 3: 2b) lets go to the GPL
+                    under += ["GPL-3.0"] if version == "3.0" else ["GPL-2.0", "GPL-3.0"]
+                if "GPL-3.0" in under:  # its section 13
+                    under.append("AGPL-3.0")
+                found.append(Licence(f"{family}-{version}{suffix}", under=tuple(under)))
+    return found
+
+
 _NO_DUTIES = ("own", "CC0-1.0", "CC-PDDC", "PDDL-1.0", "Unlicense", "0BSD", "MIT-0", "public-domain")
 _NOTICE = ("MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "X11", "Python-2.0", "PSF-2.0", "WordNet")
 _NOTICE_DATA = ("ODC-By-1.0", "OGL-UK-3.0", "Unicode-3.0", "Unicode-DFS-2016", "CDLA-Permissive-2.0")
-_GNU = ("GPL-2.0", "GPL-3.0", "AGPL-3.0", "LGPL-2.0", "LGPL-2.1", "LGPL-3.0", "GFDL-1.2", "GFDL-1.3")
+_GNU = {"GPL": ("2.0", "3.0"), "AGPL": ("3.0",), "LGPL": ("2.0", "2.1", "3.0"), "GFDL": ("1.2", "1.3")}
 _LLAMA = ("Llama-2", "Llama-3", "Llama-3.1", "Llama-3.2", "Llama-3.3")
 
 _TABLE = [
     *(Licence(name, attribution=False) for name in _NO_DUTIES),
     *(Licence(name) for name in (*_NOTICE, *_NOTICE_DATA)),
     *_creative_commons(),
-    *(
-        Licence(f"{name}{suffix}", share_alike=name.rpartition("-")[0])
-        for name in _GNU
-        for suffix in ("", "-only", "-or-later")
+    *_gnu(),
+    Licence(
+        "Apache-2.0",
+        not_under=("GPL-2.0", "LGPL-2.0", "LGPL-2.1"),
+        note="pass on the licence text and any NOTICE file, and state that you changed it",
     ),
-    Licence("Apache-2.0", note="pass on the licence text and any NOTICE file, and state that you changed it"),
     Licence("MPL-2.0", note="files under MPL-2.0 stay under it"),
     Licence("EPL-2.0", note="files under EPL-2.0 stay under it"),
     Licence("ODbL-1.0", note="say that the database was used; a database made from it stays under ODbL-1.0"),
@@ -144,8 +170,8 @@ def may_ship(licences: Iterable[str]) -> Shipping:
             terms.append(f"{name}: name the authors and the licence")
         if licence.non_commercial:
             terms.append(f"{name}: for non-commercial use only")
-        if licence.share_alike:
-            terms.append(f"{name}: ship the model under {name} or a licence it names as compatible")
+        if licence.under:
+            terms.append(f"{name}: ship the model under {' or '.join(_common(known))}")
         if licence.note:
             terms.append(f"{name}: {licence.note}")
     if not known and not reasons:
@@ -156,15 +182,23 @@ def may_ship(licences: Iterable[str]) -> Shipping:
     return Shipping(not reasons, [] if reasons else terms, reasons)
 
 
-def _conflicts(known: dict[str, Licence]) -> list[str]:
-    families = {licence.share_alike: name for name, licence in known.items() if licence.share_alike}
-    if len(families) > 1:
-        return [f"{' and '.join(families.values())}: each wants the whole model under itself"]
+def _common(known: Mapping[str, Licence]) -> list[str]:
+    """Return the licences that all of those that name some agree on."""
+    named = [licence.under for licence in known.values() if licence.under]
+    barred = {name for licence in known.values() for name in licence.not_under}
+    return [name for name in named[0] if name not in barred and all(name in under for under in named)] if named else []
+
+
+def _conflicts(known: Mapping[str, Licence]) -> list[str]:
+    alike = {name: licence for name, licence in known.items() if licence.under}
+    if alike and not _common(known):
+        barring = [name for name, licence in known.items() if licence.not_under]
+        return [f"{' and '.join([*alike, *barring])}: no licence for the whole model satisfies them all"]
     return [
         f"{name} forbids to add restrictions, {other} adds them"
-        for family, name in families.items()
+        for name, own in alike.items()
         for other, licence in known.items()
-        if licence.restricts and licence.share_alike != family
+        if licence.restricts and not (own.non_commercial and licence.non_commercial)
     ]
 
 
