@@ -233,6 +233,17 @@ def test_a_damaged_file_is_made_again(built, copy, damaged):
     assert_same_outcome(built.run, copy.run)
 
 
+def test_what_packages_say_of_their_licences_is_passed_on_with_the_model(copy):
+    paper = Path("licences") / "words_1.0.txt"
+    (copy.run / "data" / paper).parent.mkdir()
+    (copy.run / "data" / paper).write_text("Copyright: the authors of the words")
+    shutil.rmtree(copy.run / "export")
+    done = metier(copy.home, "build", copy.job)
+    assert done.returncode == 0, done.stderr
+    assert (copy.run / "export" / paper).read_text() == "Copyright: the authors of the words"
+    assert f"  {paper}\n" in (copy.run / "export" / "SHA256SUMS").read_text()
+
+
 def test_a_run_folder_of_another_version_is_refused_and_left_alone(copy):
     path = copy.run / "train" / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))

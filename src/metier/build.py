@@ -202,6 +202,7 @@ def _judged(job: Job, run: Path, made: _Made) -> Verdict:
             made.models[cut],
             {**facts, "verdict": examined.result, "sweep": swept, "cut": made.cuts.get(cut)},
             run,
+            made.data,
             folder,
         ),
     )

@@ -11,6 +11,9 @@ from metier.data.licences import may_ship
 
 FORMAT = 1
 
+LICENCES = "licences"
+"""Folder beside the ledger: what packages say of their licences, word for word."""
+
 PARTS = ("train", "validation", "test")
 
 Role = Literal["train", "test", "text"]

@@ -12,7 +12,7 @@ from metier.data.clean import cleaned
 from metier.data.debian import Copyright
 from metier.data.duplicates import exact_duplicates, near_rows
 from metier.data.leaks import REASONS, count_leaks, leaking, leaks, quoting
-from metier.data.ledger import Entry, Ledger, Role
+from metier.data.ledger import LICENCES, Entry, Ledger, Role
 from metier.data.licences import find_licence, from_debian
 from metier.data.records import Record, write_documents, write_lines
 from metier.data.rows import Rows, rows_beside
@@ -200,13 +200,13 @@ def _each(sources: Iterable[AnySource], role: Role, rules: Cleaning, ledger: Led
 
 def _keep_paper(paper: Copyright, source: AnySource, folder: Path) -> dict[str, Any]:
     """Store what a package says of its licences, and say so if the job says something else."""
-    file = folder / "licences" / f"{paper.package}_{paper.version.replace(':', '%3a')}.txt"
+    file = folder / LICENCES / f"{paper.package}_{paper.version.replace(':', '%3a')}.txt"
     write_atomically(file, paper.text)
     known = {find_licence(from_debian(name)) for name in paper.licences}
     if known and find_licence(source.licence) not in known:
         stated = ", ".join(paper.licences)
         say(f"{source.source}: its own copyright file states {stated}, the job states {source.licence}: read {file}")
-    return {**paper._asdict(), "file": f"licences/{file.name}"}
+    return {**paper._asdict(), "file": f"{LICENCES}/{file.name}"}
 
 
 def _without(records: list[Record], indices: Iterable[int], reason: str, ledger: Ledger) -> list[Record]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from metier.artifact import write_atomically, write_json
+from metier.data.ledger import LICENCES
 from metier.evaluate.sweep import Candidate
 from metier.evaluate.verdict import Verdict
 from metier.export.card import card, checksums, modelfile
@@ -20,9 +21,10 @@ def bundle(
     model_folder: Path,
     facts: dict[str, Any],
     measured: Path,
+    data: Path,
     folder: Path,
 ) -> dict[str, Any]:
-    """Gather the chosen file, the Hugging Face folder, card, ledger, verdict and checksums.
+    """Gather the chosen file, the Hugging Face folder, card, ledger, the sources' licences, verdict and checksums.
 
     Args:
         job: the job description.
@@ -31,11 +33,14 @@ def bundle(
         facts: results of the steps before: ``verdict``, ``ledger``, ``start``, ``train``, ``prompt``, ``sweep``, and
             ``cut``, that of the chosen cut or None.
         measured: the folder with the numbers and the plot of the sweep.
+        data: the folder of the data step, with what the sources' packages say of their licences.
         folder: where the bundle goes.
     """
     if shipped:
         for file in (shipped, measured / SWEEP, measured / PLOT):
             _link(file, folder / file.name)
+    for file in sorted((data / LICENCES).glob("*")):
+        _link(file, folder / LICENCES / file.name)
     candidates = [Candidate.from_json(one) for one in facts["sweep"]["candidates"].values()]
     for file in sorted(model_folder.iterdir()):
         _link(file, folder / "huggingface" / file.name)

@@ -74,6 +74,8 @@ def gate(
             if file.asked:
                 candidates.append(exam.graded(file, told, walks[cut]))
                 say(f"  {_line(candidates[-1])}")
+    if any(one.failed for one in candidates):
+        say(f"  To ask the failed ones again, remove {folder} and repeat the command")
     if all(one.failed for one in candidates):
         fix = "Look at the messages above, or ask for other types in export.quantisations"
         raise ArtifactError(str(files), f"llama.cpp answers with none of the files: {candidates[0].failed}", fix)
@@ -119,20 +121,23 @@ class _Exam:
         return tuple(decided_tokens(model, walked))
 
     def ask(self, file: File, decided: tuple[Decided, ...]) -> Told:
-        """Ask a file once; what it told is kept in the folder."""
+        """Ask a file once; what it told is kept in the folder, unless it failed."""
         kept = self._folder / f"{file.name}.json"
-        if not kept.exists():
-            asked = Asked(
-                model=str(gguf_path(self._files, self._job, file.name)),
-                rows=str(self._path),
-                first=len(self._rows) if file.asked else 0,
-                answers=str(self._answers(file)),
-                max_tokens=self._job.evaluate.max_answer_tokens,
-                timed=tuple(self._prompt.render(row.input) for row in self._rows[:_TIMED_ROWS]),
-                decided=decided,
-            )
-            write_json(kept, asdict(ask_apart(asked)))
-        return Told.from_json(read_json(kept))
+        if kept.exists():
+            return Told.from_json(read_json(kept))
+        asked = Asked(
+            model=str(gguf_path(self._files, self._job, file.name)),
+            rows=str(self._path),
+            first=len(self._rows) if file.asked else 0,
+            answers=str(self._answers(file)),
+            max_tokens=self._job.evaluate.max_answer_tokens,
+            timed=tuple(self._prompt.render(row.input) for row in self._rows[:_TIMED_ROWS]),
+            decided=decided,
+        )
+        told = ask_apart(asked)
+        if not told.failed:
+            write_json(kept, asdict(told))
+        return told
 
     def graded(self, file: File, told: Told, walked: Walk) -> Candidate:
         """Return a file as a candidate: its answers beside the whole model's."""
