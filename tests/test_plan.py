@@ -407,7 +407,7 @@ def test_what_an_earlier_build_made_is_known_exactly_until_the_description_chang
     start = tmp_path / "runs" / "planned" / "start"
     start.mkdir(parents=True)
     write_folder(start, scratch(len(tokenizer), 64, 2, 64, 0), tokenizer)
-    inputs = {"base": description.base.model_dump(), "vocabulary": description.vocabulary.model_dump()}
+    inputs = {"base": description.base.weights, "vocabulary": description.kept_pieces}
     write_json(start / "manifest.json", {"inputs": {"job": inputs}})
     found = known_weights(description)
     assert "as built" in found.how and found.weights.pieces == len(tokenizer) != 400

@@ -5,7 +5,7 @@ The descriptions below become the JSON schema that editors use (``metier schema`
 
 import codecs
 import difflib
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -131,6 +131,11 @@ class Base(_Strict):
     def from_scratch(self) -> bool:
         """Whether training starts from random weights."""
         return self.model == "scratch"
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """What the untrained weights depend on: all but their licence."""
+        return self.model_dump(exclude={"licence"})
 
 
 class _Source(_Strict):
@@ -462,6 +467,15 @@ class Job(_Strict):
         """The task as plain values, for `metier.tasks.registry.task_from_json`."""
         table = self.translation or self.text2text
         return {"task": self.task, **table.model_dump()}
+
+    @property
+    def kept_pieces(self) -> dict[str, Any]:
+        """What the pieces kept of the base's depend on beside the text: if measured, on the files and their limit."""
+        kept = self.vocabulary.model_dump()
+        if self.vocabulary.pieces == "auto":
+            kept["quantisations"] = self.export.quantisations
+            kept["file_mib"] = self.limits.file_mib if self.export.quantisations else None
+        return kept
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

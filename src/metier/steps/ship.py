@@ -71,5 +71,5 @@ def write_files(
                 prompt=prompt,
                 task=job.task_settings,
             )
-            sizes[file.name] = round(path.stat().st_size / 2**20, 2)
+            sizes[file.name] = path.stat().st_size / 2**20
     return {"file_mib": sizes}
