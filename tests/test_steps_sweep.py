@@ -215,6 +215,20 @@ def test_the_channels_that_stay_are_better_than_as_many_others(cut, trained, dat
         assert best < mean_loss(compress.narrowed(trained.model, channels), held_out)
 
 
+def test_a_rate_for_adapters_is_not_what_all_weights_are_healed_at():
+    adapters = {"budget": "1 steps", "peak_lr": 2e-3, "lora": {"rank": 8}}
+    base = {"model": "pypi:some-model"}
+    found = [
+        compress._peak(job(base=base, **tables))
+        for tables in (
+            {"train": adapters},
+            {"train": adapters, "compress": {"peak_lr": 1e-4}},
+            {"train": adapters | {"lora": None}},
+        )
+    ]
+    assert found == pytest.approx([6e-5, 1e-4, 2e-3])
+
+
 def test_a_killed_healing_goes_on_to_the_same_weights(cut, trained, data, tmp_path, monkeypatch):
     wanted, folder, facts = cut
     often = wanted.model_copy(update={"train": wanted.train.model_copy(update={"checkpoint_seconds": 1e-6})})

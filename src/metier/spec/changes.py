@@ -41,10 +41,11 @@ def _less_memory(job: Job, stage: Stage, weights: Weights, machine: Machine) -> 
         return within(training_memory(changed, settings, rounded).total, machine.memory_mib) is not False
 
     whole = settings.optimizer == "adamw" and adapters_of(settings) is None
+    rate = "" if settings.peak_lr is None else " and remove peak_lr, a rate for AdamW on all weights"
     if whole and fits(weights, settings.model_copy(update={"optimizer": "adafactor"})):
-        yield f"write optimizer = 'adafactor' under [{stage.name}]"
+        yield f"write optimizer = 'adafactor' under [{stage.name}]{rate}"
     if whole and _takes_adapters(job, settings) and fits(weights, settings.model_copy(update={"lora": Lora()})):
-        yield f"learn adapters instead of all weights: write a table [{stage.name}.lora]"
+        yield f"learn adapters instead of all weights: write a table [{stage.name}.lora]{rate}"
     least = settings.row_tokens if isinstance(settings, Pretrain) else 16
     batch = _most(
         least, settings.batch_tokens, lambda n: fits(weights, settings.model_copy(update={"batch_tokens": n}))

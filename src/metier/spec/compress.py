@@ -54,8 +54,8 @@ class Compress(Strict):
     peak_lr: float | None = Field(
         None,
         gt=0,
-        description="Highest learning rate of the healing; by default the training's, of a model from scratch a third "
-        "of it.",
+        description="Highest learning rate of the healing, which is of all weights; by default the training's, after "
+        "[train.lora] the default one, of a model from scratch a third of it.",
     )
 
     @field_validator("layers")

@@ -155,8 +155,9 @@ def _heal(
 
 
 def _settings(job: Job) -> Train:
-    """Return how a cut model is healed: all its weights learn, whatever learned before."""
-    return job.train.model_copy(update={"budget": job.compress.heal, "lora": None})
+    """Return how a cut model is healed: all its weights learn, whatever learned before, and at no rate for adapters."""
+    changes: dict[str, Any] = {"budget": job.compress.heal, "lora": None}
+    return job.train.model_copy(update=changes | ({"peak_lr": None} if job.train.lora else {}))
 
 
 def _peak(job: Job) -> float:
