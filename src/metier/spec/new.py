@@ -58,7 +58,7 @@ pieces = 24000                     # word pieces kept of the base's: fewer make 
 
 [train]
 budget = "10m"                     # how long to train: "90s", "10m", "2h", or "300 steps"
-# peak_lr = 6e-5                   # how strongly each step changes the model: by default gentle, as it suits a base
+# peak_lr = 6e-5                   # how strongly each step changes the model; this is the default
 max_tokens = {max_tokens:<22}# longest example, input and output together; longer ones are left out
 
 [evaluate]

@@ -12,6 +12,9 @@ _BUDGET = re.compile(r"(?P<amount>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>s|m|h|steps)")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _TOKENS = re.compile(r"[0-9]+ ?tokens")
 
+Schedule = Literal["linear", "inverse_sqrt", "constant"]
+"""What the learning rate does after the warm-up."""
+
 ADAPTERS_RATE = 10
 """How many times the rate of all weights adapters learn at (Schulman et al. 2025, "LoRA Without Regret")."""
 
@@ -29,7 +32,7 @@ class Training(Strict):
         description="Highest learning rate; by default 6e-5 for a released base, 3e-3 from scratch, ten times that "
         "for [train.lora]; Adafactor 1e-2.",
     )
-    schedule: Literal["linear", "inverse_sqrt", "constant"] = Field(
+    schedule: Schedule = Field(
         "linear",
         description="After the warm-up: 'linear' falls to zero, 'inverse_sqrt' with the root of the steps, 'constant' "
         "stays. Warming up is a linear rise, but with 'inverse_sqrt' it is the peak.",
