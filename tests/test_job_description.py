@@ -165,7 +165,7 @@ def test_whole_numbers_serve_where_fractions_are_meant(tmp_path):
         (GOOD + "[train]\npeak_lr = inf", "train.peak_lr: found inf"),
         (GOOD + "[train]\npeak_lr = '6e-5'", "train.peak_lr: found '6e-5'. It should be a valid number"),
         (GOOD + TEXT + "budget = '1000000 tokens'\nswitch_tokens = 2000000",
-         "pretrain.switch_tokens: 2000000 are not before the end: 1000000 tokens are 489 steps of 2048 tokens."),
+         "pretrain.switch_tokens: 2000000 is not before the end: '1000000 tokens' makes 489 steps of 2048 tokens."),
         (GOOD + TEXT + "budget = '4 steps'\nswitch_tokens = 8192", "Write at most 6144, or a longer budget"),
         (GOOD + TEXT + "budget = '1 steps'\nswitch_tokens = 1", "Write a longer budget, or remove it"),
         (GOOD + "[evaluate]\ntest_rows = 3", "It should be greater than or equal to 20"),

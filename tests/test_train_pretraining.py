@@ -96,7 +96,7 @@ def test_the_validation_loss_falls_and_its_curve_has_tokens_and_seconds(whole):
 def test_a_switch_that_a_budget_of_time_does_not_come_to_is_refused_once_its_steps_are_known(text, tmp_path):
     settings = SETTINGS.model_copy(update={"budget": "10m"})
     write_json(tmp_path / "plan.json", {"steps": 10, "step_seconds": 60.0, "probe_seconds": 0.0})
-    with pytest.raises(SpecError, match=r"switch_tokens: 2560 are not before the end: 10m are 10 steps of 256 tokens"):
+    with pytest.raises(SpecError, match=r"switch_tokens: 2560 is not before the end: '10m' makes 10 steps of 256"):
         run(text, tmp_path, settings)
     assert not (tmp_path / "steps.jsonl").exists()
 

@@ -178,11 +178,12 @@ class Pretrain(Training):
         """Return what is wrong with a switch that so many steps do not come to, and what to write."""
         if self.switch_step is None or self.switch_step < steps:
             return None
-        found = (
-            f"{self.switch_tokens} are not before the end: {self.budget} are {steps} steps of {self.step_tokens} tokens"
-        )
+        end = f"'{self.budget}' makes {steps} steps of {self.step_tokens} tokens"
         least = f"at most {(steps - 1) * self.step_tokens}, or " if steps > 1 else ""
-        return found, f"Write {least}a longer budget, or remove it and learn 'ul2' alone"
+        return (
+            f"{self.switch_tokens} is not before the end: {end}",
+            f"Write {least}a longer budget, or remove it and learn 'ul2' alone",
+        )
 
     @property
     def step_tokens(self) -> int:
