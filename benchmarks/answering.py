@@ -44,7 +44,7 @@ def main() -> None:
     prompt, base_prompt = (PromptFormat.from_json(formats[name]) for name in ("prompt", "base_prompt"))
     questions = [row.input for row in read_records(run / "data" / "test.jsonl")[: wanted.rows]]
     prompts = [prompt.render(question) for question in questions]
-    base = find_base(job.base.model, job.base.licence).gguf
+    base = find_base(job.base.model).gguf
     assert base, "the base is no GGUF file, so llama.cpp cannot run it as it was released"
     files = {"base": base} | {q: gguf_path(run / "files", job, q) for q in job.export.quantisations}
     found = []

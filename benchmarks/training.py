@@ -95,7 +95,7 @@ class Lesson:
         self.job, run = job, run_dir(job.name)
         for name in ("data", "start", "prompt"):
             load_step(run / name)
-        self.base, self.trimmed = find_base(job.base.model, job.base.licence).folder, run / "start"
+        self.base, self.trimmed = find_base(job.base.model).folder, run / "start"
         self.tokenizers = {folder: AutoTokenizer.from_pretrained(folder) for folder in (self.base, self.trimmed)}
         self.prompt = PromptFormat.from_json(load_step(run / "prompt").result["prompt"])
         self.trimming_seconds = load_step(run / "start").manifest["seconds"]

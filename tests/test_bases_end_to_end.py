@@ -12,7 +12,7 @@ from metier.model import load
 from metier.run.engine import Engine
 from metier.run.gguf_header import read_header
 from metier.spec.job import Job
-from metier.steps import answering, learn, ship, start, sweep
+from metier.steps import answering, learn, parity, ship, start
 from metier.tasks.prompt import PromptFormat
 
 
@@ -56,7 +56,7 @@ def made(folder, *names):
 @pytest.mark.parametrize("name", CASES)
 def test_a_base_of_every_family_passes_the_gate(name, data, tmp_path):
     case = CASES[name]
-    base, begun, trained, files, parity = made(tmp_path, "base", "start", "train", "files", "parity")
+    base, begun, trained, files, answers = made(tmp_path, "base", "start", "train", "files", "parity")
     write_released(case, base)
     description = job(base)
     facts = start.start(description, data, begun)
@@ -68,8 +68,8 @@ def test_a_base_of_every_family_passes_the_gate(name, data, tmp_path):
     prompt = PromptFormat.from_json(found["prompt"])
     learn.learn_job(description, data, begun, prompt, trained)
     models = {ship.WHOLE: trained / "model"}
-    ship.write_files(description, models, prompt, "own", files)
-    gate = sweep.gate(description, data, models, prompt, files, parity)
+    sizes = ship.write_files(description, models, prompt, "own", files)["file_mib"]
+    gate = parity.judged(description, parity.gate(description, data, models, prompt, files, answers), sizes)
     (walk,) = gate["walks"].values()
     assert walk["passed"], walk
     assert walk["positions"] > 100

@@ -134,8 +134,8 @@ def test_a_mixture_of_experts_is_built_and_answers_in_a_fresh_process(tmp_path):
     export = home / "runs" / "animals" / "export"
     assert read_header(export / "animals-Q8_0.gguf").metadata["general.architecture"] == "qwen3moe"
     assert json.loads((export / "huggingface" / "config.json").read_text())["model_type"] == "qwen3_moe"
-    parity = json.loads((export.parent / "parity" / "manifest.json").read_text())["result"]
-    assert parity["walks"]["whole"]["passed"] and parity["candidates"]["Q8_0"]["passed"]
+    swept = json.loads((export / "sweep.json").read_text())
+    assert swept["walks"]["whole"]["passed"] and swept["candidates"]["Q8_0"]["passed"]
 
 
 def test_a_build_without_a_file_is_examined_and_not_released(tmp_path):

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from metier.evaluate.candidates import Candidate
 from metier.evaluate.metrics import Score
 from metier.evaluate.significance import Comparison
-from metier.evaluate.sweep import Candidate
 from metier.evaluate.verdict import Contestant, Licences, Limit, Parity, decide
 from metier.export.card import card, checksums, modelfile
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metier.errors import DataError, SpecError
-from metier.spec.job import Export, Job, Train
+from metier.spec.job import Evaluate, Export, Job, Train
 from metier.spec.load import json_schema, load_job
 from metier.spec.new import new_job
 from metier.tasks.registry import TASKS, task_from_json
@@ -31,6 +31,7 @@ source = "file:pairs.tsv"
 licence = "own"
 """
 SCRATCH = GOOD.replace("pypi:some-model", "scratch") + "[release]\nmust_beat = []\n"
+TEXT = "[[data.text]]\nsource = 'file:a.txt'\nlicence = 'own'\n[pretrain]\nobjective = 'ul2'\n"
 OTHER_EXAM = GOOD + "[[data.test]]\nsource = 'file:exam.tsv'\nlicence = 'own'\n"
 
 
@@ -93,6 +94,17 @@ def test_a_file_with_a_comma_in_its_name_is_one_file(tmp_path):
     assert job.data.train[0].source == f"file:{tmp_path / 'a,b.tsv'}"
 
 
+@pytest.mark.parametrize("folder", ["a:b", "hf:b", "abc:d e"])
+def test_a_local_base_below_a_folder_with_a_colon_is_a_path_for_every_process(tmp_path, folder):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "model.gguf").touch()
+    job = load_job(write(tmp_path / folder, GOOD.replace("pypi:some-model", "model.gguf")))
+    assert job.base.model == str(tmp_path / folder / "model.gguf")
+    assert Job.model_validate(json.loads(json.dumps(job.model_dump(mode="json", exclude_unset=True)))) == job
+    again = load_job(write(tmp_path, GOOD.replace("pypi:some-model", f"./{folder}/model.gguf")))
+    assert again.base.model == job.base.model
+
+
 def test_references_that_are_not_local_stay_as_they_are(tmp_path):
     job = load_job(write(tmp_path, GOOD.replace("file:pairs.tsv", "hf:owner/set")))
     assert (job.base.model, job.data.train[0].source) == ("pypi:some-model", "hf:owner/set")
@@ -152,6 +164,10 @@ def test_whole_numbers_serve_where_fractions_are_meant(tmp_path):
         (GOOD + "[train]\nbudget = '1.5 steps'", "Write a whole number of steps"),
         (GOOD + "[train]\npeak_lr = inf", "train.peak_lr: found inf"),
         (GOOD + "[train]\npeak_lr = '6e-5'", "train.peak_lr: found '6e-5'. It should be a valid number"),
+        (GOOD + TEXT + "budget = '1000000 tokens'\nswitch_tokens = 2000000",
+         "pretrain.switch_tokens: 2000000 is not before the end: '1000000 tokens' makes 489 steps of 2048 tokens."),
+        (GOOD + TEXT + "budget = '4 steps'\nswitch_tokens = 8192", "Write at most 6144, or a longer budget"),
+        (GOOD + TEXT + "budget = '1 steps'\nswitch_tokens = 1", "Write a longer budget, or remove it"),
         (GOOD + "[evaluate]\ntest_rows = 3", "It should be greater than or equal to 20"),
         (GOOD + "[vocabulary]\npieces = 'al'", "vocabulary.pieces: found 'al'"),
         (GOOD + "[text2text]\n", "text2text: does not fit task 'translation'. Remove the table"),
@@ -201,6 +217,23 @@ def test_adapters_learn_ten_times_as_fast_unless_the_rate_is_stated(tmp_path):
         for lines in ("", "[train.lora]", "peak_lr = 1e-3\n[train.lora]")
     ]
     assert rates == pytest.approx([6e-5, 6e-4, 1e-3])
+
+
+@pytest.mark.parametrize("name", ["new", "ja-en", "ja-en-long"])
+def test_adapters_added_to_a_description_on_a_base_learn_at_their_own_rate(tmp_path, name):
+    path = new_job("de-fr", "translation", None, tmp_path) if name == "new" else JOBS / name / "job.toml"
+    text = path.read_text("utf-8").replace('quantisation = "Q4_0"', "")
+    assert load_job(write(tmp_path, text)).train.peak(from_scratch=False) == pytest.approx(6e-5)
+    adapters = load_job(write(tmp_path, f"{text}\n[train.lora]\n"))
+    assert adapters.train.peak(from_scratch=False) == pytest.approx(6e-4)
+
+
+def test_a_new_description_asks_as_many_rows_as_one_that_says_nothing(tmp_path):
+    job = load_job(new_job("de-fr", "translation", None, tmp_path))
+    assert (job.evaluate.validation_rows, job.evaluate.test_rows) == (
+        Evaluate().validation_rows,
+        Evaluate().test_rows,
+    )
 
 
 def test_a_mixture_of_the_same_sizes_is_the_dense_models_twin(tmp_path):

@@ -18,7 +18,7 @@ from metier.model import gguf_names, load
 from metier.model.architectures import ARCHITECTURES, Architecture
 from metier.run.engine import Engine
 from metier.spec.job import Job
-from metier.steps import exam, ship, sweep
+from metier.steps import exam, parity, ship
 from metier.train.batches import Example, encode
 
 JOB = Job.model_validate(
@@ -51,12 +51,12 @@ def _one_thread(monkeypatch):
 
 def gated(trained, data, folder, prompt=None):
     """Write the files (with ``prompt`` in their template) and put them through the gate."""
-    files, parity = folder / "files", folder / "parity"
+    files, answers = folder / "files", folder / "parity"
     files.mkdir()
-    parity.mkdir()
+    answers.mkdir()
     models = {ship.WHOLE: trained.folder}
-    ship.write_files(JOB, models, prompt or trained.prompt, "own", files)
-    return sweep.chosen_of(JOB, sweep.gate(JOB, data, models, trained.prompt, files, parity), folder)
+    sizes = ship.write_files(JOB, models, prompt or trained.prompt, "own", files)["file_mib"]
+    return parity.judged(JOB, parity.gate(JOB, data, models, trained.prompt, files, answers), sizes)
 
 
 def passed(found):
@@ -285,9 +285,11 @@ def test_what_fails_the_gate_is_not_released_and_parity_is_named(trained, data, 
         found = gated(trained, data, tmp_path)
     shipping = {"allowed": True, "terms": ["own"], "reasons": []}
     prompts = {"prompt": trained.prompt.to_json(), "base_prompt": None}
-    verdict = exam.examine(JOB, data, tmp_path / "files", trained.folder, found, prompts, shipping, tmp_path)
-    assert verdict["released"] is False
-    assert "parity" in json.dumps(verdict["reasons"]).lower()
+    chosen = ship.gguf_path(tmp_path / "files", JOB, found["chosen"])
+    examined = exam.examine(JOB, data, chosen, prompts, None, tmp_path)
+    verdict = exam.judge(JOB, 1.0, json.loads(json.dumps(examined)), None, found, shipping)
+    assert verdict.released is False
+    assert any(reason.startswith("parity") for reason in verdict.reasons)
 
 
 def test_decided_positions_are_the_checkpoints_own_choices(trained):

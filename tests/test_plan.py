@@ -9,7 +9,7 @@ import sys
 import tomllib
 import zipfile
 from dataclasses import replace
-from math import inf, isfinite
+from math import ceil, inf, isfinite
 
 import pytest
 import torch
@@ -20,7 +20,8 @@ from rich.console import Console
 from test_scratch import weights_a_token_passes
 
 from metier.artifact import write_json
-from metier.errors import ArtifactError
+from metier.compress.structure import narrowed, with_experts, without_layers
+from metier.errors import ArtifactError, SpecError
 from metier.export.gguf import write_gguf
 from metier.export.huggingface import write_folder
 from metier.model.scratch import scratch
@@ -28,6 +29,7 @@ from metier.run import session
 from metier.run.gguf_header import read_header
 from metier.spec import estimates
 from metier.spec.advice import EVIDENCE, Difference, advise, basis, load_evidence
+from metier.spec.compress import WHOLE_MODEL, Cut
 from metier.spec.job import Job, Train
 from metier.spec.machine import Machine, product_speed, this_machine
 from metier.spec.needs import text_tokens
@@ -407,7 +409,7 @@ def test_what_an_earlier_build_made_is_known_exactly_until_the_description_chang
     start = tmp_path / "runs" / "planned" / "start"
     start.mkdir(parents=True)
     write_folder(start, scratch(len(tokenizer), 64, 2, 64, 0), tokenizer)
-    inputs = {"base": description.base.model_dump(), "vocabulary": description.vocabulary.model_dump()}
+    inputs = {"base": description.base.weights, "vocabulary": description.kept_pieces}
     write_json(start / "manifest.json", {"inputs": {"job": inputs}})
     found = known_weights(description)
     assert "as built" in found.how and found.weights.pieces == len(tokenizer) != 400
@@ -506,7 +508,8 @@ def changed(description, change):
     if text["type"]:
         table, key, value = "export", "quantisations", [text["type"]]
     whole = description.model_dump(exclude_unset=True)
-    whole.setdefault(table, {})[key] = value if text["type"] or not value.isdigit() else int(value)
+    read = value if text["type"] else {"true": True}.get(value, int(value) if value.isdigit() else value)
+    whole.setdefault(table, {})[key] = read
     return Job.model_validate(whole)
 
 
@@ -534,10 +537,114 @@ def test_a_training_that_this_machine_cannot_hold_is_told_with_what_would_help(e
     small = replace(MACHINE, memory_mib=needed - 20)
     plan = planned(description, evidence, small)
     assert not plan.fits and plan.stages[0].fits is False
-    assert len(plan.changes) == 4
+    wanted = ["micro_batch_tokens", "activation_checkpointing", "optimizer", "base.vocabulary", "layers"]
+    assert [change.split()[1] for change in plan.changes] == wanted
     for change in plan.changes:
         assert planned(changed(description, change), evidence, small).fits, change
     assert planned(description, evidence, replace(MACHINE, memory_mib=None)).fits
+
+
+def test_no_part_of_a_step_is_advised_that_is_shorter_than_a_row(evidence):
+    large = "hidden_size = 512\nlayers = 8\nvocabulary = 4000"
+    description = job(base=large, train="batch_tokens = 4000\nmax_tokens = 300")
+    needed, row = (
+        planned(job(base=large, train=f"batch_tokens = {n}\nmax_tokens = {n}"), evidence).stages[0].memory_mib["total"]
+        for n in (4000, 300)
+    )
+    for memory, advised in (((needed + row) / 2, True), (row - 1, False)):
+        plan = planned(description, evidence, replace(MACHINE, memory_mib=memory))
+        micro = [change for change in plan.changes if "micro_batch_tokens" in change]
+        assert bool(micro) is advised
+        assert not micro or int(_CHANGE.match(micro[0])["value"]) >= 300
+
+
+@pytest.mark.parametrize(("stated", "wanted"), [(None, 0), (6e-5, 2)])
+def test_a_rate_that_is_stated_is_to_go_with_what_it_was_for(evidence, tmp_path, stated, wanted):
+    write_folder(tmp_path, scratch(300, 128, 4, 64, 0), learn(["the cat sat on the mat"], 300).tokenizer())
+    description = on_base(tmp_path, 'pieces = "all"').model_copy(update={"train": Train(peak_lr=stated)})
+    small = replace(MACHINE, memory_mib=planned(description, evidence).stages[0].memory_mib["total"] - 1)
+    changes = [c for c in planned(description, evidence, small).changes if "optimizer" in c or "lora" in c]
+    assert len(changes) == 2
+    assert sum("remove peak_lr" in change for change in changes) == wanted
+
+
+# cuts
+
+
+@pytest.mark.parametrize(
+    ("architecture", "cut"),
+    [("dense", Cut(1, 1.0, 1.0)), ("dense", Cut(2, 0.7, 1.0)), ("moe", Cut(0, 1.0, 0.6)), ("moe", Cut(1, 1.0, 0.1))],
+    ids=str,
+)
+def test_a_cut_model_is_as_large_as_planned(tmp_path, tokenizer, architecture, cut):
+    model = scratch(len(tokenizer), 64, 3, 64, 0, architecture=architecture)
+    write_folder(tmp_path, model, tokenizer)
+    smaller = without_layers(model, range(cut.layers))
+    if cut.feed_forward < 1:
+        kept = torch.arange(cut.kept_channels(model.config.intermediate_size))
+        smaller = narrowed(smaller, [kept] * (3 - cut.layers))
+    if cut.experts < 1:
+        smaller = with_experts(smaller, [torch.arange(cut.kept_experts(8, 2))] * (3 - cut.layers))
+    described, read = of_shape(shape_of(architecture, 64, 3), len(tokenizer)), known_weights(on_base(tmp_path)).weights
+    assert described.layers == read.layers == 3
+    assert (
+        described.cut(cut).parameters == read.cut(cut).parameters == smaller.num_parameters() < model.num_parameters()
+    )
+    assert described.cut(WHOLE_MODEL) == described and read.cut(WHOLE_MODEL) == read
+
+
+def test_a_limit_that_only_a_cut_meets_is_met(evidence):
+    cuts, export = "[compress]\nlayers = [0, 2]", 'quantisations = ["Q8_0"]'
+    whole, cut = planned(job(export=export, rest=cuts), evidence).files
+    assert [(one.name, one.cut) for one in (whole, cut)] == [("Q8_0", "whole"), ("drop2-Q8_0", "drop2")]
+    between = (whole.file_mib + cut.file_mib) / 2
+    assert planned(job(export=export, rest=cuts, limits=f"file_mib = {between}"), evidence).fits
+    assert not planned(job(export=export, limits=f"file_mib = {between}"), evidence).fits
+    description = job(export=export, rest=cuts, limits=f"file_mib = {cut.file_mib * 0.8}")
+    plan = planned(description, evidence)
+    assert not plan.fits and len(plan.changes) > 1
+    for change in plan.changes[:-1]:
+        assert planned(changed(description, change), evidence).fits, change
+    assert float(plan.changes[-1].rpartition("= ")[2]) == ceil(cut.file_mib * 1.01)
+    with pytest.raises(SpecError, match=r"compress\.layers: 4 to drop, and the model has 4"):
+        planned(job(rest="[compress]\nlayers = [4]"), evidence)
+
+
+# what needs less
+
+
+def test_layers_that_are_computed_twice_need_less_memory_and_more_time(evidence):
+    plain, twice = (planned(job(train=lines), evidence).stages[0] for lines in ("", "activation_checkpointing = true"))
+    assert twice.memory_mib["activations"] < 0.6 * plain.memory_mib["activations"]
+    assert twice.memory_mib["gradients"] == plain.memory_mib["gradients"]
+    assert twice.tokens_per_s == pytest.approx(plain.tokens_per_s * 3 / 4)
+
+
+def test_only_a_budget_of_time_is_probed_with_a_second_model(evidence):
+    by_time, by_steps, rounded = (
+        planned(job(train=lines, export='quantisations = ["Q4_0"]'), evidence).stages[0].memory_mib
+        for lines in ('budget = "10m"', 'budget = "9 steps"', 'budget = "9 steps"\nquantisation = "Q4_0"')
+    )
+    assert by_steps["copies"] == 0
+    assert by_time["copies"] == rounded["copies"] == by_time["weights"] == by_steps["weights"]
+
+
+@given(st.integers(16, 3000), st.integers(16, 3000), st.integers(8, 4000))
+def test_a_row_longer_than_a_part_of_a_step_is_computed_alone(batch, micro, longest):
+    settings_ = Train(batch_tokens=batch, micro_batch_tokens=micro, max_tokens=longest)
+    assert estimates.tokens_at_once(settings_) == max(min(batch, micro), longest)
+    assert estimates.tokens_at_once(Pretrain(batch_tokens=2048, micro_batch_tokens=16, row_tokens=512)) == 512
+
+
+def test_whether_a_training_fits_that_is_shared_out_is_not_known(evidence):
+    small = replace(MACHINE, memory_mib=1.0)
+    description = job(train="shard = true")
+    plan = planned(description, evidence, small)
+    assert plan.fits and plan.stages[0].fits is None and plan.stages[0].shared
+    console = Console(width=300, file=io.StringIO())
+    console.print(render(plan, description))
+    assert "The memory of 'train' is that of one process alone" in console.file.getvalue()
+    assert not planned(job(), evidence, small).fits
 
 
 def test_memory_while_answering_has_a_limit_too(evidence):
@@ -621,6 +728,7 @@ def test_a_plan_is_shown_whether_or_not_the_base_is_known(tmp_path, evidence):
     assert "Not counted" not in text
     cuts = shown(job(rest='[compress]\nlayers = [0, 1]\nfeed_forward = [1.0, 0.5]\nheal = "90s"'))
     assert "Not counted: 3 cut models that learn for 90s each" in cuts
+    assert all(f"{name}-Q8_0" in cuts for name in ("ff50", "drop1", "drop1-ff50"))
     assert "known after 'metier build'" in shown(on_base("pypi:some-model"))
     assert "estimate" in shown(on_base(tiny_gguf(tmp_path / "tiny.gguf"), "pieces = 200"))
 

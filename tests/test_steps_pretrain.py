@@ -56,6 +56,8 @@ def test_a_build_pretrains_before_it_trains(built):
     assert facts["steps"] == 6 and facts["peak_lr"] == 1e-2
     assert [point["steps"] for point in facts["curve"]] == [0, 3, 6]
     assert set(facts["source_tokens"]) == {"stories.txt", "lines.txt"}
+    inputs = read_json(run / "pretrain" / "manifest.json")["inputs"]
+    assert inputs["weights"] == {"stories.txt": 2.0, "lines.txt": 1.0}, "rows are drawn by them"
     first = json.loads((run / "train" / "steps.jsonl").read_text().splitlines()[0])
     assert first["step"] == 0 and "output_z" in first
     assert (

@@ -13,10 +13,10 @@ from doubles import counted_animals, tiny_gguf
 from metier.artifact import read_json
 from metier.data.records import Record, write_records
 from metier.errors import ArtifactError, RunError
-from metier.evaluate.sweep import Candidate
+from metier.evaluate.candidates import Candidate
 from metier.model.loading import load
 from metier.spec.job import Job
-from metier.steps import answering, compress, ship, sweep
+from metier.steps import answering, compress, parity, ship
 from metier.train import loop
 from metier.train.batches import collate, encode
 from metier.train.objective import batch_loss, divergence, mean_loss
@@ -53,10 +53,15 @@ def data(trained, tmp_path_factory):
 def swept(job, data, models, prompt, folder):
     for name in ("files", "parity"):
         (folder / name).mkdir()
-    ship.write_files(job, models, prompt, "own", folder / "files")
-    return lambda: sweep.chosen_of(
-        job, sweep.gate(job, data, models, prompt, folder / "files", folder / "parity"), folder
-    )
+    sizes = ship.write_files(job, models, prompt, "own", folder / "files")["file_mib"]
+
+    def gate():
+        found = parity.gate(job, data, models, prompt, folder / "files", folder / "parity")
+        judged = parity.judged(job, json.loads(json.dumps(found)), sizes)
+        parity.write_sweep(judged, folder)
+        return judged
+
+    return gate
 
 
 def states(found):
@@ -76,29 +81,39 @@ def test_a_file_that_cannot_be_loaded_is_told_as_failed_and_the_others_go_on(tra
     assert best.ram_mib > 10 and best.tokens_per_s > 1 and best.score.n == best.comparison.n == 40
 
 
-def test_other_limits_and_preferences_measure_nothing_again(trained, data, tmp_path):
-    found = swept(job(), data, {ship.WHOLE: trained.folder}, trained.prompt, tmp_path)()
-    candidates = found["candidates"]
-    for one, speed in zip(candidates.values(), (20.0, 10.0), strict=True):
-        one |= {"passed": True, "tokens_per_s": speed}
-    least, largest = sorted(one["file_mib"] for one in candidates.values())
+def test_another_margin_other_limits_and_preferences_measure_nothing_again(trained, data, tmp_path):
+    swept(job(), data, {ship.WHOLE: trained.folder}, trained.prompt, tmp_path)()
+    found = parity.gate(job(), data, {ship.WHOLE: trained.folder}, trained.prompt, tmp_path / "files", tmp_path)
+    for one, speed, low in zip(found["candidates"].values(), (20.0, 10.0), (-0.1, -0.3), strict=True):
+        assert "passed" not in one and "file_mib" not in one, "a verdict is no measurement"
+        one |= {"tokens_per_s": speed, "comparison": one["comparison"] | {"low": low}}
+    sizes = {"Q8_0": 3.0, "Q4_1": 2.0}
     plots = set()
     for tables, wanted in (
         ({}, "Q4_1"),
         ({"compress": {"prefer": "speed"}}, "Q8_0"),
-        ({"compress": {"prefer": "speed"}, "limits": {"file_mib": (least + largest) / 2}}, "Q4_1"),
+        ({"compress": {"prefer": "speed"}, "limits": {"file_mib": 2.5}}, "Q4_1"),
         ({"limits": {"ram_mib": 1.0}}, "Q4_1"),
+        ({"release": {"must_beat": [], "parity_margin": 0.2}}, "Q8_0"),
+        ({"release": {"must_beat": [], "parity_margin": 0.05}}, "Q8_0"),
     ):
-        again = sweep.chosen_of(job(**tables), found, tmp_path)
-        assert again == {**found, "chosen": wanted} == read_json(tmp_path / "sweep.json")
+        again = parity.judged(job(**tables), found, sizes)
+        parity.write_sweep(again, tmp_path)
+        assert again["chosen"] == wanted and again == read_json(tmp_path / "sweep.json")
+        assert {name: one["file_mib"] for name, one in again["candidates"].items()} == sizes
+        margin = again["parity_margin"]
+        assert {name: one["passed"] for name, one in again["candidates"].items()} == {
+            "Q8_0": margin > 0.1,
+            "Q4_1": margin > 0.3,
+        }
         plots.add((tmp_path / "sweep.svg").read_text())
-    assert len(plots) == 2
+    assert len(plots) == 4
     none = {"metric": None, "walks": {}, "checkpoint": None, "candidates": {}}
-    assert sweep.chosen_of(job(), none, tmp_path / "nothing") == {**none, "chosen": None}
+    assert parity.judged(job(), none, {})["chosen"] is None
 
 
 def test_a_crash_of_llama_cpp_ends_the_candidate_and_not_the_build(trained, data, tmp_path, monkeypatch):
-    right = sweep.ask_apart
+    right = parity.ask_apart
     die = "import os, signal; os.kill(os.getpid(), signal.SIGABRT)"
 
     def crash_on_some(asked):
@@ -107,7 +122,7 @@ def test_a_crash_of_llama_cpp_ends_the_candidate_and_not_the_build(trained, data
                 patch.setattr(answering, "_COMMAND", (sys.executable, "-c", die))
             return right(asked)
 
-    monkeypatch.setattr(sweep, "ask_apart", crash_on_some)
+    monkeypatch.setattr(parity, "ask_apart", crash_on_some)
     gate = swept(job(), data, {ship.WHOLE: trained.folder}, trained.prompt, tmp_path)
     found = gate()
     assert states(found) == {"Q8_0": True, "Q4_1": f"llama.cpp ended the process with {signal.Signals.SIGABRT.name}"}
@@ -143,7 +158,7 @@ def test_a_process_that_answers_ends_with_the_one_that_asked(tmp_path):
 
 def test_a_killed_gate_goes_on_behind_the_files_that_were_measured(trained, data, tmp_path, monkeypatch):
     gate = swept(job(), data, {ship.WHOLE: trained.folder}, trained.prompt, tmp_path)
-    right, asked = sweep.ask_apart, []
+    right, asked = parity.ask_apart, []
 
     def ask_twice_at_most(one):
         if len(asked) == 2:
@@ -151,11 +166,11 @@ def test_a_killed_gate_goes_on_behind_the_files_that_were_measured(trained, data
         asked.append(one)
         return right(one)
 
-    monkeypatch.setattr(sweep, "ask_apart", ask_twice_at_most)
+    monkeypatch.setattr(parity, "ask_apart", ask_twice_at_most)
     with pytest.raises(KeyboardInterrupt):
         gate()
     rest = []
-    monkeypatch.setattr(sweep, "ask_apart", lambda one: (rest.append(one), right(one))[1])
+    monkeypatch.setattr(parity, "ask_apart", lambda one: (rest.append(one), right(one))[1])
     found = gate()
     assert states(found) == {"Q8_0": True, "Q4_1": states(found)["Q4_1"]}
     assert [one.model.rpartition("-")[2] for one in (*asked, *rest)] == ["F16.gguf", "Q8_0.gguf", "Q4_1.gguf"]
@@ -198,6 +213,20 @@ def test_the_channels_that_stay_are_better_than_as_many_others(cut, trained, dat
     for _ in range(3):
         channels = [torch.randperm(width, generator=draw)[: width // 2].sort().values for _ in range(2)]
         assert best < mean_loss(compress.narrowed(trained.model, channels), held_out)
+
+
+def test_a_rate_for_adapters_is_not_what_all_weights_are_healed_at():
+    adapters = {"budget": "1 steps", "peak_lr": 2e-3, "lora": {"rank": 8}}
+    base = {"model": "pypi:some-model"}
+    found = [
+        compress._peak(job(base=base, **tables))
+        for tables in (
+            {"train": adapters},
+            {"train": adapters, "compress": {"peak_lr": 1e-4}},
+            {"train": adapters | {"lora": None}},
+        )
+    ]
+    assert found == pytest.approx([6e-5, 1e-4, 2e-3])
 
 
 def test_a_killed_healing_goes_on_to_the_same_weights(cut, trained, data, tmp_path, monkeypatch):

@@ -11,6 +11,8 @@ from doubles import counted_animals
 from test_train_loop import KilledError, losses
 from test_train_losses import qwen
 
+from metier.artifact import write_json
+from metier.errors import SpecError
 from metier.model.scratch import scratch
 from metier.spec.training import Losses, Pretrain
 from metier.tokenizer.learn import learn
@@ -91,6 +93,14 @@ def test_the_validation_loss_falls_and_its_curve_has_tokens_and_seconds(whole):
     assert 0 < curve[1]["seconds"] < curve[-1]["seconds"] <= whole.facts["seconds"]
 
 
+def test_a_switch_that_a_budget_of_time_does_not_come_to_is_refused_once_its_steps_are_known(text, tmp_path):
+    settings = SETTINGS.model_copy(update={"budget": "10m"})
+    write_json(tmp_path / "plan.json", {"steps": 10, "step_seconds": 60.0, "probe_seconds": 0.0})
+    with pytest.raises(SpecError, match=r"switch_tokens: 2560 is not before the end: '10m' makes 10 steps of 256"):
+        run(text, tmp_path, settings)
+    assert not (tmp_path / "steps.jsonl").exists()
+
+
 @pytest.mark.parametrize("optimizer", ["adafactor", "adamw"])
 def test_a_pretraining_stopped_before_and_after_the_switch_ends_with_the_same_bits(text, whole, tmp_path, optimizer):
     settings = SETTINGS.model_copy(update={"optimizer": optimizer})
@@ -161,7 +171,7 @@ def test_routers_learn_no_more_after_the_warm_up_and_all_else_does(text, tmp_pat
 
 
 def test_every_step_of_a_mixture_tells_its_routing_losses(text, tmp_path):
-    settings = SETTINGS.model_copy(update={"budget": "2 steps"})
+    settings = SETTINGS.model_copy(update={"budget": "2 steps", "switch_tokens": None})
     run(text, tmp_path, settings, mixture(text), losses=Losses())
     lines = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
     assert all(2 <= line["load_balance"] < 4 and line["router_z"] > 0 and line["output_z"] > 0 for line in lines)

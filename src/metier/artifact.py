@@ -110,6 +110,11 @@ class Step:
         """What the step's work returned: its facts, as JSON values."""
         return self.manifest["result"]
 
+    @property
+    def hashes(self) -> dict[str, str]:
+        """The SHA-256 of each of its files, by their paths in the folder."""
+        return dict(self.manifest["files"])
+
 
 def run_step(
     folder: Path,

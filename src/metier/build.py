@@ -21,6 +21,7 @@ from metier.errors import MetierError, RunError
 from metier.evaluate.verdict import Verdict
 from metier.progress import say
 from metier.spec.job import AnySource, Job
+from metier.spec.training import Training
 from metier.tasks.prompt import PromptFormat
 
 
@@ -36,7 +37,8 @@ def build(job: Job, run: Path, nproc: int = 1) -> Verdict:
         MetierError: for everything the user can mend; nothing finished is lost.
     """
     with _alone(run), _told_when_full(run):
-        return _judged(job, run, _made(job, run, nproc))
+        trained = _trained(job, run, nproc)
+        return _judged(job, run, trained, _measured(job, run, trained))
 
 
 def sweep(job: Job, run: Path, nproc: int = 1) -> dict[str, Any]:
@@ -46,26 +48,40 @@ def sweep(job: Job, run: Path, nproc: int = 1) -> dict[str, Any]:
         MetierError: for everything the user can mend; nothing finished is lost.
     """
     with _alone(run), _told_when_full(run):
-        return _made(job, run, nproc).swept
+        return _measured(job, run, _trained(job, run, nproc)).swept
 
 
-class _Made(NamedTuple):
-    """What the road up to the files leaves."""
+class _Trained(NamedTuple):
+    """The first part of the road: rows, and the model that learned them."""
 
-    data: Path
-    facts: dict[str, Any]
-    """Results of the steps ``start``, ``train`` and ``prompt``; and the ledger."""
-    cuts: dict[str, Any]
-    """Facts of the models that were cut from the trained one."""
+    data: Step
+    base: dict[str, Any] | None
+    """Facts of the base, its licence among them."""
+    prompts: Step
+    train: Step
+
+    @property
+    def prompt(self) -> PromptFormat:
+        """How the job is put to the model."""
+        return PromptFormat.from_json(self.prompts.result["prompt"])
+
+
+class _Measured(NamedTuple):
+    """The second part: the model as files, and what was found of them."""
+
     models: dict[str, Path]
     """Hugging Face folders, by name of the cut."""
+    key: str
+    """What the models depend on."""
+    cuts: dict[str, Any]
+    """Facts of the models that were cut from the trained one."""
+    ledger: dict[str, Any]
     files: Step
-    parity: Step
     swept: dict[str, Any]
-    """What was found of the files, and which is chosen."""
+    """What was found of the files, judged by the job; and which is chosen."""
 
 
-def _made(job: Job, run: Path, nproc: int) -> _Made:
+def _trained(job: Job, run: Path, nproc: int) -> _Trained:
     step = _Steps(run)
     sources: dict[str, Sequence[AnySource]] = {"train": job.data.train, "test": job.data.test}
     if job.data.text:
@@ -86,21 +102,24 @@ def _made(job: Job, run: Path, nproc: int) -> _Made:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     # Huge pages for large tensors: without, a new gradient of many experts waits for the system's 4 KiB pages.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    from metier.steps import compress, learn, ship, start, sweep  # torch loads here: bad data is told before
+    from metier.steps import learn, start  # torch loads here: bad data is told before
     from metier.steps.torchrun import by_processes
 
+    start.check_packages(job)
     begun = step(
         "start",
-        {"job": start.inputs(job), "data": data.key},
+        {"job": start.inputs(job), "rows": _rows(data, learned=True)},
         lambda folder: start.start(job, data.folder, folder),
     )
+    start.check(job, begun)
     weights, learned_from = begun.folder, begun.key
     if job.pretrain:
         pretrained = step(
             "pretrain",
             {
-                "pretrain": job.pretrain.learned,
+                "pretrain": _learned(job, job.pretrain),
                 "losses": job.losses.model_dump(),
+                "weights": data.result["text"]["weights"],
                 "seed": job.seed,
                 "start": begun.key,
             },
@@ -109,14 +128,14 @@ def _made(job: Job, run: Path, nproc: int) -> _Made:
         weights, learned_from = pretrained.folder / "model", pretrained.key
     prompts = step(
         "prompt",
-        {"task": job.task_settings, "start": begun.key},
+        {"task": job.task_settings, "max_tokens": job.train.max_tokens, "start": begun.key},
         lambda _: learn.choose_prompt(job, data.folder, begun.folder),
     )
     prompt = PromptFormat.from_json(prompts.result["prompt"])
-    trained = step(
+    train = step(
         "train",
         {
-            "train": job.train.learned,
+            "train": _learned(job, job.train),
             "losses": job.losses.model_dump(),
             "seed": job.seed,
             "start": learned_from,
@@ -124,16 +143,24 @@ def _made(job: Job, run: Path, nproc: int) -> _Made:
         },
         lambda folder: by_processes(nproc, job, data.folder, weights, folder, prompt),
     )
-    models, made_from, cuts = {ship.WHOLE: trained.folder / "model"}, trained.key, {}
+    return _Trained(data, start.base_of(job, begun), prompts, train)
+
+
+def _measured(job: Job, run: Path, trained: _Trained) -> _Measured:
+    from metier.steps import compress, parity, ship
+
+    step, data, prompt = _Steps(run), trained.data.folder, trained.prompt
+    whole = trained.train.folder / "model"
+    models, made_from, cuts = {ship.WHOLE: whole}, trained.train.key, {}
     if job.compress.cuts:
         compressed = step(
             "compress",
-            {"compress": job.compress.model_dump(exclude={"prefer"}), "train": trained.key},
-            lambda folder: compress.compress_job(job, data.folder, models[ship.WHOLE], prompt, folder),
+            {"compress": job.compress.model_dump(exclude={"prefer"}), "train": trained.train.key},
+            lambda folder: compress.compress_job(job, data, whole, prompt, folder),
         )
         models |= {cut.name: compressed.folder / cut.name / "model" for cut in job.compress.cuts}
         made_from, cuts = compressed.key, compressed.result
-    ledger = with_base(read_json(data.folder / "ledger.json"), begun.result["base"])
+    ledger = with_base(read_json(data / "ledger.json"), trained.base)
     licence = "; ".join(ledger["shipping"]["terms"])
     files = step(
         "files",
@@ -145,69 +172,83 @@ def _made(job: Job, run: Path, nproc: int) -> _Made:
         },
         lambda folder: ship.write_files(job, models, prompt, licence, folder),
     )
-    parity = step(
+    # what was measured of the files outlives another licence in them
+    gated = step(
         "parity",
         {
-            "files": files.key,
-            "data": data.key,
-            "exam": job.evaluate.model_dump(),
-            "margin": job.release.parity_margin,
+            "models": made_from,
+            "quantisations": job.export.quantisations,
+            "rows": job.evaluate.validation_rows,
+            "max_answer_tokens": job.evaluate.max_answer_tokens,
         },
-        lambda folder: sweep.gate(job, data.folder, models, prompt, files.folder, folder),
+        lambda folder: parity.gate(job, data, models, prompt, files.folder, folder),
     )
-    facts = {
-        "ledger": ledger,
-        "start": begun.result,
-        "train": trained.result,
-        "prompt": prompts.result,
-    }
-    swept = sweep.chosen_of(job, parity.result, run)
-    return _Made(data.folder, facts, cuts, models, files, parity, swept)
+    swept = parity.judged(job, gated.result, files.result["file_mib"])
+    parity.write_sweep(swept, run)
+    return _Measured(models, made_from, cuts, ledger, files, swept)
 
 
-def _judged(job: Job, run: Path, made: _Made) -> Verdict:
+def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verdict:
     from metier.steps import bundle, exam, ship
 
-    step = _Steps(run)
-    facts, swept = made.facts, made.swept
-    ledger, chosen = facts["ledger"], swept["chosen"]
-    shipped = ship.gguf_path(made.files.folder, job, chosen) if chosen else None
+    step, data, prompts, swept = _Steps(run), trained.data.folder, trained.prompts, measured.swept
+    chosen = swept["chosen"]
     cut = swept["candidates"][chosen]["cut"] if chosen else ship.WHOLE
+    shipped = ship.gguf_path(measured.files.folder, job, chosen) if chosen else None
+    asked = {
+        "rows": _rows(trained.data, learned=False),
+        "first": job.evaluate.test_rows,
+        "max_answer_tokens": job.evaluate.max_answer_tokens,
+    }
+    base = None
+    if not job.base.from_scratch:
+        base = step(
+            "base",
+            {**asked, "prompt": prompts.key},
+            lambda folder: exam.examine_base(job, data, prompts.result, folder),
+        )
     examined = step(
         "exam",
-        {
-            "parity": made.parity.key,
-            "chosen": chosen,
-            "limits": job.limits.model_dump(),
-            "release": job.release.model_dump(),
-            "shipping": ledger["shipping"],
-        },
+        {**asked, "models": measured.key, "chosen": chosen, "base": base.key if base else None},
         lambda folder: exam.examine(
-            job,
-            made.data,
-            made.files.folder,
-            made.models[cut],
-            swept,
-            facts["prompt"],
-            ledger["shipping"],
-            folder,
+            job, data, shipped or measured.models[cut], prompts.result, base.folder if base else None, folder
         ),
     )
+    size, theirs = measured.files.result["file_mib"].get(chosen), base.result if base else None
+    verdict = exam.judge(job, size, examined.result, theirs, swept, measured.ledger["shipping"])
+    papers = {"ledger": measured.ledger, "verdict": verdict.to_json(), "sweep": swept}
     step(
         "export",
-        {"exam": examined.key, "context": job.export.context_tokens, "ledger": ledger},
+        {"exam": examined.key, "files": measured.files.key, "context": job.export.context_tokens, **papers},
         lambda folder: bundle.bundle(
             job,
             shipped,
-            made.models[cut],
-            {**facts, "verdict": examined.result, "sweep": swept, "cut": made.cuts.get(cut)},
+            measured.models[cut],
+            {**papers, "train": trained.train.result, "prompt": prompts.result, "cut": measured.cuts.get(cut)},
             run,
-            made.data,
+            data,
             folder,
         ),
     )
     write_json(run / "job.json", job.model_dump())
-    return Verdict.from_json(examined.result)
+    return verdict
+
+
+def _rows(data: Step, *, learned: bool) -> dict[str, str]:
+    """Return the hashes of the files of rows that models come from, or of those of the exam.
+
+    What is learned depends on them, and not on what the ledger says of their licences.
+    """
+    return {
+        name: digest
+        for name, digest in data.hashes.items()
+        if name.endswith(".jsonl") and (name != "test.jsonl") == learned
+    }
+
+
+def _learned(job: Job, settings: Training) -> dict[str, Any]:
+    """Return what a training's result depends on; a rate that is stated is the same as one by default."""
+    return settings.learned | {"peak_lr": settings.peak(from_scratch=job.base.from_scratch)}
 
 
 class _Steps:

@@ -141,8 +141,8 @@ def compress(job: JobPath, as_json: Json = False) -> None:
     """Build a job as far as its files and show what was measured of each. Exit code 1: none passes and fits."""
     with _workshop():
         from metier.build import sweep
+        from metier.evaluate.candidates import Candidate
         from metier.evaluate.report import candidates_table
-        from metier.evaluate.sweep import Candidate
         from metier.spec.load import load_job
     from rich.console import Console
 

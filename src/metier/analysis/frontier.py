@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from metier.analysis.svg import COLOURS, GREY, INK, document
-from metier.evaluate.sweep import Candidate, frontier
+from metier.evaluate.candidates import Candidate, frontier
 
 _ALL_NAMED = 10
 """Up to so many candidates all have their names beside them; of more, the best of their size."""

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-BLOCK = 32
+from metier.spec.quantisation import BLOCK as BLOCK
+
 LOWEST = {"Q4_0": -8, "Q5_0": -16}
 """Types of levels around zero, and their lowest; the highest is one less, positive."""
 HIGHEST = {"Q4_1": 15, "Q5_1": 31}

@@ -15,7 +15,6 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
-from metier.errors import SpecError
 from metier.model.architectures import gemma_layer_types
 from metier.spec.compress import Compress
 
@@ -28,15 +27,7 @@ def check_cuts(config: PreTrainedConfig, asked: Compress) -> None:
     Raises:
         SpecError: when it has too few layers, no experts, or no dense feed-forward layers.
     """
-    layers, experts = int(config.num_hidden_layers), getattr(config, "num_experts", None)
-    if max(asked.layers) >= layers:
-        fix = f"Write numbers below {layers}"
-        raise SpecError("compress.layers", f"{max(asked.layers)} to drop, and the model has {layers}", fix)
-    if experts and min(asked.feed_forward) < 1:
-        fix = "Remove the key; a mixture is made smaller by compress.experts"
-        raise SpecError("compress.feed_forward", "the model is a mixture of experts", fix)
-    if not experts and min(asked.experts) < 1:
-        raise SpecError("compress.experts", "the model has no experts", "Remove the key")
+    asked.check(int(config.num_hidden_layers), mixture=bool(getattr(config, "num_experts", None)))
 
 
 def without_layers(model: PreTrainedModel, dropped: Collection[int]) -> PreTrainedModel:

@@ -11,7 +11,7 @@ from metier.data.prepare import MIN_EXAM_ROWS
 from metier.data.records import Record
 from metier.data.sources import read_source
 from metier.data.split import first_of_each_input, split
-from metier.spec.examples import Examples, Rules, exam_share
+from metier.spec.examples import TEST_ROWS, VALIDATION_ROWS, Examples, Rules, exam_share
 from metier.spec.job import Cleaning, Source, Split
 
 _MAX_LOST = 0.3
@@ -81,8 +81,8 @@ def fit(path: Path, found: Examples, task: str) -> Rules:
         leak_similarity=similarity,
         leak_sides=sides,
         share=share,
-        validation_rows=defaults.validation_rows if thinned else _within(len(validation), 1000),
-        test_rows=defaults.test_rows if thinned else _within(len(parts.test), 500),
+        validation_rows=defaults.validation_rows if thinned else _within(len(validation), VALIDATION_ROWS),
+        test_rows=defaults.test_rows if thinned else _within(len(parts.test), TEST_ROWS),
         notes={"cleaning": near_note, "split": leak_note},
         enough=min(len(validation), len(parts.test)) >= MIN_EXAM_ROWS,
     )

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from metier.evaluate.sweep import Candidate
+from metier.evaluate.candidates import Candidate
 from metier.evaluate.verdict import NOT_ASKED, Contestant, Gate, Verdict
 
 _LABELS = {"chrf2": "chrF2", "bleu": "BLEU", "exact": "exact %"}

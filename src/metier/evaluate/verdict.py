@@ -26,6 +26,11 @@ class Contestant:
     file_mib: float | None = None
     tokens_per_s: float | None = None
 
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """Read what was written as JSON."""
+        return cls(**{**value, "scores": tuple(Score(**score) for score in value["scores"])})
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -96,7 +101,7 @@ class Verdict:
         try:
             verdict = cls(
                 tuple(Gate(**gate) for gate in value["gates"]),
-                tuple(_contestant(**one) for one in value["scores"]),
+                tuple(Contestant.from_json(one) for one in value["scores"]),
                 {name: Comparison(**one) for name, one in value["comparisons"].items()},
             )
             consistent = value["released"] == verdict.released
@@ -187,7 +192,3 @@ def _licences(licences: Licences | None) -> Gate:
     why = f" ({'; '.join(licences.reasons)})" if licences.reasons else ""
     passed = licences.allowed and bool(licences.terms.strip())
     return Gate("licences", passed, wanted, (licences.terms.strip() or "no terms") + why)
-
-
-def _contestant(scores: list[dict[str, Any]], **rest: Any) -> Contestant:
-    return Contestant(scores=tuple(Score(**score) for score in scores), **rest)

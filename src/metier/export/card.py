@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from metier.artifact import sha256_file
+from metier.evaluate.candidates import Candidate
 from metier.evaluate.report import candidates_markdown, markdown
-from metier.evaluate.sweep import Candidate
 from metier.evaluate.verdict import Verdict
 from metier.tasks.prompt import PromptFormat
 

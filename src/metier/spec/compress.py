@@ -4,6 +4,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
+from metier.errors import SpecError
+from metier.spec.quantisation import BLOCK
 from metier.spec.strict import Strict, mistake
 from metier.spec.training import Training
 
@@ -20,9 +22,26 @@ class Cut(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the cut is called in tables, folders and files: ``drop2-ff75``."""
+        """What the cut is called in tables, folders and files: ``drop2-ff75``; ``whole`` where nothing is cut."""
         parts = {"drop": self.layers, "ff": _kept_percent(self.feed_forward), "experts": _kept_percent(self.experts)}
-        return "-".join(f"{part}{number:g}" for part, number in parts.items() if number)
+        return "-".join(f"{part}{number:g}" for part, number in parts.items() if number) or "whole"
+
+    def kept_channels(self, channels: int) -> int:
+        """Return how many of a layer's feed-forward channels stay: whole blocks of a file's types."""
+        return channels if self.feed_forward == 1 else max(round(channels * self.feed_forward / BLOCK), 1) * BLOCK
+
+    def kept_experts(self, experts: int, used: int) -> int:
+        """Return how many of a layer's experts stay, at least as many as a token is sent to."""
+        return max(round(experts * self.experts), used)
+
+
+WHOLE_MODEL = Cut(0, 1.0, 1.0)
+"""The trained model itself."""
+
+
+def file_name(cut: str, quantisation: str) -> str:
+    """Return what the file of a cut is called, beside the job's name: the quantisation, after the name of the cut."""
+    return quantisation if cut == WHOLE_MODEL.name else f"{cut}-{quantisation}"
 
 
 def _kept_percent(share: float) -> float:
@@ -54,8 +73,8 @@ class Compress(Strict):
     peak_lr: float | None = Field(
         None,
         gt=0,
-        description="Highest learning rate of the healing; by default the training's, of a model from scratch a third "
-        "of it.",
+        description="Highest learning rate of the healing, which is of all weights; by default the training's, after "
+        "[train.lora] the default one, of a model from scratch a third of it.",
     )
 
     @field_validator("layers")
@@ -81,4 +100,23 @@ class Compress(Strict):
     def cuts(self) -> list[Cut]:
         """Every combination but the whole model, the smallest cuts first."""
         every = (Cut(n, share, kept) for n in self.layers for share in self.feed_forward for kept in self.experts)
-        return sorted((cut for cut in every if cut.name), key=lambda cut: (cut.layers, -cut.feed_forward, -cut.experts))
+        return sorted(set(every) - {WHOLE_MODEL}, key=lambda cut: (cut.layers, -cut.feed_forward, -cut.experts))
+
+    def check(self, layers: int, *, mixture: bool) -> None:
+        """Refuse cuts that a model has no parts for.
+
+        Args:
+            layers: how many it has.
+            mixture: whether it is a mixture of experts.
+
+        Raises:
+            SpecError: when it has too few layers, no experts, or no dense feed-forward layers.
+        """
+        if max(self.layers) >= layers:
+            fix = f"Write numbers below {layers}"
+            raise SpecError("compress.layers", f"{max(self.layers)} to drop, and the model has {layers}", fix)
+        if mixture and min(self.feed_forward) < 1:
+            fix = "Remove the key; a mixture is made smaller by compress.experts"
+            raise SpecError("compress.feed_forward", "the model is a mixture of experts", fix)
+        if not mixture and min(self.experts) < 1:
+            raise SpecError("compress.experts", "the model has no experts", "Remove the key")

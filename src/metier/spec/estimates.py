@@ -40,6 +40,8 @@ BFLOAT16_GAIN = 1.5
 """How much faster training is in bfloat16 where the processor multiplies it (`jobs/ja-en`)."""
 OPERATIONS = 6
 """Of a parameter and token: two for the forward pass, four for the backward (Kaplan et al. 2020, section 2.1)."""
+CHECKPOINTED_TIME = 4 / 3
+"""Of a step, what one takes whose layers are computed twice: 8 operations instead of 6."""
 ADAPTERS_TIME = 0.77
 """Of a step of all weights, what one of adapters takes: frozen matrices have no gradient, so two thirds and what the
 adapters cost. Six layers, 640 wide, adapters of rank 16, one core. Experts are not spared: 1.00, as the gradient of
@@ -54,8 +56,8 @@ class Memory:
     gradients: float
     moments: float
     copies: float
-    """The model the pace was probed with, the rounded weights of a training with ``quantisation``, and experts with
-    their adapters added, which are kept for the gradient."""
+    """The model that the pace of a wall-clock budget is probed with, the rounded weights of a training with
+    ``quantisation``, and experts with their adapters added, which are kept for the gradient."""
     activations: float
     program: float
 
@@ -114,21 +116,37 @@ def moment_values(weights: Weights, optimizer: str) -> int:
 
 
 def training_memory(weights: Weights, settings: Training, quantisation: str | None) -> Memory:
-    """Return the memory of a training in float32."""
+    """Return the memory of a training in float32, by one process."""
+    products = weights.products_per_token()
+    kept = PRODUCT_COPIES * sum(products)
+    if settings.activation_checkpointing:  # what goes into every layer, and one layer at a time
+        kept = PRODUCT_COPIES * max(products) + len(products) * width_of(weights)
     # what the layers keep, and of each learned token its scores, their logarithms and their gradient
     answers = 1.0 if isinstance(settings, Pretrain) else ANSWER_SHARE
-    per_token = PRODUCT_COPIES * weights.products_per_token() + answers * 3 * weights.pieces
-    at_once = min(settings.micro_batch_tokens or settings.batch_tokens, settings.batch_tokens)
+    per_token = kept + answers * 3 * weights.pieces
     whole, learned, lora = 4 * weights.parameters / MIB, trained_weights(weights, settings), adapters_of(settings)
     summed = weights.parts().get(EXPERTS, 0) if lora and lora.targets == "linear" else 0
     return Memory(
         weights=whole + (4 * learned.parameters / MIB if lora else 0),
         gradients=4 * learned.parameters / MIB,
         moments=4 * moment_values(learned, settings.optimizer) / MIB,
-        copies=whole * (2 if quantisation else 1) + 4 * summed / MIB,
-        activations=4 * at_once * per_token / MIB,
+        copies=whole * ((settings.budget_seconds is not None) + (quantisation is not None)) + 4 * summed / MIB,
+        activations=4 * tokens_at_once(settings) * per_token / MIB,
         program=TRAINER_MIB,
     )
+
+
+def longest_row(settings: Training) -> int:
+    """Return the most tokens of a row; 0 where the settings do not say."""
+    if isinstance(settings, Pretrain):
+        return settings.row_tokens
+    return settings.max_tokens if isinstance(settings, Train) else 0
+
+
+def tokens_at_once(settings: Training) -> int:
+    """Return the most tokens computed at once: those of a step or of a part of it, or of a row longer than that."""
+    asked = min(settings.micro_batch_tokens or settings.batch_tokens, settings.batch_tokens)
+    return max(asked, longest_row(settings))
 
 
 def tokens_per_s(weights: Weights, settings: Training, machine: Machine, slowdown: float = 1.0) -> float:
@@ -144,6 +162,7 @@ def tokens_per_s(weights: Weights, settings: Training, machine: Machine, slowdow
     bfloat16 = settings.precision == "bfloat16" or (settings.precision == "auto" and machine.multiplies_bfloat16)
     gain = BFLOAT16_GAIN if bfloat16 and machine.multiplies_bfloat16 else 1.0
     work = ADAPTERS_TIME if adapters_of(settings) and not weights.experts else 1.0
+    work *= CHECKPOINTED_TIME if settings.activation_checkpointing else 1.0
     return machine.gflop_per_s * 1e9 * share * gain / slowdown / work / (OPERATIONS * weights.active_parameters)
 
 

@@ -13,6 +13,8 @@ from metier.progress import track
 
 MIN_ROWS = 100
 """With fewer, no exam could be kept apart that says anything."""
+VALIDATION_ROWS, TEST_ROWS = 1000, 500
+"""Most rows of the exams, by default: of the one that a file is chosen by, and of the final one."""
 
 _INPUTS = ("input", "source", "src", "question", "prompt", "text", "from", "instruction", "query")
 _OUTPUTS = (
@@ -74,7 +76,7 @@ class Rules(NamedTuple):
         share = exam_share(rows)
         sure = int(share * rows * 0.7)
         fitted = max(20, sure)
-        return cls(rows, share, *((fitted, fitted) if sure < 500 else (400, 500)))
+        return cls(rows, share, *((fitted, fitted) if sure < TEST_ROWS else (VALIDATION_ROWS, TEST_ROWS)))
 
 
 def exam_share(rows: int) -> float:

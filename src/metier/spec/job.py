@@ -5,12 +5,13 @@ The descriptions below become the JSON schema that editors use (``metier schema`
 
 import codecs
 import difflib
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from metier.errors import SpecError
 from metier.spec.compress import Compress
+from metier.spec.examples import TEST_ROWS, VALIDATION_ROWS
 from metier.spec.quantisation import QUANTISATIONS, TYPES
 from metier.spec.shape import SIZES, ArchitectureName, ImpossibleShapeError, Shape, shape_of
 from metier.spec.strict import Strict as _Strict
@@ -100,7 +101,8 @@ class Base(_Strict):
     def _known_kind(cls, value: str) -> str:
         fix = "Write 'hf:owner/name', 'pypi:package', a folder, a .gguf file or 'scratch'"
         kind, named, rest = _printable(value, fix).partition(":")
-        if named and len(kind) > 1 and (kind not in ("hf", "pypi") or not rest.strip()):
+        path = len(kind) < 2 or "/" in kind or "\\" in kind
+        if named and not path and (kind not in ("hf", "pypi") or not rest.strip()):
             raise _mistake("", f"{value!r} is no kind of base model", fix)
         return value
 
@@ -131,6 +133,11 @@ class Base(_Strict):
     def from_scratch(self) -> bool:
         """Whether training starts from random weights."""
         return self.model == "scratch"
+
+    @property
+    def weights(self) -> dict[str, Any]:
+        """What the untrained weights depend on: all but their licence."""
+        return self.model_dump(exclude={"licence"})
 
 
 class _Source(_Strict):
@@ -383,8 +390,13 @@ class Train(Training):
 class Evaluate(_Strict):
     """How the model is examined."""
 
-    test_rows: int = Field(500, ge=20, description="Rows of the final exam, taken in hash order.")
-    validation_rows: int = Field(1000, ge=20, description="Rows for every selection before it, at most.")
+    test_rows: int = Field(TEST_ROWS, ge=20, description="Rows of the final exam, taken in hash order.")
+    validation_rows: int = Field(
+        VALIDATION_ROWS,
+        ge=20,
+        description="Validation rows that every file answers before one is chosen, at most. Whatever it says, a prompt "
+        "is chosen on 64 of them, a vocabulary's size and a training's best weights on 100.",
+    )
     max_answer_tokens: int = Field(128, ge=1, description="Longest answer of any contestant.")
 
 
@@ -462,6 +474,15 @@ class Job(_Strict):
         """The task as plain values, for `metier.tasks.registry.task_from_json`."""
         table = self.translation or self.text2text
         return {"task": self.task, **table.model_dump()}
+
+    @property
+    def kept_pieces(self) -> dict[str, Any]:
+        """What the pieces kept of the base's depend on beside the text: if measured, on the files and their limit."""
+        kept = self.vocabulary.model_dump()
+        if self.vocabulary.pieces == "auto":
+            kept["quantisations"] = self.export.quantisations
+            kept["file_mib"] = self.limits.file_mib if self.export.quantisations else None
+        return kept
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from metier.spec.compress import WHOLE_MODEL, Cut, file_name
 from metier.spec.estimates import Memory, answering_mib, context_of, tokens_per_s, training_memory
 from metier.spec.job import AnySource, Job
 from metier.spec.machine import Machine
@@ -18,6 +19,10 @@ BYTES_A_TOKEN = 4
 class File:
     """One file that the build will try to ship."""
 
+    name: str
+    """The quantisation, after the name of the cut if it is of a cut model."""
+    cut: str
+    """Name of the cut; ``whole`` for the whole model."""
     quantisation: str
     file_mib: float
     ram_mib: float
@@ -45,15 +50,38 @@ class Stage:
     memory_mib: dict[str, float]
     """By what holds it, and in all."""
     fits: bool | None
-    """Whether it fits into this machine's memory; None where the system does not say how much there is."""
+    """Whether it fits into this machine's memory; None where the system does not say how much there is, or where the
+    training is shared out (``shard``) among nobody knows how many processes: its memory is that of a single one."""
+    shared: bool = False
+    """Whether several processes share it out."""
 
 
-def file_of(job: Job, weights: Weights, quantisation: str) -> File:
-    """Return what a file of a type will need, beside the job's limits."""
+def file_of(job: Job, weights: Weights, quantisation: str, cut: Cut = WHOLE_MODEL) -> File:
+    """Return what a file of a type will need, beside the job's limits.
+
+    Args:
+        job: the job description.
+        weights: the whole model's.
+        quantisation: type of the file.
+        cut: what of the model is in it.
+    """
+    weights = weights.cut(cut)
     size = weights.file_mib(quantisation)
     ram = answering_mib(weights, quantisation, context_of(job))
-    limits = job.limits
-    return File(quantisation, size, ram, within(size, limits.file_mib), within(ram, limits.ram_mib))
+    fits = within(size, job.limits.file_mib), within(ram, job.limits.ram_mib)
+    return File(file_name(cut.name, quantisation), cut.name, quantisation, size, ram, *fits)
+
+
+def files_of(job: Job, weights: Weights) -> tuple[File, ...]:
+    """Return the files that the build will try: of the whole model and of every cut.
+
+    Raises:
+        SpecError: when the model has no parts for a cut.
+    """
+    if job.compress.cuts:
+        job.compress.check(weights.layers, mixture=bool(weights.experts))
+    cuts = (WHOLE_MODEL, *job.compress.cuts)
+    return tuple(file_of(job, weights, name, cut) for cut in cuts for name in job.export.quantisations)
 
 
 def within(found: float, limit: float | None) -> bool | None:
@@ -93,7 +121,8 @@ def _stage(
         minutes=seconds / 60,
         passes=tokens / text if text else None,
         memory_mib={**asdict(memory), "total": memory.total},
-        fits=within(memory.total, machine.memory_mib),
+        fits=None if settings.shard else within(memory.total, machine.memory_mib),
+        shared=settings.shard,
     )
 
 

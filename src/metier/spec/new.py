@@ -10,11 +10,11 @@ from metier.artifact import write_atomically
 from metier.errors import DataError, SpecError
 from metier.home import run_dir
 from metier.progress import say
-from metier.spec.examples import Examples, Rules, look_at
+from metier.spec.examples import TEST_ROWS, VALIDATION_ROWS, Examples, Rules, look_at
 from metier.tasks.registry import TASKS
 from metier.tasks.translation import language_name
 
-_DEFAULTS = Rules(usable=0, share=0.005, validation_rows=400, test_rows=500)
+_DEFAULTS = Rules(usable=0, share=0.005, validation_rows=VALIDATION_ROWS, test_rows=TEST_ROWS)
 _MEASURED = (
     "max_chars",
     "max_ratio",
@@ -58,11 +58,11 @@ pieces = 24000                     # word pieces kept of the base's: fewer make 
 
 [train]
 budget = "10m"                     # how long to train: "90s", "10m", "2h", or "300 steps"
-peak_lr = 6e-5                     # how strongly each step changes the model; gentle suits short budgets
+# peak_lr = 6e-5                   # how strongly each step changes the model; this is the default
 max_tokens = {max_tokens:<22}# longest example, input and output together; longer ones are left out
 
 [evaluate]
-validation_rows = {validation_rows:<17}# rows looked at for each choice
+validation_rows = {validation_rows:<17}# rows that each file answers before one is chosen
 test_rows = {test_rows:<23}# rows of the final exam
 max_answer_tokens = {max_answer_tokens:<15}# longest answer
 

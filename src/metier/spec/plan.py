@@ -8,7 +8,7 @@ from metier.spec.changes import changes
 from metier.spec.estimates import share_of_peak, width_of
 from metier.spec.job import Job
 from metier.spec.machine import Machine
-from metier.spec.needs import File, Stage, file_of, stages_of
+from metier.spec.needs import File, Stage, file_of, files_of, stages_of
 from metier.spec.released import Known
 from metier.spec.shape import Shape, shape_of
 from metier.spec.weights import Weights, of_shape
@@ -58,6 +58,9 @@ def make_plan(job: Job, known: Known | None, machine: Machine, evidence: Evidenc
         known: what its model is made of; None when its base is not on this machine.
         machine: where it is to be trained.
         evidence: of dense models and mixtures.
+
+    Raises:
+        SpecError: when the model has no parts for what is to be cut from it.
     """
     if known is None:
         return Plan(
@@ -77,7 +80,7 @@ def make_plan(job: Job, known: Known | None, machine: Machine, evidence: Evidenc
         active_parameters=weights.active_parameters,
         parts=weights.parts(),
         share_of_peak=round(share_of_peak(width_of(weights)), 2),
-        files=tuple(file_of(job, weights, quantisation) for quantisation in job.export.quantisations),
+        files=files_of(job, weights),
         stages=stages,
         tokens_a_parameter=sum(s.tokens for s in stages) / weights.active_parameters if scratch else None,
         advice=advice,

@@ -34,7 +34,7 @@ def render(plan: Plan, job: Job) -> RenderableType:
         Text(),
         _stages(plan),
         Text(),
-        *_lines((*_about_the_machine(plan), *_expectations(plan), *_cuts(job))),
+        *_lines((*_about_the_machine(plan), *_shared(plan), *_expectations(plan), *_cuts(job))),
         Text(),
     ]
     return Group(*blocks, *_lines(_conclusion(plan)))
@@ -60,7 +60,7 @@ def _files(plan: Plan, job: Job) -> Table:
     limits = job.limits
     rows = [
         (
-            file.quantisation,
+            file.name,
             f"{file.file_mib:.1f}",
             _beside(file.file_fits, limits.file_mib),
             f"{file.ram_mib:.0f}",
@@ -111,6 +111,15 @@ def _expectations(plan: Plan) -> Iterable[str]:
         yield f"Dense or mixture: {_CHOICES[plan.advice.choice]}; {plan.advice.reason}."
     if plan.advice_basis:
         yield f"  ({plan.advice_basis})"
+
+
+def _shared(plan: Plan) -> Iterable[str]:
+    for stage in plan.stages:
+        if stage.shared:
+            yield (
+                f"The memory of {stage.name!r} is that of one process alone: with shard = true each of several holds a "
+                "part of weights, gradients and moments. On one machine that is as much together, on several less each."
+            )
 
 
 def _cuts(job: Job) -> Iterable[str]:

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 TYPES = ("F16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
 """Types that matrices may have, largest first."""
+BLOCK = 32
+"""Weights of a row that are stored together, with a scale of their own."""
 
 _MIXED = "-embed-"
 

@@ -56,7 +56,7 @@ def _built(job: Job) -> Known | None:
     if not (start / "manifest.json").is_file():
         return None
     inputs = read_json(start / "manifest.json").get("inputs", {}).get("job", {})
-    wanted = {"base": job.base.model_dump(), "vocabulary": job.vocabulary.model_dump()}
+    wanted = {"base": job.base.weights, "vocabulary": job.kept_pieces}
     if {key: inputs.get(key) for key in wanted} != wanted:
         return None
     return Known(_weights_of_folder(start), f"as built in {start}")

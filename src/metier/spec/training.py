@@ -5,11 +5,15 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from metier.errors import SpecError
 from metier.spec.strict import Strict, mistake
 
 _BUDGET = re.compile(r"(?P<amount>[0-9]+(?:\.[0-9]+)?) ?(?P<unit>s|m|h|steps)")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _TOKENS = re.compile(r"[0-9]+ ?tokens")
+
+Schedule = Literal["linear", "inverse_sqrt", "constant"]
+"""What the learning rate does after the warm-up."""
 
 ADAPTERS_RATE = 10
 """How many times the rate of all weights adapters learn at (Schulman et al. 2025, "LoRA Without Regret")."""
@@ -28,7 +32,7 @@ class Training(Strict):
         description="Highest learning rate; by default 6e-5 for a released base, 3e-3 from scratch, ten times that "
         "for [train.lora]; Adafactor 1e-2.",
     )
-    schedule: Literal["linear", "inverse_sqrt", "constant"] = Field(
+    schedule: Schedule = Field(
         "linear",
         description="After the warm-up: 'linear' falls to zero, 'inverse_sqrt' with the root of the steps, 'constant' "
         "stays. Warming up is a linear rise, but with 'inverse_sqrt' it is the peak.",
@@ -100,6 +104,13 @@ class Training(Strict):
         """What the result depends on: all but how it is computed, which may change while a training is under way."""
         return self.model_dump(exclude={"micro_batch_tokens", "activation_checkpointing", "shard"})
 
+    def check_steps(self, steps: int) -> None:
+        """Refuse what so many steps have no room for; of a wall-clock budget, their number is known from a probe on.
+
+        Raises:
+            SpecError: when something is to happen after the end.
+        """
+
     def peak(self, *, from_scratch: bool) -> float:
         """Return the highest learning rate."""
         default = 1e-2 if self.optimizer == "adafactor" else 3e-3 if from_scratch else 6e-5
@@ -154,7 +165,25 @@ class Pretrain(Training):
         if self.switch_tokens is not None and self.objective != "ul2":
             fix = "Remove it, or write objective = 'ul2'"
             raise mistake("switch_tokens", f"does not fit objective {self.objective!r}", fix)
+        if self.budget_steps is not None and (late := self._switch_too_late(self.budget_steps)):
+            raise mistake("switch_tokens", *late)
         return self
+
+    def check_steps(self, steps: int) -> None:
+        """Refuse a switch that so many steps do not come to: no step would learn what the loss is watched on."""
+        if late := self._switch_too_late(steps):
+            raise SpecError("pretrain.switch_tokens", *late)
+
+    def _switch_too_late(self, steps: int) -> tuple[str, str] | None:
+        """Return what is wrong with a switch that so many steps do not come to, and what to write."""
+        if self.switch_step is None or self.switch_step < steps:
+            return None
+        end = f"'{self.budget}' makes {steps} steps of {self.step_tokens} tokens"
+        least = f"at most {(steps - 1) * self.step_tokens}, or " if steps > 1 else ""
+        return (
+            f"{self.switch_tokens} is not before the end: {end}",
+            f"Write {least}a longer budget, or remove it and learn 'ul2' alone",
+        )
 
     @property
     def step_tokens(self) -> int:

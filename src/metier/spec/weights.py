@@ -11,6 +11,7 @@ from math import prod
 
 import gguf
 
+from metier.spec.compress import Cut
 from metier.spec.quantisation import Quantisation
 from metier.spec.shape import Shape
 
@@ -18,7 +19,9 @@ EMBEDDING, EXPERTS = "embedding", "experts"
 
 _PARTS = {
     "norms": re.compile("norm"),
-    "routers": re.compile(r"ffn_gate_inp|\bgate\.weight|gate_weight"),
+    # GGUF: ffn_gate_inp; Qwen3-MoE, OLMoE, Mixtral: ...mlp.gate.weight; OpenMoE: ...mlp.gate_weight; others: router...
+    # Not a dense layer's gate_proj, nor Qwen2-MoE's shared_expert_gate.
+    "routers": re.compile(r"ffn_gate_inp|(^|\.)(gate\.weight|gate_weight|router[^.]*(\..+)?)$"),
     EXPERTS: re.compile("_exps|experts"),
     EMBEDDING: re.compile(r"token_embd|embed_tokens|^output\.|lm_head"),
     "attention": re.compile("attn|attention"),
@@ -26,6 +29,9 @@ _PARTS = {
 }
 """Parts of a model, and how the names of their weights are told; the first that is found counts."""
 
+_LAYER = re.compile(r"\.(\d+)\.")
+"""The first number of a name, such as ``blk.3.attn_q.weight``."""
+_EXPERT = re.compile(r"experts\.(\d+)\.")
 _KEYS_OR_VALUES = re.compile(r"attn_[kv]\.weight|[kv]_proj\.weight")
 _READ_ROW_BY_ROW = re.compile("token_embd|embed_tokens")
 
@@ -60,6 +66,11 @@ class Weights:
         return max((shape[0] for name, shape in self.shapes.items() if part_of(name) == "routers"), default=0)
 
     @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return 1 + max(map(_layer_of, self.shapes))
+
+    @property
     def tied(self) -> bool:
         """Whether the output matrix is the embedding."""
         return sum(part_of(name) == EMBEDDING for name in self.shapes) == 1
@@ -87,13 +98,14 @@ class Weights:
         """What llama.cpp remembers of each token of a context: a key and a value in every layer."""
         return CACHE_BYTES * sum(shape[0] for name, shape in self.shapes.items() if _KEYS_OR_VALUES.search(name))
 
-    def products_per_token(self) -> int:
-        """Numbers that go into and come out of the layers' matrices for one token: what a gradient needs again."""
-        return sum(
-            round((shape[-1] + shape[-2]) * prod(shape[:-2]) * self._share_of_a_token(name))
-            for name, shape in self.shapes.items()
-            if len(shape) > 1 and part_of(name) != EMBEDDING
-        )
+    def products_per_token(self) -> list[int]:
+        """Numbers that go into and come out of each layer's matrices for one token: what a gradient needs again."""
+        found: Counter[int] = Counter()
+        for name, shape in self.shapes.items():
+            if len(shape) > 1 and part_of(name) != EMBEDDING:
+                numbers = (shape[-1] + shape[-2]) * prod(shape[:-2]) * self._share_of_a_token(name)
+                found[_layer_of(name)] += round(numbers)
+        return list(found.values())
 
     def file_mib(self, quantisation: str) -> float:
         """Return the size of the GGUF file in MiB.
@@ -112,6 +124,24 @@ class Weights:
         embedding = {n: (pieces, *shape[1:]) for n, shape in self.shapes.items() if part_of(n) == EMBEDDING}
         return replace(self, shapes={**self.shapes, **embedding})
 
+    def cut(self, cut: Cut) -> "Weights":
+        """Return what a cut leaves of the model, one that it has the parts for; which layers go makes no difference."""
+        kept = {n: shape for n, shape in self.shapes.items() if _layer_of(n) < self.layers - cut.layers}
+        experts = cut.kept_experts(self.experts, self.experts_per_token)
+        shapes = {}
+        for name, shape in kept.items():
+            part, expert = part_of(name), _EXPERT.search(name)
+            if expert and int(expert[1]) >= experts:
+                continue
+            if part == "routers" or (part == EXPERTS and not expert):
+                shape = (experts, *shape[1:])
+            elif part == "feed-forward" and len(shape) == 2 and "down" in name:
+                shape = (shape[0], cut.kept_channels(shape[1]))
+            elif part == "feed-forward" and len(shape) == 2:
+                shape = (cut.kept_channels(shape[0]), shape[1])
+            shapes[name] = shape
+        return replace(self, shapes=shapes)
+
     def _share_of_a_token(self, name: str) -> float:
         part = part_of(name)
         if part == EXPERTS:
@@ -119,9 +149,20 @@ class Weights:
         return 0.0 if part == EMBEDDING and not self.tied and _READ_ROW_BY_ROW.search(name) else 1.0
 
 
+def is_router(name: str) -> bool:
+    """Whether a weight of this name belongs to a router."""
+    return _PARTS["routers"].search(name) is not None
+
+
 def part_of(name: str) -> str:
     """Return the part of a model that a weight belongs to, by its name."""
     return next((part for part, pattern in _PARTS.items() if pattern.search(name)), "other")
+
+
+def _layer_of(name: str) -> int:
+    """Return the number of a weight's layer; -1 for what is in none."""
+    found = _LAYER.search(name)
+    return int(found[1]) if found else -1
 
 
 def _kind_of(name: str, shape: tuple[int, ...], quantisation: str) -> gguf.GGMLQuantizationType:

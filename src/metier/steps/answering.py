@@ -24,6 +24,8 @@ from metier.run.engine import Engine
 
 SLOTS = 4
 """Requests worked on at the same time."""
+TIMED_ROWS = 8
+"""Rows whose prompts speed is measured on."""
 _PASSES = 3
 _COMMAND = (sys.executable, "-m", "metier.steps.answering")
 

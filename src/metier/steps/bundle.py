@@ -7,11 +7,11 @@ from typing import Any
 
 from metier.artifact import write_atomically, write_json
 from metier.data.ledger import LICENCES
-from metier.evaluate.sweep import Candidate
+from metier.evaluate.candidates import Candidate
 from metier.evaluate.verdict import Verdict
 from metier.export.card import card, checksums, modelfile
 from metier.spec.job import Job
-from metier.steps.sweep import PLOT, SWEEP
+from metier.steps.parity import PLOT, SWEEP
 from metier.tasks.prompt import PromptFormat
 
 
@@ -30,8 +30,8 @@ def bundle(
         job: the job description.
         shipped: the chosen GGUF file, None when none was asked for.
         model_folder: the checkpoint as a Hugging Face folder.
-        facts: results of the steps before: ``verdict``, ``ledger``, ``start``, ``train``, ``prompt``, ``sweep``, and
-            ``cut``, that of the chosen cut or None.
+        facts: results of the steps before: ``verdict``, ``ledger``, ``train``, ``prompt``, ``sweep``, and ``cut``, that
+            of the chosen cut or None.
         measured: the folder with the numbers and the plot of the sweep.
         data: the folder of the data step, with what the sources' packages say of their licences.
         folder: where the bundle goes.
@@ -53,7 +53,7 @@ def bundle(
             file_name=shipped.name if shipped else None,
             verdict=Verdict.from_json(facts["verdict"]),
             ledger=facts["ledger"],
-            base=facts["start"]["base"],
+            base=facts["ledger"]["base"],
             training=facts["train"],
             cut=facts["cut"],
             candidates=candidates,

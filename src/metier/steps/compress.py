@@ -10,7 +10,6 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from metier.artifact import read_json, write_json
-from metier.compress.blocks import BLOCK
 from metier.compress.importance import channel_importance, expert_importance, layers_to_drop, most_important
 from metier.compress.structure import check_cuts, narrowed, with_experts, without_layers
 from metier.data.records import read_records
@@ -86,12 +85,11 @@ class _Smaller:
             facts["layers_dropped"] = self._layers()[cut.layers]
             model = without_layers(model, facts["layers_dropped"])
         if cut.feed_forward < 1:
-            blocks = round(int(model.config.intermediate_size) * cut.feed_forward / BLOCK)
-            kept = max(blocks, 1) * BLOCK  # a file's blocks divide it
+            kept = cut.kept_channels(int(model.config.intermediate_size))
             model = narrowed(model, most_important(channel_importance(model, self._text(_READ_ROWS)), kept))
             facts["feed_forward_size"] = kept
         if cut.experts < 1:
-            kept = max(round(model.config.num_experts * cut.experts), int(model.config.num_experts_per_tok))
+            kept = cut.kept_experts(int(model.config.num_experts), int(model.config.num_experts_per_tok))
             model = with_experts(model, most_important(expert_importance(model, self._text(_READ_ROWS)), kept))
             facts["experts"] = kept
         return model, facts | {"parameters": model.num_parameters()}
@@ -155,8 +153,9 @@ def _heal(
 
 
 def _settings(job: Job) -> Train:
-    """Return how a cut model is healed: all its weights learn, whatever learned before."""
-    return job.train.model_copy(update={"budget": job.compress.heal, "lora": None})
+    """Return how a cut model is healed: all its weights learn, whatever learned before, and at no rate for adapters."""
+    changes: dict[str, Any] = {"budget": job.compress.heal, "lora": None}
+    return job.train.model_copy(update=changes | ({"peak_lr": None} if job.train.lora else {}))
 
 
 def _peak(job: Job) -> float:

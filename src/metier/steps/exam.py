@@ -1,34 +1,35 @@
-"""The step ``exam``: the chosen file and its base, head to head on the test set, and the verdict.
+"""The steps ``base`` and ``exam``: the base and the chosen file on the test set, each asked once; and the verdict.
 
-Where no file was asked for, the checkpoint takes its place; it is not released.
+Where no file was asked for, the checkpoint takes its place; it is not released. The verdict is no part of a step: what
+a job demands may change without anybody being asked again.
 """
 
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from metier.data.records import Record, read_records
 from metier.errors import RunError
-from metier.evaluate.answers import collect
+from metier.evaluate.answers import collect, read_answers
+from metier.evaluate.candidates import Candidate
 from metier.evaluate.metrics import score
 from metier.evaluate.significance import Comparison, compare
-from metier.evaluate.sweep import Candidate
-from metier.evaluate.verdict import Contestant, Licences, Limit, Parity, decide
+from metier.evaluate.verdict import Contestant, Licences, Limit, Parity, Verdict, decide
 from metier.export.contestants import PromptedFile, ShippedFile, tokens_per_s
 from metier.model.answer import Checkpoint
 from metier.model.bases import find_base
 from metier.model.loading import load
 from metier.run.engine import Engine
 from metier.spec.job import Job
-from metier.steps.answering import SLOTS
-from metier.steps.ship import gguf_path
+from metier.steps.answering import SLOTS, TIMED_ROWS
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import Task, task_from_json
 
-_TIMED_ROWS = 8
+_OURS, _THEIRS = "shipped.jsonl", "base.jsonl"
+"""Where the answers are kept."""
 
 # On Linux ru_maxrss outlives exec, so that it tells the peak of the process that started this one: VmHWM does not.
 _ANSWER_AND_TELL_PEAK = r"""
@@ -53,43 +54,68 @@ class HeadToHead:
     """Shipped file minus base; None for a model from scratch."""
 
 
+def examine_base(job: Job, data: Path, prompts: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Ask the base the test set, and return it as a contestant; its answers are kept in the folder.
+
+    Args:
+        job: the job description, of a job with a base.
+        data: the folder of the rows.
+        prompts: the result of the step ``prompt``.
+        folder: where the answers are kept, so that a killed exam goes on.
+    """
+    return asdict(_ask_base(job, prompts, _test_rows(job, data), folder))
+
+
 def examine(
-    job: Job,
-    data: Path,
-    files: Path,
-    model_folder: Path,
-    parity: dict[str, Any],
-    prompts: dict[str, Any],
-    shipping: dict[str, Any],
-    folder: Path,
+    job: Job, data: Path, ours: Path, prompts: dict[str, Any], base: Path | None, folder: Path
 ) -> dict[str, Any]:
-    """Put the chosen file and its base through the test set, once, and decide."""
-    rows = read_records(data / "test.jsonl")[: job.evaluate.test_rows]
-    chosen = gguf_path(files, job, parity["chosen"]) if parity["chosen"] else None
-    met = head_to_head(job, chosen or model_folder, prompts, rows, folder)
-    verdict = decide(
+    """Ask the job's model the test set; return it as a contestant, how it differs from the base, and its memory.
+
+    Args:
+        job: the job description.
+        data: the folder of the rows.
+        ours: the chosen file, or the checkpoint's folder where there is none.
+        prompts: the result of the step ``prompt``.
+        base: the folder of the base's answers; None for a model from scratch.
+        folder: where the answers are kept, so that a killed exam goes on.
+    """
+    rows = _test_rows(job, data)
+    contestant = _ask_ours(job, ours, prompts, rows, folder)
+    return {
+        "contestant": asdict(contestant),
+        "comparison": asdict(_compared(job, rows, folder, base)) if base else None,
+        "ram_mib": None if ours.is_dir() else memory_mib(ours, rows[0].input),
+    }
+
+
+def judge(
+    job: Job,
+    file_mib: float | None,
+    examined: dict[str, Any],
+    base: dict[str, Any] | None,
+    swept: dict[str, Any],
+    shipping: dict[str, Any],
+) -> Verdict:
+    """Decide whether the chosen file is released, by what was measured and what the job demands now.
+
+    Args:
+        job: the job description.
+        file_mib: size of the chosen file; None where there is none.
+        examined: what `examine` returned.
+        base: what `examine_base` returned; None for a model from scratch.
+        swept: all files, judged by the parity gate.
+        shipping: what the ledger says of the licences.
+    """
+    found = examined["comparison"]
+    ours = replace(Contestant.from_json(examined["contestant"]), file_mib=file_mib)
+    return decide(
         must_beat=job.release.must_beat,
-        comparisons={"base": met.comparison} if met.comparison else {},
-        file_mib=Limit(chosen.stat().st_size / 2**20 if chosen else None, job.limits.file_mib),
-        ram_mib=Limit(memory_mib(chosen, rows[0].input) if chosen else None, job.limits.ram_mib),
-        parity=_parity(job, parity),
+        comparisons={"base": Comparison(**found)} if found else {},
+        file_mib=Limit(file_mib, job.limits.file_mib),
+        ram_mib=Limit(examined["ram_mib"], job.limits.ram_mib),
+        parity=_parity(swept),
         licences=Licences(shipping["allowed"], "; ".join(shipping["terms"]), tuple(shipping["reasons"])),
-        scores=met.contestants,
-    )
-    return verdict.to_json()
-
-
-def _parity(job: Job, parity: dict[str, Any]) -> Parity:
-    if not parity["chosen"]:
-        return Parity(False, "a file that answers like the checkpoint", {}, "no file: export.quantisations is empty")
-    exam = Candidate.from_json(parity["candidates"][parity["chosen"]])
-    found = exam.comparison
-    assert found is not None, "a failed file is never chosen"
-    return Parity(
-        exam.passed,
-        f"{found.metric} to the checkpoint above -{job.release.parity_margin:g} (95% bound), and the same "
-        "token at 99.5% of decided positions (F16)",
-        {"low": found.low, "difference": found.difference, "agreement": parity["walks"][exam.cut]["agreement"]},
+        scores=(ours, *([Contestant.from_json(base)] if base else [])),
     )
 
 
@@ -103,31 +129,64 @@ def head_to_head(job: Job, ours: Path, prompts: dict[str, Any], rows: Sequence[R
         rows: questions and references.
         folder: where the answers are kept, so that a killed exam goes on.
     """
-    task = task_from_json(job.task_settings)
-    limit = job.evaluate.max_answer_tokens
-    prompt = PromptFormat.from_json(prompts["prompt"])
-    timed = [prompt.render(row.input) for row in rows[:_TIMED_ROWS]]
-    if ours.is_dir():
-        answers = collect(Checkpoint(job.name, *load(ours), prompt, limit), rows, folder / "shipped.jsonl")
-        contestants = [_graded(task, "checkpoint", answers, rows, None, None)]
-    else:
-        with Engine(ours, slots=SLOTS) as engine:
-            answers = collect(ShippedFile(job.name, engine, limit), rows, folder / "shipped.jsonl")
-            contestants = [_graded(task, ours.stem, answers, rows, ours, tokens_per_s(engine, timed))]
+    contestant = _ask_ours(job, ours, prompts, rows, folder)
     if job.base.from_scratch:
-        return HeadToHead(tuple(contestants), None)
-    base = find_base(job.base.model, job.base.licence)
-    shown = PromptFormat.from_json(prompts["base_prompt"])
-    if base.gguf:
-        with Engine(base.gguf, slots=SLOTS) as engine:
-            theirs = collect(PromptedFile("base", engine, shown, limit), rows, folder / "base.jsonl")
-            contestants.append(_graded(task, "base", theirs, rows, base.gguf, tokens_per_s(engine, timed)))
-    else:
+        return HeadToHead((contestant,), None)
+    base = _ask_base(job, prompts, rows, folder)
+    return HeadToHead((contestant, base), _compared(job, rows, folder, folder))
+
+
+def _test_rows(job: Job, data: Path) -> list[Record]:
+    return read_records(data / "test.jsonl")[: job.evaluate.test_rows]
+
+
+def _parity(swept: dict[str, Any]) -> Parity:
+    if not swept["chosen"]:
+        return Parity(False, "a file that answers like the checkpoint", {}, "no file: export.quantisations is empty")
+    exam = Candidate.from_json(swept["candidates"][swept["chosen"]])
+    found = exam.comparison
+    assert found is not None, "a failed file is never chosen"
+    return Parity(
+        exam.passed,
+        f"{found.metric} to the checkpoint above -{swept['parity_margin']:g} (95% bound), and the same "
+        "token at 99.5% of decided positions (F16)",
+        {"low": found.low, "difference": found.difference, "agreement": swept["walks"][exam.cut]["agreement"]},
+    )
+
+
+def _ask_ours(job: Job, ours: Path, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> Contestant:
+    """Ask the shipped file, or the checkpoint in a folder."""
+    task, limit = task_from_json(job.task_settings), job.evaluate.max_answer_tokens
+    if ours.is_dir():
+        checkpoint = Checkpoint(job.name, *load(ours), PromptFormat.from_json(prompts["prompt"]), limit)
+        return _graded(task, "checkpoint", collect(checkpoint, rows, folder / _OURS), rows, None, None)
+    with Engine(ours, slots=SLOTS) as engine:
+        answers = collect(ShippedFile(job.name, engine, limit), rows, folder / _OURS)
+        return _graded(task, ours.stem, answers, rows, ours, tokens_per_s(engine, _timed(prompts, rows)))
+
+
+def _ask_base(job: Job, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> Contestant:
+    """Ask the base: its released file, or the checkpoint where it is none."""
+    task, limit = task_from_json(job.task_settings), job.evaluate.max_answer_tokens
+    base, shown = find_base(job.base.model), PromptFormat.from_json(prompts["base_prompt"])
+    if base.gguf is None:
         checkpoint = Checkpoint("base", *load(base.folder), shown, limit, stop="\n")
-        theirs = collect(checkpoint, rows, folder / "base.jsonl")
-        contestants.append(_graded(task, "base", theirs, rows, None, None))
-    comparison = compare(task.primary_metric, answers, theirs, [row.output for row in rows], seed=job.seed)
-    return HeadToHead(tuple(contestants), comparison)
+        return _graded(task, "base", collect(checkpoint, rows, folder / _THEIRS), rows, None, None)
+    with Engine(base.gguf, slots=SLOTS) as engine:
+        answers = collect(PromptedFile("base", engine, shown, limit), rows, folder / _THEIRS)
+        return _graded(task, "base", answers, rows, base.gguf, tokens_per_s(engine, _timed(prompts, rows)))
+
+
+def _timed(prompts: dict[str, Any], rows: Sequence[Record]) -> list[str]:
+    """Return the prompts that speed is measured on, the same for both."""
+    prompt = PromptFormat.from_json(prompts["prompt"])
+    return [prompt.render(row.input) for row in rows[:TIMED_ROWS]]
+
+
+def _compared(job: Job, rows: Sequence[Record], ours: Path, theirs: Path) -> Comparison:
+    """Return the difference of the answers in two folders: the model's less the base's."""
+    metric, references = task_from_json(job.task_settings).primary_metric, [row.output for row in rows]
+    return compare(metric, read_answers(ours / _OURS), read_answers(theirs / _THEIRS), references, seed=job.seed)
 
 
 def memory_mib(path: Path, question: str) -> float:

@@ -44,7 +44,8 @@ def examine_outside(job: Job, run: Path, on: str, rows: int) -> OutsideExam:
         raise DataError(on, f"{len(records)} usable rows", "Name a file with at least two rows")
     rules = job.data.split
     leaks = count_leaks(records, run / "data" / "train.jsonl", rules.leak_similarity, rules.leak_sides)
-    folder = run / "outside" / key_of([records, exported.key])
+    asked = [records, exported.manifest["inputs"]["exam"], prompts.key, job.base.model, job.evaluate.max_answer_tokens]
+    folder = run / "outside" / key_of(asked)
     folder.mkdir(parents=True, exist_ok=True)
     ours = exported.folder / (exported.result["file"] or "huggingface")
     met = head_to_head(job, ours, prompts.result, records, folder)

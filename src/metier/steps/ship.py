@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 from metier.export.gguf import write_gguf
 from metier.model.loading import load
+from metier.spec.compress import WHOLE_MODEL, file_name
 from metier.spec.job import Job
 from metier.tasks.prompt import PromptFormat
 
-WHOLE = "whole"
+WHOLE = WHOLE_MODEL.name
 """In place of a cut's name: the trained model itself."""
 WALKED = "F16"
 """The type in which a model walks beside its checkpoint."""
@@ -26,7 +27,7 @@ class File(NamedTuple):
     @property
     def name(self) -> str:
         """The quantisation, after the name of the cut."""
-        return self.quantisation if self.cut == WHOLE else f"{self.cut}-{self.quantisation}"
+        return file_name(self.cut, self.quantisation)
 
 
 def files_of(job: Job, cut: str) -> Iterator[File]:
@@ -71,5 +72,5 @@ def write_files(
                 prompt=prompt,
                 task=job.task_settings,
             )
-            sizes[file.name] = round(path.stat().st_size / 2**20, 2)
+            sizes[file.name] = path.stat().st_size / 2**20
     return {"file_mib": sizes}

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from metier.artifact import versions
+from metier.artifact import Step, versions
 from metier.compress.structure import check_cuts
 from metier.data.records import Record, read_documents, read_records
 from metier.errors import SpecError
@@ -17,6 +17,7 @@ from metier.model.bases import find_base
 from metier.model.loading import load
 from metier.model.scratch import scratch
 from metier.progress import say
+from metier.spec.estimates import context_of
 from metier.spec.job import Job
 from metier.spec.quantisation import Quantisation
 from metier.steps.vocabulary import adopt
@@ -28,22 +29,54 @@ from metier.train.ul2 import sentinels_needed
 
 
 def inputs(job: Job) -> dict[str, Any]:
-    """Return what the step depends on, beside the data."""
-    return {
-        "base": job.base.model_dump(),
-        "vocabulary": job.vocabulary.model_dump(),
+    """Return what the step depends on, beside the rows; what this job makes no use of is not in it."""
+    used = {
+        "base": job.base.weights,
+        "vocabulary": job.kept_pieces,
         "task": job.task_settings,
-        "seed": job.seed,
-        "max_tokens": job.train.max_tokens,
+        "sentinels": _sentinels(job),
         "versions": versions("gguf", "tokenizers", "transformers"),
-        **({"row_tokens": job.pretrain.row_tokens, "sentinels": _sentinels(job)} if job.pretrain else {}),
     }
+    if job.base.from_scratch:
+        return used | {"seed": job.seed, "context": context_of(job)}
+    return used | {"adopted": _adopts(job)}
+
+
+def check_packages(job: Job) -> None:
+    """Refuse, before any training, a job that needs a package that is not installed.
+
+    Raises:
+        RunError: when one is missing.
+    """
+    if job.train.lora:
+        load_peft()
+
+
+def check(job: Job, begun: Step) -> None:
+    """Refuse, before any training, files that the untrained model cannot become, whenever it was made.
+
+    Raises:
+        ArtifactError: when its architecture cannot be written.
+        SpecError: when no file can be within the limits, or the model has no such parts to cut.
+    """
+    if not job.export.quantisations:
+        return
+    config = AutoConfig.from_pretrained(begun.folder, trust_remote_code=False, local_files_only=True)
+    architecture_of(config, f"base {job.base.model!r}")
+    if job.compress.cuts:
+        check_cuts(config, job.compress)
+    else:
+        _check_size(job, begun.result["parameters"])
+
+
+def base_of(job: Job, begun: Step) -> dict[str, Any] | None:
+    """Return the facts of the base, under the licence that the job states or else its own; None from scratch."""
+    found: dict[str, Any] | None = begun.result["base"]
+    return found and {**found, "licence": job.base.licence or found["licence"]}
 
 
 def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
-    """Write the untrained model into the folder; return its facts and its base's."""
-    if job.train.lora:
-        load_peft()  # told before any training
+    """Write the untrained model into the folder; return its facts and its base's, with the licence that it states."""
     train = read_records(data / "train.jsonl")
     plain = [text for texts in read_documents(data / "text.jsonl").values() for text in texts] if job.pretrain else []
     task = task_from_json(job.task_settings)
@@ -52,10 +85,10 @@ def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
         model, tokenizer = _from_scratch(job, task, train, plain)
         facts = {"base": None}
     else:
-        base = find_base(job.base.model, job.base.licence)
+        base = find_base(job.base.model)
         model, tokenizer = load(base.folder)
         if job.export.quantisations:
-            architecture_of(model.config, f"base {base.reference!r}")  # refused before any training
+            architecture_of(model.config, f"base {base.reference!r}")  # before a vocabulary is measured
         facts = {
             "base": {
                 "reference": base.reference,
@@ -66,15 +99,11 @@ def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
                 "parameters": model.num_parameters(),
             }
         }
-        if job.export.quantisations or job.vocabulary.pieces != "all":
+        if _adopts(job):
             texts = [*_texts(train, task.prompts()[0]), *plain]
             validation = read_records(data / "validation.jsonl")
             tokenizer = adopt(job, model, tokenizer, texts, validation, _sentinels(job), folder)
     facts |= {"pieces": len(tokenizer), "parameters": model.num_parameters()}
-    if job.compress.cuts:
-        check_cuts(model.config, job.compress)  # refused before any training, too
-    else:
-        _check_size(job, facts["parameters"])
     write_folder(folder, model, tokenizer)
     say(f"  {facts['parameters'] / 1e6:.1f} M parameters, {facts['pieces']:,} pieces")
     return facts
@@ -86,12 +115,16 @@ def _from_scratch(
     prompt = task.prompts()[0]
     texts = [prompt.render(""), *_texts(train, prompt), *plain]
     pieces = learn(texts, job.base.vocabulary, sentinels=_sentinels(job))
-    context = max(job.export.context_tokens, job.train.max_tokens, job.pretrain.row_tokens if job.pretrain else 0)
-    base = job.base
+    base, context = job.base, context_of(job)
     model = scratch(
         len(pieces), base.hidden_size, base.layers, context, job.seed, architecture=base.architecture, **base.sizes
     )
     return model, pieces.tokenizer()
+
+
+def _adopts(job: Job) -> bool:
+    """Whether a base's vocabulary is made anew, as llama.cpp cuts text or with fewer pieces."""
+    return bool(job.export.quantisations) or job.vocabulary.pieces != "all"
 
 
 def _sentinels(job: Job) -> int:
@@ -105,7 +138,7 @@ def _texts(train: Sequence[Record], prompt: PromptFormat) -> list[str]:
 
 def _check_size(job: Job, parameters: int) -> None:
     """Refuse, before any training, limits that no asked quantisation can meet."""
-    if job.limits.file_mib is None or not job.export.quantisations:
+    if job.limits.file_mib is None:
         return
     least = min(_bits_a_weight(q) for q in job.export.quantisations)
     smallest = parameters * least / 8 / 2**20

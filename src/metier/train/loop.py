@@ -138,6 +138,7 @@ def fit(
     numerics = Numerics.of(model, settings, quantisation)
     path = folder / "plan.json"
     plan = plan_training(path, placed, partial(_probed, batches), held_out, settings, losses, numerics, loss_of)
+    settings.check_steps(plan.steps)
     run = _Run(model, make_model, plan, settings, peak_lr, folder, held_out, seed, losses, numerics, loss_of)
     if keep is not None:
         run.keep, run.kept_at = keep, evenly(plan.steps, kept)

@@ -1,6 +1,5 @@
 """The routers of mixtures of experts: their parameters, what they said, and the losses that keep them useful."""
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -8,15 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from metier.errors import ArtifactError
-
-# Qwen3-MoE, OLMoE, Mixtral: ...mlp.gate.weight; OpenMoE: ...mlp.gate_weight; Switch, Granite and others: ...router...
-# Not a dense layer's gate_proj, nor Qwen2-MoE's shared_expert_gate.
-_ROUTER = re.compile(r"(^|\.)(gate\.weight|gate_weight|router[^.]*(\..+)?)$")
-
-
-def is_router(name: str) -> bool:
-    """Whether a parameter of this name belongs to a router."""
-    return _ROUTER.search(name) is not None
+from metier.spec.weights import is_router as is_router
 
 
 def routers(model: torch.nn.Module) -> Iterator[torch.nn.Parameter]:

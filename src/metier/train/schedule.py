@@ -1,9 +1,8 @@
 """The learning rate as a pure function of the step."""
 
 import math
-from typing import Literal
 
-Schedule = Literal["linear", "inverse_sqrt", "constant"]
+from metier.spec.training import Schedule
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup_share: float, schedule: Schedule = "linear") -> float:

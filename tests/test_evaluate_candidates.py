@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 from metier import build
 from metier.analysis.frontier import draw_frontier
 from metier.cli import app
+from metier.evaluate.candidates import Candidate, choose, frontier
 from metier.evaluate.metrics import Score
 from metier.evaluate.report import candidates_markdown
 from metier.evaluate.significance import Comparison
-from metier.evaluate.sweep import Candidate, choose, frontier
 from metier.export.parity import exam_passed
 
 

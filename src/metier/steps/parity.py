@@ -10,16 +10,16 @@ from metier.artifact import read_json, write_atomically, write_json
 from metier.data.records import read_records
 from metier.errors import ArtifactError, RunError
 from metier.evaluate.answers import collect, read_answers
+from metier.evaluate.candidates import Candidate, choose
 from metier.evaluate.metrics import score
 from metier.evaluate.significance import compare
-from metier.evaluate.sweep import Candidate, choose
 from metier.export.decided import decided_tokens
 from metier.export.parity import Decided, Walk, exam_passed
 from metier.model.answer import Checkpoint
 from metier.model.loading import load
 from metier.progress import say
 from metier.spec.job import Job
-from metier.steps.answering import Asked, Told, ask_apart
+from metier.steps.answering import TIMED_ROWS, Asked, Told, ask_apart
 from metier.steps.exam import memory_mib
 from metier.steps.ship import WHOLE, File, files_of, gguf_path
 from metier.tasks.prompt import PromptFormat
@@ -30,13 +30,14 @@ SWEEP, PLOT = "sweep.json", "sweep.svg"
 """What was found of all candidates and which is chosen, as numbers and as a picture."""
 
 _WALKED_ROWS = 50
-_TIMED_ROWS = 8
+_OF_THE_JOB = ("passed", "file_mib")
+"""Of a candidate, what is no measurement of the step: a verdict, and the size of a file that names its licence."""
 
 
 def gate(
     job: Job, data: Path, models: Mapping[str, Path], prompt: PromptFormat, files: Path, folder: Path
 ) -> dict[str, Any]:
-    """Examine every file beside the checkpoint on validation rows.
+    """Examine every file beside the checkpoint on validation rows, and return what was measured; `judged` judges it.
 
     The F16 file of each model walks beside its own checkpoint, too; when it disagrees, no file of that model passes,
     for all are written alike. Answers are compared with those of the whole model, whatever was cut. A file that
@@ -72,8 +73,8 @@ def gate(
                     f"positions, log-probabilities {told.walked.gap_nats:.4f} nats apart"
                 )
             if file.asked:
-                candidates.append(exam.graded(file, told, walks[cut]))
-                say(f"  {_line(candidates[-1])}")
+                candidates.append(exam.measured(file, told))
+                say(f"  {_line(replace(candidates[-1], passed=_passes(job, candidates[-1], walks[cut].passed)))}")
     if any(one.failed for one in candidates):
         say(f"  To ask the failed ones again, remove {folder} and repeat the command")
     if all(one.failed for one in candidates):
@@ -83,24 +84,53 @@ def gate(
         "metric": exam.metric,
         "walks": {cut: walked.to_json() for cut, walked in walks.items()},
         "checkpoint": vars(score(exam.metric, exam.theirs, exam.references)),
-        "candidates": {one.name: one.to_json() for one in candidates},
+        "candidates": {
+            one.name: {key: value for key, value in one.to_json().items() if key not in _OF_THE_JOB}
+            for one in candidates
+        },
     }
 
 
-def chosen_of(job: Job, found: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return what `gate` found with the name of the ``chosen`` file, None where there is no file.
+def judged(job: Job, found: dict[str, Any], file_mib: Mapping[str, float]) -> dict[str, Any]:
+    """Return what `gate` found, judged by the job: which files ``passed``, and the name of the ``chosen`` one.
 
-    It is no part of the step, so that other limits or another preference measure nothing again. The numbers and a plot
-    of them are left in the folder.
+    It is no part of the step, so that another margin, other limits or another preference measure nothing again. Where
+    there is no file, none is chosen.
+
+    Args:
+        job: the job description.
+        found: what `gate` returned.
+        file_mib: size of each file.
     """
-    candidates = [Candidate.from_json(one) for one in found["candidates"].values()]
+    candidates = []
+    for name, one in found["candidates"].items():
+        measured = Candidate.from_json({**one, "file_mib": file_mib[name], "passed": False})
+        passes = _passes(job, measured, found["walks"][measured.cut]["passed"])
+        candidates.append(replace(measured, passed=passes))
     chosen = choose(candidates, job.compress.prefer, **job.limits.model_dump())
-    swept = {**found, "chosen": chosen.name if chosen else None}
-    if chosen and not ((folder / PLOT).exists() and read_json(folder / SWEEP) == swept):
-        write_json(folder / SWEEP, swept)
-        plot = draw_frontier(candidates, chosen, found["checkpoint"]["value"], job.release.parity_margin)
-        write_atomically(folder / PLOT, plot)
-    return swept
+    return {
+        **found,
+        "candidates": {one.name: one.to_json() for one in candidates},
+        "chosen": chosen.name if chosen else None,
+        "parity_margin": job.release.parity_margin,
+    }
+
+
+def write_sweep(swept: dict[str, Any], folder: Path) -> None:
+    """Leave the numbers of all candidates and a plot of them in the folder, unless they are there."""
+    if swept["chosen"] is None or ((folder / PLOT).exists() and read_json(folder / SWEEP) == swept):
+        return
+    candidates = {name: Candidate.from_json(one) for name, one in swept["candidates"].items()}
+    write_json(folder / SWEEP, swept)
+    chosen, checkpoint = candidates[swept["chosen"]], swept["checkpoint"]["value"]
+    write_atomically(
+        folder / PLOT, draw_frontier(list(candidates.values()), chosen, checkpoint, swept["parity_margin"])
+    )
+
+
+def _passes(job: Job, one: Candidate, walked: bool) -> bool:
+    """Whether a file may ship: its model's F16 file walked, and it answers no worse than the margin allows."""
+    return walked and one.comparison is not None and exam_passed(one.comparison, job.release.parity_margin)
 
 
 class _Exam:
@@ -131,7 +161,7 @@ class _Exam:
             first=len(self._rows) if file.asked else 0,
             answers=str(self._answers(file)),
             max_tokens=self._job.evaluate.max_answer_tokens,
-            timed=tuple(self._prompt.render(row.input) for row in self._rows[:_TIMED_ROWS]),
+            timed=tuple(self._prompt.render(row.input) for row in self._rows[:TIMED_ROWS]),
             decided=decided,
         )
         told = ask_apart(asked)
@@ -139,8 +169,8 @@ class _Exam:
             write_json(kept, asdict(told))
         return told
 
-    def graded(self, file: File, told: Told, walked: Walk) -> Candidate:
-        """Return a file as a candidate: its answers beside the whole model's."""
+    def measured(self, file: File, told: Told) -> Candidate:
+        """Return a file as a candidate that nobody has judged: its answers beside the whole model's."""
         path = gguf_path(self._files, self._job, file.name)
         candidate = Candidate(file.name, file.cut, path.stat().st_size / 2**20, failed=told.failed)
         if told.failed:
@@ -153,7 +183,6 @@ class _Exam:
         compared = compare(self.metric, mine, self.theirs, self.references, seed=self._job.seed)
         return replace(
             candidate,
-            passed=walked.passed and exam_passed(compared, self._job.release.parity_margin),
             score=score(self.metric, mine, self.references),
             comparison=compared,
             ram_mib=ram_mib,
