@@ -86,7 +86,8 @@ def _made(job: Job, run: Path, nproc: int) -> _Made:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     # Huge pages for large tensors: without, a new gradient of many experts waits for the system's 4 KiB pages.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    from metier.steps import compress, learn, ship, start, sweep  # torch loads here: bad data is told before
+    from metier.steps import compress, ship, start, sweep  # torch loads here: bad data is told before
+    from metier.steps.prompt import choose_prompt
     from metier.steps.torchrun import by_processes
 
     begun = step(
@@ -110,7 +111,7 @@ def _made(job: Job, run: Path, nproc: int) -> _Made:
     prompts = step(
         "prompt",
         {"task": job.task_settings, "start": begun.key},
-        lambda _: learn.choose_prompt(job, data.folder, begun.folder),
+        lambda _: choose_prompt(job, data.folder, begun.folder),
     )
     prompt = PromptFormat.from_json(prompts.result["prompt"])
     trained = step(
