@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from metier.errors import ArtifactError, RunError, SpecError
 from metier.evaluate.sweep import Candidate
 from metier.model.loading import load
 from metier.spec.job import Job
-from metier.steps import answering, compress, ship, sweep
+from metier.steps import answering, compress, ship, sweep, training_folder
 from metier.train import loop
 from metier.train.batches import collate, encode
 from metier.train.objective import batch_loss, divergence, mean_loss
@@ -184,6 +185,16 @@ def test_every_cut_is_smaller_and_learns_what_it_lost(cut, trained):
         assert {path.name for path in (folder / name).iterdir()} == {
             *("model", "cut.json", "facts.json", "plan.json", "steps.jsonl")
         }
+
+
+def test_cuts_that_are_done_are_not_done_again_and_need_no_room(cut, trained, data, tmp_path, monkeypatch):
+    wanted, folder, facts = cut
+    monkeypatch.setattr(compress, "train", lambda *_, **__: pytest.fail("healed again"))
+    monkeypatch.setattr(training_folder.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    again = compress.compress_job(wanted, data, trained.folder, trained.prompt, folder)
+    assert again == json.loads(json.dumps(facts))
+    with pytest.raises(RunError, match="0 MiB free, training needs about"):
+        compress.compress_job(wanted, data, trained.folder, trained.prompt, tmp_path)
 
 
 def test_a_healing_without_room_for_a_step_names_its_own_key(trained, data, tmp_path):

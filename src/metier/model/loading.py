@@ -54,14 +54,12 @@ def load(reference: str | Path, *, tokenizer: bool = True) -> Loaded | tuple[Pre
     return _load_with_transformers(folder, tokenizer)
 
 
-def load_tokenizer(reference: str | Path) -> PreTrainedTokenizerFast:
-    """Load the tokenizer alone, as `load` does.
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Load the tokenizer of a model's folder without its weights; it is the one that `load` gives.
 
     Raises:
         ArtifactError: when there is none, or it is damaged.
-        RunError: when it cannot be fetched.
     """
-    folder = find_base(str(reference)).folder
     if is_openmoe(folder):
         return read_tokenizer(folder)
     try:

@@ -52,7 +52,8 @@ def compress_job(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder
     """
     teacher, tokenizer = load(whole)
     check_cuts(teacher.config, job.compress)
-    check_disk(folder, whole, copies=COPIES + len(job.compress.cuts) + 1)
+    if not all(is_done(folder / cut.name) for cut in job.compress.cuts):
+        check_disk(folder, whole, copies=COPIES + len(job.compress.cuts) + 1)
     if job.losses.label_smoothing:
         say("  losses.label_smoothing has no part in healing, which learns the whole model's distribution")
     torch.manual_seed(job.seed)

@@ -64,8 +64,9 @@ def write_whole(folder: Path, write: Write) -> None:
     for old in (part, folder):
         shutil.rmtree(old, ignore_errors=True)
     write(part)
-    for file in part.iterdir():
-        flush(file)
+    for file in part.rglob("*"):
+        if file.is_file():
+            flush(file)
     part.rename(folder)
 
 
