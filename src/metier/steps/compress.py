@@ -143,15 +143,12 @@ def _heal(
         model, made = smaller.make(cut)
         write_json(place / "cut.json", made)
         write_whole(unhealed, lambda part: write_folder(part, model, tokenizer))
-    settings = _Healing.model_validate(
-        job.train.model_dump(exclude_unset=True, exclude={"lora"}) | {"budget": job.compress.heal}
-    )
     healed, facts = train(
         lambda: load(unhealed, tokenizer=False)[0],
         examples,
         held_out,
-        settings,
-        _peak(job, settings),
+        _settings(job),
+        _peak(job),
         place,
         pad=int(tokenizer.pad_token_id),
         seed=job.seed,
@@ -163,7 +160,7 @@ def _heal(
 
 
 class _Healing(Train):
-    """How a cut model is healed: as the job is trained, but all its weights learn, whatever learned before."""
+    """The settings of a healing, which come from two tables."""
 
     def key(self, name: str) -> str:
         """Return the key of the job description that a setting comes from."""
@@ -171,7 +168,14 @@ class _Healing(Train):
         return own.get(name) or super().key(name)
 
 
-def _peak(job: Job, settings: Train) -> float:
+def _settings(job: Job) -> Train:
+    """Return how a cut model is healed: all its weights learn, whatever learned before, and at no rate for adapters."""
+    excluded = {"lora", "peak_lr"} if job.train.lora else {"lora"}
+    learned = job.train.model_dump(exclude_unset=True, exclude=excluded)
+    return _Healing.model_validate(learned | {"budget": job.compress.heal})
+
+
+def _peak(job: Job) -> float:
     """Return the highest rate of the healing. What was trained fast from scratch is spoiled by the rate it began at."""
-    rate = settings.peak(from_scratch=job.base.from_scratch)
+    rate = _settings(job).peak(from_scratch=job.base.from_scratch)
     return job.compress.peak_lr or (rate / 3 if job.base.from_scratch else rate)
