@@ -93,7 +93,7 @@ def fit(
 ) -> tuple[PreTrainedModel, dict[str, object]]:
     """Train on all examples but the last 200, which the loss is watched on."""
     with tempfile.TemporaryDirectory() as folder:
-        return train(make_model, examples[:-200], examples[-200:], settings, rate, Path(folder), seed=seed)
+        return train(make_model, examples[:-200], examples[-200:], settings, rate, Path(folder), pad=0, seed=seed)
 
 
 if __name__ == "__main__":

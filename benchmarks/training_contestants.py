@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
 
-from metier.model.loading import load
+from metier.model.loading import load, load_tokenizer
 from metier.spec.job import Train
 from metier.train.batches import IGNORED, Example, collate, one_pass
 from metier.train.loop import train
@@ -74,8 +74,9 @@ def metier_training(
     folder: Path, rows: list[Example], held_out: list[Example], settings: Train, peak_lr: float, seed: int
 ) -> dict[str, Any]:
     """Train as a build does; return the validation curve, whose seconds are those of the steps alone."""
+    pad = int(load_tokenizer(folder).pad_token_id)
     with tempfile.TemporaryDirectory() as work:
-        _, facts = train(lambda: load(folder).model, rows, held_out, settings, peak_lr, Path(work), seed=seed)
+        _, facts = train(lambda: load(folder).model, rows, held_out, settings, peak_lr, Path(work), pad=pad, seed=seed)
     return {"curve": facts["curve"], "peak_mib": peak_mib()}
 
 

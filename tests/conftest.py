@@ -78,6 +78,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]
             Train(budget="100 steps", batch_tokens=600, max_tokens=64),
             5e-3,
             tmp_path_factory.mktemp("training"),
+            pad=tokenizer.pad_token_id,
             seed=0,
         )
         folder = tmp_path_factory.mktemp(kind)

@@ -3,7 +3,7 @@
 import numpy as np
 from doubles import tiny_gguf
 
-from metier.steps.exam import memory_mib
+from metier.steps.answering_memory import memory_mib
 
 
 def test_memory_is_measured_apart_from_the_process_that_asks_for_it(tmp_path):

@@ -12,7 +12,9 @@ from metier.model import load
 from metier.run.engine import Engine
 from metier.run.gguf_header import read_header
 from metier.spec.job import Job
-from metier.steps import answering, learn, parity, ship, start
+from metier.steps import answering, parity, ship, start
+from metier.steps.prompt import choose_prompt
+from metier.steps.train import learn_job
 from metier.tasks.prompt import PromptFormat
 
 
@@ -62,11 +64,11 @@ def test_a_base_of_every_family_passes_the_gate(name, data, tmp_path):
     facts = start.start(description, data, begun)
     assert facts["pieces"] < facts["base"]["pieces"]
     assert facts["parameters"] < facts["base"]["parameters"]
-    found = learn.choose_prompt(description, data, begun)
+    found = choose_prompt(description, data, begun)
     tried = {candidate["prompt"]["name"] for candidate in found["candidates"]}
     assert ("chat" in tried) is (case.tokenizer in BYTE_LEVEL and BYTE_LEVEL[case.tokenizer].template is not None)
     prompt = PromptFormat.from_json(found["prompt"])
-    learn.learn_job(description, data, begun, prompt, trained)
+    learn_job(description, data, begun, prompt, trained)
     models = {ship.WHOLE: trained / "model"}
     sizes = ship.write_files(description, models, prompt, "own", files)["file_mib"]
     gate = parity.judged(description, parity.gate(description, data, models, prompt, files, answers), sizes)
@@ -99,7 +101,7 @@ def test_a_prompt_that_is_too_long_to_train_on_is_not_chosen(data, tmp_path):
     write_released(CASES["SmolLM2"], base)
     narrow = job(base, train={"budget": "2 steps", "max_tokens": 60}, vocabulary={"pieces": "all"})
     start.start(narrow, data, begun)
-    found = learn.choose_prompt(narrow, data, begun)
+    found = choose_prompt(narrow, data, begun)
     chosen = next(c for c in found["candidates"] if c["prompt"] == found["prompt"])
     assert chosen["longest"] <= 60
     assert any(candidate["longest"] > 60 for candidate in found["candidates"])

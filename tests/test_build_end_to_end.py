@@ -32,7 +32,7 @@ KILLED = """
 import os, signal, sys
 import metier.build
 from metier.cli import main
-from metier.steps import bundle, exam, learn, ship, start
+from metier.steps import bundle, exam, prompt, ship, start, train
 import metier.spec.load
 run_step, (job, *kills) = metier.build.run_step, sys.argv[1:]
 

@@ -200,6 +200,12 @@ def test_whole_numbers_serve_where_fractions_are_meant(tmp_path):
         (GOOD + "[compress]\nprefer = 'sped'", "Did you mean 'speed'?"),
         (GOOD + "[compress]\nlayers = [1]\n[export]\nquantisations = []", "compress: smaller models are made to be"),
         (SCRATCH + "[compress]\nexperts = [0.5]", "compress.experts: a dense model has no experts"),
+        (SCRATCH + "[train]\nfreeze_router_after = 0.1", "train.freeze_router_after: a dense model has no experts"),
+        (SCRATCH + "[losses]\nload_balance = 0.1", "losses.load_balance: a dense model has no experts. Remove the key"),
+        (SCRATCH + "[losses]\nrouter_z = 0.1", "losses.router_z: a dense model has no experts"),
+        (SCRATCH + "[[data.text]]\nsource = 'file:a.txt'\nlicence = 'own'\n[pretrain]\nfreeze_router_after = 0.1",
+         "pretrain.freeze_router_after: a dense model has no experts"),
+        (GOOD + "[train]\nshard = true\n[compress]\nlayers = [1]", "train.shard: cut models are healed by one process"),
         (SCRATCH + "[vocabulary]\npieces = 9", "vocabulary: a model from scratch has no vocabulary to cut"),
     ],
 )  # fmt: skip
@@ -243,6 +249,14 @@ def test_a_mixture_of_the_same_sizes_is_the_dense_models_twin(tmp_path):
     assert dense.feed_forward_size == moe.experts_per_token * moe.expert_size == 256
     assert (moe.experts, moe.experts_per_token, moe.expert_size) == (8, 2, 128)
     assert (dense.heads, dense.key_value_heads) == (moe.heads, moe.key_value_heads)
+
+
+def test_what_is_of_experts_is_taken_by_a_mixture_and_by_a_base_that_may_be_one(tmp_path):
+    keys = (
+        "[train]\nfreeze_router_after = 0.1\n[losses]\nload_balance = 0.1\nrouter_z = 0.1\n[compress]\nexperts = [0.5]"
+    )
+    for text in (base(MOE) + keys, GOOD + keys):
+        assert load_job(write(tmp_path, text)).losses.load_balance == 0.1
 
 
 def test_openmoe_is_accepted_where_no_file_is_asked_for(tmp_path):

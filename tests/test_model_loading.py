@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from metier.errors import ArtifactError, MetierError, RunError
 from metier.model import architectures, load
 from metier.model.bases import find_base
+from metier.model.loading import load_tokenizer
 from metier.run.gguf_header import read_header
 
 
@@ -121,6 +122,16 @@ def test_a_truncated_or_foreign_folder_is_refused(copied):
     refused(copied, "cannot be loaded")
     config.write_text("{ not json")
     refused(copied, "cannot be loaded")
+
+
+def test_a_tokenizer_is_loaded_without_its_model_or_refused_with_its_folder(copied, trained):
+    (copied / "model.safetensors").unlink()
+    alone = load_tokenizer(copied)
+    assert alone("forty-two red foxs").input_ids == trained.tokenizer("forty-two red foxs").input_ids
+    assert alone.pad_token_id == trained.tokenizer.pad_token_id
+    (copied / "tokenizer.json").write_text('{"a": 1}')
+    with pytest.raises(ArtifactError, match=r"its tokenizer cannot be loaded"):
+        load_tokenizer(copied)
 
 
 def test_code_beside_a_model_is_not_run(copied):

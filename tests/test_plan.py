@@ -39,7 +39,7 @@ from metier.spec.released import CLOSURE, Known, known_weights
 from metier.spec.shape import shape_of
 from metier.spec.training import Lora, Pretrain, Training
 from metier.spec.weights import of_shape
-from metier.steps.exam import memory_mib
+from metier.steps.answering_memory import memory_mib
 from metier.tasks.registry import task_from_json
 from metier.tokenizer.learn import learn
 from metier.train.lora import with_adapters
@@ -275,7 +275,7 @@ def test_memory_while_answering_is_near_what_a_fresh_process_takes(tmp_path):
 
 
 def test_memory_while_answering_is_what_was_measured_of_larger_files():
-    # metier.steps.exam.memory_mib of jobs/ja-en's files, a trimmed Gemma 3 270M, in MiB; Q4_0 is held twice
+    # metier.steps.answering_memory.memory_mib of jobs/ja-en's files, a trimmed Gemma 3 270M, in MiB; Q4_0 is held twice
     weights = GEMMA_TRIMMED
     assert estimates.answering_mib(weights, "Q4_0", 2048) == pytest.approx(245.8, rel=0.02)
     assert estimates.answering_mib(weights, "F16", 2048) == pytest.approx(355.0, rel=0.02)

@@ -75,7 +75,7 @@ def test_models_on_the_way_are_whole_folders_and_the_last_is_the_result(built):
     assert any(not weights[0][name].equal(weights[1][name]) for name in weights[0])
     assert AutoModelForCausalLM.from_pretrained(kept[0]).config.bos_token_id == 2
     left = {path.name for path in (run / "pretrain").iterdir()}
-    assert left == {"manifest.json", "plan.json", "steps.jsonl", "kept", "model"}
+    assert left == {"manifest.json", "facts.json", "plan.json", "steps.jsonl", "kept", "model"}
 
 
 def test_the_licence_of_the_text_is_in_what_is_passed_on(built):

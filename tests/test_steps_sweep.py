@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,11 +13,11 @@ from doubles import counted_animals, tiny_gguf
 
 from metier.artifact import read_json
 from metier.data.records import Record, write_records
-from metier.errors import ArtifactError, RunError
+from metier.errors import ArtifactError, RunError, SpecError
 from metier.evaluate.candidates import Candidate
 from metier.model.loading import load
 from metier.spec.job import Job
-from metier.steps import answering, compress, parity, ship
+from metier.steps import answering, compress, parity, ship, training_folder
 from metier.train import loop
 from metier.train.batches import collate, encode
 from metier.train.objective import batch_loss, divergence, mean_loss
@@ -199,6 +200,43 @@ def test_every_cut_is_smaller_and_learns_what_it_lost(cut, trained):
         assert {path.name for path in (folder / name).iterdir()} == {
             *("model", "cut.json", "facts.json", "plan.json", "steps.jsonl")
         }
+
+
+def test_cuts_that_are_done_are_not_done_again_and_need_no_room(cut, trained, data, tmp_path, monkeypatch):
+    wanted, folder, facts = cut
+    monkeypatch.setattr(compress, "train", lambda *_, **__: pytest.fail("healed again"))
+    monkeypatch.setattr(training_folder.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    again = compress.compress_job(wanted, data, trained.folder, trained.prompt, folder)
+    assert again == json.loads(json.dumps(facts))
+    with pytest.raises(RunError, match="0 MiB free, training needs about"):
+        compress.compress_job(wanted, data, trained.folder, trained.prompt, tmp_path)
+
+
+def test_a_healing_without_room_for_a_step_names_its_own_key(trained, data, tmp_path):
+    short = job(compress=CUTS | {"heal": "0.001s"})
+    with pytest.raises(SpecError, match=r"compress\.heal: 0\.001s has no room for a step"):
+        compress.compress_job(short, data, trained.folder, trained.prompt, tmp_path)
+    keys = [compress._Healing().key(name) for name in ("budget", "peak_lr", "precision")]
+    assert keys == ["compress.heal", "compress.peak_lr", "train.precision"]
+
+
+def test_the_whole_model_is_on_the_accelerator_before_any_loss_of_it_is_taken(trained, data, tmp_path, monkeypatch):
+    moved = []
+
+    def mean_loss(model, _):
+        assert moved == ["qwen3"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compress, "to_accelerator", lambda model: moved.append(model.config.model_type))
+    monkeypatch.setattr(compress, "mean_loss", mean_loss)
+    with pytest.raises(KeyboardInterrupt):
+        compress.compress_job(job(compress={"layers": [1]}), data, trained.folder, trained.prompt, tmp_path)
+
+
+def test_label_smoothing_is_said_to_have_no_part_in_healing(trained, data, tmp_path, capsys):
+    smoothed = job(compress={"feed_forward": [0.5], "heal": "1 steps"}, losses={"label_smoothing": 0.1})
+    compress.compress_job(smoothed, data, trained.folder, trained.prompt, tmp_path)
+    assert "losses.label_smoothing has no part in healing" in capsys.readouterr().err
 
 
 def test_the_channels_that_stay_are_better_than_as_many_others(cut, trained, data):

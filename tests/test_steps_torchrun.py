@@ -11,8 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 from doubles import write_job
+from typer.testing import CliRunner
 
 from metier.artifact import load_step
+from metier.cli import NOTHING_PASSES, app
 from metier.spec.load import load_job
 from metier.steps.torchrun import by_processes
 from metier.tasks.prompt import PromptFormat
@@ -57,7 +59,7 @@ def test_a_build_by_two_processes_learns_what_one_does(built, tmp_path):
     assert built.said.count("validation loss after 30 steps") == 1, "only the first process talks"
     assert "Warning" not in built.said and "Traceback" not in built.said
     assert {path.name for path in (built.run / "train").iterdir()} == {
-        *("manifest.json", "plan.json", "steps.jsonl", "model")
+        *("manifest.json", "facts.json", "plan.json", "steps.jsonl", "model")
     }
     prompt = PromptFormat.from_json(load_step(built.run / "prompt").result["prompt"])
     alone = tmp_path / "train"
@@ -67,6 +69,13 @@ def test_a_build_by_two_processes_learns_what_one_does(built, tmp_path):
     assert theirs["tokens"] == facts["tokens"] and theirs["examples"] == facts["examples"]
     for one, other in zip(steps(built.run / "train"), steps(alone), strict=True):
         assert one["loss_nats"] == pytest.approx(other["loss_nats"], rel=1e-2)
+
+
+def test_a_sweep_is_told_how_many_processes_train(built, monkeypatch):
+    told, nothing = [], {"candidates": {}, "chosen": None}
+    monkeypatch.setattr("metier.build.sweep", lambda job, run, nproc: told.append(nproc) or nothing)
+    done = CliRunner().invoke(app, ["compress", str(built.job), "--nproc", "3"])
+    assert told == [3] and done.exit_code == NOTHING_PASSES, done.output
 
 
 def test_what_a_process_finds_wrong_is_told_as_if_there_were_one(built):

@@ -1,6 +1,8 @@
 """The loop: the same numbers every time, also after a kill, within the budget it was given."""
 
 import json
+import math
+import re
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,14 +10,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from forks import random_kills
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from test_train_losses import qwen
 
-from metier.errors import DataError, SpecError
+from metier.errors import ArtifactError, DataError, SpecError
 from metier.model.scratch import scratch
 from metier.spec.job import Train
-from metier.spec.training import Losses
-from metier.train import budget, loop
+from metier.spec.training import Losses, Pretrain
+from metier.train import budget, checkpoint, loop
 from metier.train.batches import Example, collate
 from metier.train.loop import train
 from metier.train.objective import PLAIN
@@ -43,7 +45,7 @@ def tiny_model():
 
 def run(folder, settings=SETTINGS, make=tiny_model, losses=PLAIN):
     folder.mkdir(parents=True, exist_ok=True)
-    return train(make, examples(90), examples(100)[90:], settings, 3e-3, folder, seed=5, losses=losses)
+    return train(make, examples(90), examples(100)[90:], settings, 3e-3, folder, pad=0, seed=5, losses=losses)
 
 
 def losses(folder):
@@ -201,7 +203,7 @@ def test_a_model_that_cannot_compute_activations_twice_is_refused(tmp_path):
         model.supports_gradient_checkpointing = False
         return model
 
-    with pytest.raises(SpecError, match="activation_checkpointing: models of type 'qwen3' cannot"):
+    with pytest.raises(SpecError, match=r"train\.activation_checkpointing: models of type 'qwen3' cannot"):
         run(tmp_path, SETTINGS.model_copy(update={"activation_checkpointing": True}), make=make)
 
 
@@ -234,6 +236,112 @@ def test_the_best_weights_are_returned_not_the_last(tmp_path, monkeypatch):
         assert torch.equal(parameter, kept[1.0][name])
 
 
+@pytest.mark.parametrize("damage", ["cut", "empty", "a bit", "a fact", "of an earlier version", "gone"])
+def test_damaged_best_weights_are_noticed_and_those_of_a_later_validation_are_taken(whole, tmp_path, damage, capsys):
+    run_and_stop(tmp_path, 8)
+    path = tmp_path / "best.safetensors"
+    data = path.read_bytes()
+    assert checkpoint.read_best(tmp_path).steps == 5
+    middle = data.index(b"loss_nats") + 14 if damage == "a fact" else len(data) // 2
+    digit = bytes([data[middle] ^ 1])
+    damaged = {"cut": data[:-9], "empty": b""}.get(damage, data[:middle] + digit + data[middle + 1 :])
+    if damage == "of an earlier version":
+        save_file(load_file(path), path)
+    elif damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(damaged)
+    assert_same(whole, tmp_path, *run(tmp_path))
+    told = f"{path}: is {'missing' if damage == 'gone' else 'damaged'}; a later validation takes its place"
+    assert told in capsys.readouterr().err
+
+
+def test_best_weights_that_are_damaged_at_the_end_are_an_error_and_the_same_command_goes_on(
+    whole, tmp_path, monkeypatch
+):
+    right = loop._Run._best
+
+    def damaged(self):
+        path = self.folder / "best.safetensors"
+        path.write_bytes(path.read_bytes()[:-9])
+        return right(self)
+
+    monkeypatch.setattr(loop._Run, "_best", damaged)
+    with pytest.raises(ArtifactError, match=r"best\.safetensors: is damaged\. Run the same command again"):
+        run(tmp_path)
+    monkeypatch.undo()
+    assert_same(whole, tmp_path, *run(tmp_path))
+
+
+def test_best_weights_are_on_the_disk_before_they_take_the_place_of_the_ones_before(tmp_path, monkeypatch):
+    flushed = []
+
+    def flush(path):
+        assert path.stat().st_size > 10_000
+        flushed.append((path.name, (tmp_path / "best.safetensors").exists()))
+
+    monkeypatch.setattr(checkpoint, "flush", flush)
+    run(tmp_path, SETTINGS.model_copy(update={"budget": "1 steps", "validations": 1}))
+    assert flushed == [("best.safetensors.part", False), ("best.safetensors.part", True)]
+
+
+def test_best_weights_come_back_as_they_were_whatever_their_type(tmp_path):
+    weights = {
+        "a": torch.randn(3, 2).T,
+        "b": torch.tensor(1.5),
+        "c": torch.ones(2, dtype=torch.bfloat16),
+        "d": torch.ones(0),
+    }
+    checkpoint.save_best(tmp_path, checkpoint.Best(7, 0.1 + 0.2, weights))
+    found = checkpoint.read_best(tmp_path)
+    assert (found.steps, found.loss_nats) == (7, 0.1 + 0.2)
+    assert all(torch.equal(found.weights[name], weight) for name, weight in weights.items())
+
+
+def run_to_nan(folder, settings=SETTINGS, rate=1e38, make=tiny_model):
+    with pytest.raises((SpecError, ArtifactError)) as caught:
+        train(make, examples(90), examples(100)[90:], settings, rate, folder, pad=0, seed=5)
+    return str(caught.value)
+
+
+def test_a_training_that_diverges_stops_where_it_does_and_again_when_it_is_taken_up(tmp_path):
+    told = run_to_nan(tmp_path)
+    steps = len(losses(tmp_path))
+    assert 0 < steps < 5
+    assert re.match(rf"train\.peak_lr: the (loss|gradient) is (nan|inf) after {steps} of 20 steps, at a highest", told)
+    assert told.endswith("Write a lower one, such as 3e+37")
+    assert run_to_nan(tmp_path) == told
+    assert all(math.isfinite(loss) for _, loss, _ in losses(tmp_path))
+    low = run_to_nan(tmp_path / "low", SETTINGS.model_copy(update={"precision": "bfloat16"}))
+    assert low.endswith("Write a lower one, such as 3e+37, or train.precision = 'float32'")
+
+
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_a_validation_loss_that_is_no_number_stops_the_training(tmp_path, monkeypatch, number):
+    right, taken = loop.mean_loss, []
+
+    def mean_loss(*args):
+        taken.append(1)
+        return float(number) if len(taken) > 2 else right(*args)
+
+    monkeypatch.setattr(loop, "mean_loss", mean_loss)
+    assert run_to_nan(tmp_path, rate=3e-3).startswith(
+        f"train.peak_lr: the validation loss is {number} after 10 of 20 steps"
+    )
+    assert checkpoint.read_best(tmp_path).steps == 5
+
+
+def test_an_untrained_model_without_a_finite_loss_is_told_before_any_step(tmp_path):
+    def broken():
+        model = tiny_model()
+        next(model.parameters()).data[:] = math.nan
+        return model
+
+    told = run_to_nan(tmp_path, make=broken)
+    assert told.startswith("the model that training starts from: the validation loss is nan. Fetch or build it again")
+    assert not (tmp_path / "steps.jsonl").exists()
+
+
 def test_a_wall_clock_budget_becomes_steps_once(tmp_path, monkeypatch):
     settings = Train(budget="3s", batch_tokens=120, max_tokens=64)
     coming = [collate(examples(8), 0)] * 6
@@ -261,11 +369,18 @@ def test_twice_the_budget_is_about_twice_the_steps(tmp_path, monkeypatch):
 
 
 def test_a_budget_without_room_for_a_step_is_refused_with_one_that_has(tmp_path):
-    with pytest.raises(SpecError, match=r"train.budget: 0.001s has no room .* Write at least '\d+s'"):
+    with pytest.raises(SpecError, match=r"train\.budget: 0.001s has no room .* Write at least '\d+s'"):
         run(tmp_path, Train(budget="0.001s", batch_tokens=120, max_tokens=64))
     assert not (tmp_path / "plan.json").exists()
 
 
+def test_a_message_names_the_key_of_the_table_that_the_settings_come_from(tmp_path):
+    coming = [collate(examples(8), 0)] * 6
+    settings = Pretrain(budget="0.001s")
+    with pytest.raises(SpecError, match=r"pretrain\.budget: 0.001s has no room"):
+        budget.plan_training(tmp_path / "plan.json", tiny_model, lambda: coming, coming[:1], settings)
+
+
 def test_a_training_without_examples_is_refused(tmp_path):
     with pytest.raises(DataError, match="no example is short enough"):
-        train(tiny_model, [], examples(3), SETTINGS, 1e-3, tmp_path, seed=0)
+        train(tiny_model, [], examples(3), SETTINGS, 1e-3, tmp_path, pad=0, seed=0)

@@ -75,7 +75,7 @@ every_base = pytest.mark.parametrize("base", BASES)
 
 def run(folder, base, settings=SETTINGS):
     folder.mkdir(parents=True, exist_ok=True)
-    return loop.train(BASES[base], examples(60), examples(70)[60:], settings, 1e-2, folder, seed=5)
+    return loop.train(BASES[base], examples(60), examples(70)[60:], settings, 1e-2, folder, pad=0, seed=5)
 
 
 def logits(model):
@@ -182,7 +182,7 @@ def test_what_learns_beside_adapters_moves_at_a_tenth_of_their_rate():
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_adapters_learn_in_every_precision(tmp_path, precision):
     settings = SETTINGS.model_copy(update={"precision": precision, "budget": "12 steps"})
-    _, facts = loop.train(BASES["gemma3"], examples(60), examples(70)[60:], settings, 1e-2, tmp_path, seed=5)
+    _, facts = loop.train(BASES["gemma3"], examples(60), examples(70)[60:], settings, 1e-2, tmp_path, pad=0, seed=5)
     found = facts["validation_loss_nats"]
     assert facts["precision"] == precision and found["12"] < 0.95 * found["0"]
 

@@ -50,7 +50,7 @@ def learn(kind, folder, changes, rate=3e-3):
     settings = Train.model_validate(STEPS.model_dump(exclude_unset=True) | changes)
     Path(folder).mkdir(exist_ok=True)
     held_out = examples(100)[90:]
-    return train(MODELS[kind], examples(90), held_out, settings, rate, Path(folder), seed=5, losses=Losses())
+    return train(MODELS[kind], examples(90), held_out, settings, rate, Path(folder), pad=0, seed=5, losses=Losses())
 
 
 def learn_together(kind, folder, changes, rate=3e-3, stop=None):
@@ -145,6 +145,35 @@ def test_two_processes_that_were_stopped_end_with_the_bits_of_two_that_were_not(
         assert forks.run(HERE, "learn_together", "llama", stopped, {"shard": shard}, processes=2) == [0, 0]
         assert losses(stopped) == losses(whole)
         assert (stopped / "end").read_bytes() == (whole / "end").read_bytes()
+
+
+@pytest.mark.parametrize("shard", [False, True], ids=["whole", "sharded"])
+def test_processes_that_diverge_stop_together_at_the_step_that_one_would(forks, tmp_path, shard):
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        codes = forks.run(HERE, "learn_together", "llama", folder, {"shard": shard}, 1e38, processes=number)
+        assert codes == [1] * number
+        assert len(losses(folder)) == len(losses(tmp_path / "1"))
+
+
+def be_joined(folder, error):
+    """Be one of two processes, and tell whether the group was left in the end."""
+    left = []
+    destroy, processes.dist.destroy_process_group = processes.dist.destroy_process_group, lambda: left.append(1)
+    try:
+        with processes.joined():
+            if error:
+                raise RuntimeError
+    except RuntimeError:
+        pass
+    (Path(folder) / str(processes.number())).write_text(str(left))
+    destroy()
+
+
+@pytest.mark.parametrize("error", [False, True])
+def test_a_process_with_an_error_does_not_wait_for_the_others(forks, tmp_path, error):
+    assert forks.run(HERE, "be_joined", tmp_path, error, processes=2) == [0, 0]
+    assert [(tmp_path / name).read_text() for name in "01"] == ["[]" if error else "[1]"] * 2
 
 
 @pytest.mark.parametrize("shard", [False, True], ids=["whole", "sharded"])

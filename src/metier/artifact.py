@@ -48,6 +48,12 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def flush(path: Path) -> None:
+    """Return when a file that a library wrote is on the disk, so that nothing says earlier that it is."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, keys sorted, one value a line."""
     write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n")

@@ -102,7 +102,8 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     # Huge pages for large tensors: without, a new gradient of many experts waits for the system's 4 KiB pages.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    from metier.steps import learn, start  # torch loads here: bad data is told before
+    from metier.steps import start  # torch loads here: bad data is told before
+    from metier.steps.prompt import choose_prompt
     from metier.steps.torchrun import by_processes
 
     start.check_packages(job)
@@ -129,7 +130,7 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
     prompts = step(
         "prompt",
         {"task": job.task_settings, "max_tokens": job.train.max_tokens, "start": begun.key},
-        lambda _: learn.choose_prompt(job, data.folder, begun.folder),
+        lambda _: choose_prompt(job, data.folder, begun.folder),
     )
     prompt = PromptFormat.from_json(prompts.result["prompt"])
     train = step(

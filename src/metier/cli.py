@@ -25,6 +25,8 @@ app = typer.Typer(
 JobPath = Annotated[Path, typer.Argument(help="A job description: job.toml, or the folder it is in.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
+Nproc = Annotated[int, typer.Option(min=1, help="How many processes train together on this machine.")]
+
 NOT_RELEASED = 1
 """Exit code of a build whose model did not earn its release: a result, not an error."""
 
@@ -112,7 +114,7 @@ def plan(job: JobPath, as_json: Json = False) -> None:
 @app.command()
 def build(
     job: JobPath,
-    nproc: Annotated[int, typer.Option(min=1, help="How many processes train together on this machine.")] = 1,
+    nproc: Nproc = 1,
     as_json: Json = False,
 ) -> None:
     """Do the whole road: data, training, proof, file. Finished steps are not repeated. Exit code 1: not released."""
@@ -137,7 +139,7 @@ def build(
 
 
 @app.command()
-def compress(job: JobPath, as_json: Json = False) -> None:
+def compress(job: JobPath, nproc: Nproc = 1, as_json: Json = False) -> None:
     """Build a job as far as its files and show what was measured of each. Exit code 1: none passes and fits."""
     with _workshop():
         from metier.build import sweep
@@ -152,7 +154,7 @@ def compress(job: JobPath, as_json: Json = False) -> None:
     description = load_job(job)
     run = run_dir(description.name)
     with _workshop():  # torch is imported on the way
-        found = sweep(description, run)
+        found = sweep(description, run, nproc)
     candidates = {name: Candidate.from_json(one) for name, one in found["candidates"].items()}
     if as_json:
         typer.echo(json.dumps(found, ensure_ascii=False))

@@ -54,6 +54,22 @@ def load(reference: str | Path, *, tokenizer: bool = True) -> Loaded | tuple[Pre
     return _load_with_transformers(folder, tokenizer)
 
 
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Load the tokenizer of a model's folder without its weights; it is the one that `load` gives.
+
+    Raises:
+        ArtifactError: when there is none, or it is damaged.
+    """
+    if is_openmoe(folder):
+        return read_tokenizer(folder)
+    try:
+        tokenizer = _tokenizer(folder)
+    except Exception as error:  # as with models
+        raise _damaged(folder, "its tokenizer cannot be loaded", error) from error
+    _check_whole(folder, [], True)
+    return tokenizer
+
+
 def _load_with_transformers(folder: Path, with_tokenizer: bool) -> Loaded | tuple[PreTrainedModel, None]:
     tokenizer: Any = None
     try:
@@ -69,14 +85,15 @@ def _load_with_transformers(folder: Path, with_tokenizer: bool) -> Loaded | tupl
             tokenizer = _tokenizer(folder)
     # The libraries have many ways to say "damaged"; what a tokenizer file is refused with has no class of its own.
     except Exception as error:
-        raise ArtifactError(
-            str(folder),
-            f"cannot be loaded as a causal language model ({(str(error).strip() or repr(error)).splitlines()[0]:.300})",
-            "Fetch the model again, or choose another base",
-        ) from error
+        raise _damaged(folder, "cannot be loaded as a causal language model", error) from error
     model, info = loaded
     _check_whole(folder, sorted(info["missing_keys"]), with_tokenizer)
     return Loaded(model.eval(), tokenizer) if with_tokenizer else (model.eval(), None)
+
+
+def _damaged(folder: Path, found: str, error: Exception) -> ArtifactError:
+    why = (str(error).strip() or repr(error)).splitlines()[0]
+    return ArtifactError(str(folder), f"{found} ({why:.300})", "Fetch the model again, or choose another base")
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:

@@ -15,7 +15,7 @@ SESSION_TOKENS = 4 * 1024
 """Contexts that ``metier run`` opens: four of 1,024 tokens."""
 RUNTIME_MIB = 46.0
 """Python, llama.cpp and its buffers: peak memory of a process that answers one short question, less file, keys and
-values, for a model of 1.0 M parameters and 501 pieces, 48.9 MiB in all (`metier.steps.exam.memory_mib`)."""
+values, for a model of 1.0 M parameters and 501 pieces, 48.9 MiB in all (`metier.steps.answering_memory.memory_mib`)."""
 VOCABULARY_BYTES = 300
 """What llama.cpp's table of the vocabulary takes a piece: 160 bytes at 8,001 pieces, 350 at 28,933."""
 REPACKED = ("Q4_0",)

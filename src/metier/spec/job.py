@@ -444,6 +444,13 @@ class Release(_Strict):
     )
 
 
+_OF_EXPERTS = (
+    *(("train", "freeze_router_after"), ("pretrain", "freeze_router_after")),
+    *(("losses", "load_balance"), ("losses", "router_z"), ("compress", "experts")),
+)
+"""Tables and keys that mean nothing without experts."""
+
+
 class Job(_Strict):
     """One job: what it is, what it learns from, what it must achieve."""
 
@@ -517,8 +524,12 @@ class Job(_Strict):
         if self.compress.cuts and not self.export.quantisations:
             fix = "Remove the lists, or ask for a file"
             raise _mistake("compress", "smaller models are made to be written as files, and none is asked for", fix)
-        if self.base.from_scratch and self.base.architecture == "dense" and "experts" in self.compress.model_fields_set:
-            raise _mistake("compress.experts", "a dense model has no experts", "Remove the key")
+        if self.compress.cuts and self.train.shard:
+            found = "cut models are healed by one process, which holds them and the whole one"
+            raise _mistake("train.shard", found, "Remove it, or the lists of [compress]")
+        for table, key in _OF_EXPERTS if self.base.from_scratch and self.base.architecture == "dense" else ():
+            if key in getattr(getattr(self, table), "model_fields_set", ()):
+                raise _mistake(f"{table}.{key}", "a dense model has no experts", "Remove the key")
         if self.data.test and "test_share" in self.data.split.model_fields_set:
             fix = "Remove test_share, the exam comes from [[data.test]]"
             raise _mistake("data.split.test_share", "does not fit [[data.test]]", fix)

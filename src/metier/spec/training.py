@@ -1,7 +1,7 @@
 """How models learn, as tables of the job description: what pretraining and training have in common, and the losses."""
 
 import re
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -21,6 +21,9 @@ ADAPTERS_RATE = 10
 
 class Training(Strict):
     """What every training must be told."""
+
+    table: ClassVar[str] = "train"
+    """Where the keys stand in a job description."""
 
     budget: str = Field("10m", description="Wall clock ('90s', '10m', '2h') or number of steps ('300 steps').")
     optimizer: Literal["adamw", "adafactor"] = Field(
@@ -99,6 +102,10 @@ class Training(Strict):
         """The budget in steps, or None when it is a wall-clock time."""
         return None if self.budget_seconds is not None else int(self.budget.split("steps")[0])
 
+    def key(self, name: str) -> str:
+        """Return the key of the job description that a setting comes from, for messages."""
+        return f"{self.table}.{name}"
+
     @property
     def learned(self) -> dict[str, Any]:
         """What the result depends on: all but how it is computed, which may change while a training is under way."""
@@ -135,6 +142,8 @@ class Lora(Strict):
 
 class Pretrain(Training):
     """How the model learns from plain text, before it learns the job. Without this table it does not."""
+
+    table: ClassVar[str] = "pretrain"
 
     budget: str = Field(
         "10m",
@@ -207,7 +216,11 @@ class Losses(Strict):
     """What is minimised beside the loss on the targets; a training's reported loss is the latter alone."""
 
     label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="Share of a target's probability that the other pieces are given."
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of a target's probability that the other pieces are given; not while a cut model is healed, "
+        "whose targets are the whole model's distribution.",
     )
     output_z: float | None = Field(
         None, ge=0, description="Weight of log^2 Z of the output; by default 1e-4 for a mixture of experts, else 0."

@@ -1,7 +1,7 @@
 """The step ``compress``: smaller models made of the trained one, each healed by learning from it."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from metier.model.loading import load
 from metier.progress import bar, say
 from metier.spec.compress import Cut
 from metier.spec.job import Job, Train
-from metier.steps.learn import COPIES, WATCHED_ROWS, check_disk, clear
+from metier.steps.train import WATCHED_ROWS
+from metier.steps.training_folder import COPIES, Write, check_disk, is_done, train_once, write_whole
 from metier.tasks.prompt import PromptFormat
 from metier.train.batches import Batch, Example, collate, encode, one_pass
-from metier.train.loop import train
+from metier.train.loop import to_accelerator, train
 from metier.train.objective import batch_loss, mean_loss
 
 _SEARCHED_ROWS = 64
@@ -50,8 +51,12 @@ def compress_job(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder
     """
     teacher, tokenizer = load(whole)
     check_cuts(teacher.config, job.compress)
-    check_disk(folder, whole, copies=COPIES + len(job.compress.cuts) + 1)
+    if not all(is_done(folder / cut.name) for cut in job.compress.cuts):
+        check_disk(folder, whole, copies=COPIES + len(job.compress.cuts) + 1)
+    if job.losses.label_smoothing:
+        say("  losses.label_smoothing has no part in healing, which learns the whole model's distribution")
     torch.manual_seed(job.seed)
+    to_accelerator(teacher)  # the search for layers takes a hundred losses
     examples = encode(tokenizer, prompt, read_records(data / "train.jsonl"), job.train.max_tokens)
     validation = read_records(data / "validation.jsonl")[:WATCHED_ROWS]
     held_out = encode(tokenizer, prompt, validation, job.train.max_tokens)
@@ -59,12 +64,11 @@ def compress_job(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder
     facts = {}
     for cut in job.compress.cuts:
         place = folder / cut.name
-        if not (place / "model").exists():
+        if not is_done(place):
             say(f"  {cut.name}")
-            _heal(job, cut, smaller, tokenizer, examples, held_out, prompt, place)
-        clear(place)
+        heal = partial(_heal, job, cut, smaller, tokenizer, examples, held_out, prompt, place)
+        facts[cut.name] = train_once(place, heal)
         shutil.rmtree(place / "cut", ignore_errors=True)
-        facts[cut.name] = read_json(place / "facts.json")
     return facts
 
 
@@ -130,43 +134,46 @@ def _heal(
     held_out: list[Example],
     prompt: PromptFormat,
     place: Path,
-) -> None:
-    """Make one cut and train it towards the whole model's distribution; leave ``model`` when all is done."""
+) -> tuple[dict[str, Any], Write]:
+    """Make one cut and train it towards the whole model's distribution; return the facts, and what writes it."""
     unhealed = place / "cut"
     if not unhealed.exists():
         model, made = smaller.make(cut)
         write_json(place / "cut.json", made)
-        _write_whole(unhealed, lambda part: write_folder(part, model, tokenizer))
-    healed, training = train(
+        write_whole(unhealed, lambda part: write_folder(part, model, tokenizer))
+    healed, facts = train(
         lambda: load(unhealed, tokenizer=False)[0],
         examples,
         held_out,
         _settings(job),
         _peak(job),
         place,
+        pad=int(tokenizer.pad_token_id),
         seed=job.seed,
         losses=job.losses,
         loss_of=partial(batch_loss, teacher=smaller.whole),
     )
-    write_json(place / "facts.json", read_json(place / "cut.json") | {"healing": training})
-    _write_whole(place / "model", lambda part: write_folder(part, healed, tokenizer, prompt))
+    made = read_json(place / "cut.json")
+    return made | {"healing": facts}, lambda part: write_folder(part, healed, tokenizer, prompt)
+
+
+class _Healing(Train):
+    """The settings of a healing, which come from two tables."""
+
+    def key(self, name: str) -> str:
+        """Return the key of the job description that a setting comes from."""
+        own = {"budget": "compress.heal", "peak_lr": "compress.peak_lr"}
+        return own.get(name) or super().key(name)
 
 
 def _settings(job: Job) -> Train:
     """Return how a cut model is healed: all its weights learn, whatever learned before, and at no rate for adapters."""
-    changes: dict[str, Any] = {"budget": job.compress.heal, "lora": None}
-    return job.train.model_copy(update=changes | ({"peak_lr": None} if job.train.lora else {}))
+    excluded = {"lora", "peak_lr"} if job.train.lora else {"lora"}
+    learned = job.train.model_dump(exclude_unset=True, exclude=excluded)
+    return _Healing.model_validate(learned | {"budget": job.compress.heal})
 
 
 def _peak(job: Job) -> float:
     """Return the highest rate of the healing. What was trained fast from scratch is spoiled by the rate it began at."""
     rate = _settings(job).peak(from_scratch=job.base.from_scratch)
     return job.compress.peak_lr or (rate / 3 if job.base.from_scratch else rate)
-
-
-def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder under another name and rename it when it is complete."""
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    write(part)
-    part.rename(folder)

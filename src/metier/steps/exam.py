@@ -4,15 +4,12 @@ Where no file was asked for, the checkpoint takes its place; it is not released.
 a job demands may change without anybody being asked again.
 """
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from metier.data.records import Record, read_records
-from metier.errors import RunError
 from metier.evaluate.answers import collect, read_answers
 from metier.evaluate.candidates import Candidate
 from metier.evaluate.metrics import score
@@ -25,24 +22,12 @@ from metier.model.loading import load
 from metier.run.engine import Engine
 from metier.spec.job import Job
 from metier.steps.answering import SLOTS, TIMED_ROWS
+from metier.steps.answering_memory import memory_mib
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import Task, task_from_json
 
 _OURS, _THEIRS = "shipped.jsonl", "base.jsonl"
 """Where the answers are kept."""
-
-# On Linux ru_maxrss outlives exec, so that it tells the peak of the process that started this one: VmHWM does not.
-_ANSWER_AND_TELL_PEAK = r"""
-import re, resource, sys
-from pathlib import Path
-from metier.run.session import open_session
-with open_session(sys.argv[1]) as session:
-    session.answer(sys.argv[2])
-status = Path("/proc/self/status")
-peak_kib = re.search(r"VmHWM:\s*([0-9]+) kB", status.read_text()) if status.is_file() else None
-own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-print(int(peak_kib[1]) * 1024 if peak_kib else own)
-"""
 
 
 @dataclass(frozen=True)
@@ -187,17 +172,6 @@ def _compared(job: Job, rows: Sequence[Record], ours: Path, theirs: Path) -> Com
     """Return the difference of the answers in two folders: the model's less the base's."""
     metric, references = task_from_json(job.task_settings).primary_metric, [row.output for row in rows]
     return compare(metric, read_answers(ours / _OURS), read_answers(theirs / _THEIRS), references, seed=job.seed)
-
-
-def memory_mib(path: Path, question: str) -> float:
-    """Return the peak resident memory, in MiB, of a fresh process that answers one question with a file."""
-    done = subprocess.run(
-        [sys.executable, "-c", _ANSWER_AND_TELL_PEAK, str(path), question], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        last = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise RunError(str(path), f"a fresh process cannot answer with it ({last})", "See the message")
-    return round(int(done.stdout.split()[-1]) / 2**20, 1)
 
 
 def _graded(

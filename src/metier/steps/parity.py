@@ -20,7 +20,7 @@ from metier.model.loading import load
 from metier.progress import say
 from metier.spec.job import Job
 from metier.steps.answering import TIMED_ROWS, Asked, Told, ask_apart
-from metier.steps.exam import memory_mib
+from metier.steps.answering_memory import memory_mib
 from metier.steps.ship import WHOLE, File, files_of, gguf_path
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import task_from_json

@@ -1,6 +1,6 @@
 """The step ``pretrain``: the model learns from plain text, before it learns the job."""
 
-import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,9 @@ from metier.artifact import Step
 from metier.data.records import read_documents
 from metier.errors import DataError
 from metier.export.huggingface import write_folder
-from metier.model.loading import load
+from metier.model.loading import load, load_tokenizer
 from metier.spec.job import Job
-from metier.steps.learn import COPIES, check_disk, clear
-from metier.train import processes
+from metier.steps.training_folder import COPIES, Write, check_disk, train_once, write_whole
 from metier.train.pretraining import corpora, pretrain
 
 
@@ -26,10 +25,14 @@ def pretrain_job(job: Job, data: Step, start: Path, folder: Path) -> dict[str, A
     Raises:
         DataError: when the text holds no token to learn or to validate on.
     """
+    return train_once(folder, partial(_learn, job, data, start, folder))
+
+
+def _learn(job: Job, data: Step, start: Path, folder: Path) -> tuple[dict[str, Any], Write]:
     assert job.pretrain
     torch.manual_seed(job.seed)
     check_disk(folder, start, copies=COPIES + job.pretrain.keep_checkpoints)
-    tokenizer = load(start).tokenizer
+    tokenizer = load_tokenizer(start)
     weights = data.result["text"]["weights"]
     learned = corpora(tokenizer, read_documents(data.folder / "text.jsonl"), weights)
     held_out = corpora(tokenizer, read_documents(data.folder / "text_validation.jsonl"), weights)
@@ -37,16 +40,11 @@ def pretrain_job(job: Job, data: Step, start: Path, folder: Path) -> dict[str, A
         raise DataError("pretraining", "the text holds no tokens", "Add text to [[data.text]]")
 
     def keep(done: int, model: PreTrainedModel) -> None:
-        target = folder / "kept" / f"step-{done:08d}"
-        part = target.with_suffix(".part")
-        for old in (part, target):
-            shutil.rmtree(old, ignore_errors=True)
-        write_folder(part, model, tokenizer)
-        part.rename(target)
+        write_whole(folder / "kept" / f"step-{done:08d}", lambda part: write_folder(part, model, tokenizer))
 
     peak_lr = job.pretrain.peak(from_scratch=job.base.from_scratch)
     model, facts = pretrain(
-        lambda: load(start).model,
+        lambda: load(start, tokenizer=False)[0],
         tokenizer,
         learned,
         held_out,
@@ -57,8 +55,5 @@ def pretrain_job(job: Job, data: Step, start: Path, folder: Path) -> dict[str, A
         losses=job.losses,
         keep=keep,
     )
-    if processes.first():
-        write_folder(folder / "model", model, tokenizer)
-        clear(folder)
     tokens = {source.name: len(source.tokens) for source in learned}
-    return facts | {"peak_lr": peak_lr, "source_tokens": tokens}
+    return facts | {"peak_lr": peak_lr, "source_tokens": tokens}, lambda part: write_folder(part, model, tokenizer)

@@ -23,8 +23,9 @@ from metier.artifact import load_step, read_json, write_json
 from metier.errors import MetierError, RunError
 from metier.progress import console
 from metier.spec.job import Job
-from metier.steps.learn import learn_job
 from metier.steps.pretrain import pretrain_job
+from metier.steps.train import learn_job
+from metier.steps.training_folder import is_done
 from metier.tasks.prompt import PromptFormat
 from metier.train import processes
 
@@ -49,8 +50,8 @@ def by_processes(
         MetierError: what one of the processes raised.
         RunError: when one of them was killed, or met an error of another kind.
     """
-    request, facts = folder / "request.json", folder / "facts.json"
-    if count > 1 and not facts.exists():
+    request = folder / "request.json"
+    if count > 1 and not is_done(folder):
         what = {
             "job": job.model_dump(mode="json", exclude_unset=True),
             "data": str(data),
@@ -59,26 +60,23 @@ def by_processes(
         }
         write_json(request, what)
         _launch(count, folder)
-    found = read_json(facts) if facts.exists() else _work(job, data, start, folder, prompt)
-    for path in (request, facts):
-        path.unlink(missing_ok=True)
-    return found
+    facts = _work(job, data, start, folder, prompt)  # after several processes: what they left
+    request.unlink(missing_ok=True)
+    return facts
 
 
 def take_part(folder: Path) -> None:
-    """Be one of the processes: do what the folder's ``request.json`` says, and leave the facts in ``facts.json``."""
+    """Be one of the processes: do what the folder's ``request.json`` says."""
     request = read_json(folder / "request.json")
     with processes.joined():
         console.quiet = not processes.first()
-        facts = _work(
+        _work(
             Job.model_validate(request["job"]),
             Path(request["data"]),
             Path(request["start"]),
             folder,
             PromptFormat.from_json(request["prompt"]) if request["prompt"] else None,
         )
-        if processes.first():
-            write_json(folder / "facts.json", facts)
 
 
 def _work(job: Job, data: Path, start: Path, folder: Path, prompt: PromptFormat | None) -> dict[str, Any]:

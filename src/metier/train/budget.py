@@ -107,7 +107,7 @@ def _probe(
     steps = int((settings.budget_seconds - aside) * (1 - checkpoints_share) / step_seconds)
     if steps < 1:
         raise SpecError(
-            "train.budget",
+            settings.key("budget"),
             f"{settings.budget} has no room for a step of {step_seconds:.1f} s after {aside:.0f} s of probing and "
             "validation",
             f"Write at least '{int(aside + 10 * step_seconds) + 1}s', or a number of steps",

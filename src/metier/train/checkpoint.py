@@ -4,30 +4,89 @@ A checkpoint is a folder ``step-<number>`` of safetensors files, written by torc
 ``checkpoint.json`` with their hashes, made under another name and renamed when complete. The last two are kept: a
 damaged one is noticed and the one before is used. Each process writes what it has of the weights, and any number of
 processes reads it back.
+
+Beside them lies ``best.safetensors``, the weights of the lowest validation loss, with their hash among its metadata:
+one file, so that weights and hash take their place together.
 """
 
+import hashlib
+import json
 import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
-from metier.artifact import key_of, read_json, sha256_file, write_json
+from metier.artifact import flush, key_of, read_json, sha256_file, write_json
 from metier.errors import ArtifactError
 from metier.progress import say
 from metier.train import processes
 from metier.train.optimizers import trained_parameters
 
+BEST = "best.safetensors"
+
 _KEPT = 2
 _FILE_BYTES = 1 << 28
 """Size of a file: it is copied in memory while it is written."""
+
+
+_FACTS = "metier"
+
+
+class Best(NamedTuple):
+    """The weights of the lowest validation loss so far."""
+
+    steps: int
+    """After how many steps."""
+    loss_nats: float
+    weights: dict[str, torch.Tensor]
+
+
+def save_best(folder: Path, best: Best) -> None:
+    """Write the best weights in the place of those before, whole or not at all."""
+    facts: dict[str, Any] = {"steps": best.steps, "loss_nats": best.loss_nats}
+    weights = {name: weight.detach().contiguous() for name, weight in best.weights.items()}
+    part = folder / f"{BEST}.part"
+    save_file(weights, part, metadata={_FACTS: json.dumps(facts | {"sha256": _digest(facts, weights)})})
+    flush(part)
+    part.replace(folder / BEST)
+
+
+def read_best(folder: Path) -> Best:
+    """Read the best weights back.
+
+    Raises:
+        ArtifactError: when they are missing or damaged.
+    """
+    path = folder / BEST
+    fix = "Run the same command again: the best weights of the validations still to come take their place"
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()[_FACTS])
+            digest = facts.pop("sha256")
+            best = Best(**facts, weights={name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+        raise ArtifactError(str(path), "is missing" if not path.exists() else "is damaged", fix) from error
+    if digest != _digest(facts, best.weights):
+        raise ArtifactError(str(path), "is damaged", fix)
+    return best
+
+
+def _digest(facts: dict[str, Any], weights: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(key_of(facts).encode())
+    for name, weight in sorted(weights.items()):
+        digest.update(f"{name} {weight.dtype} {list(weight.shape)}\n".encode())
+        digest.update(weight.cpu().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def save_checkpoint(

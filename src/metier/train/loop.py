@@ -1,6 +1,7 @@
 """The training loop: from a wall-clock budget to weights, resumable at any moment."""
 
 import json
+import math
 import os
 import random
 import time
@@ -10,11 +11,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from metier.artifact import write_atomically
-from metier.errors import DataError, SpecError
+from metier.errors import ArtifactError, DataError, MetierError, SpecError
 from metier.model.experts import SORTED
 from metier.progress import bar, say
 from metier.spec.job import Train
@@ -22,7 +22,7 @@ from metier.spec.training import Losses, Training
 from metier.train import processes
 from metier.train.batches import Batch, Example, JobBatches, Stream, collate, one_pass
 from metier.train.budget import Plan, plan_training
-from metier.train.checkpoint import resume, save_checkpoint
+from metier.train.checkpoint import Best, read_best, resume, save_best, save_checkpoint
 from metier.train.lora import merged, with_adapters
 from metier.train.numerics import Numerics
 from metier.train.objective import PLAIN, LossFunction, batch_loss, mean_loss, predict, update
@@ -41,6 +41,7 @@ def train(
     peak_lr: float,
     folder: Path,
     *,
+    pad: int,
     seed: int,
     losses: Losses = PLAIN,
     loss_of: LossFunction = batch_loss,
@@ -54,17 +55,18 @@ def train(
         settings: budget, batch size, schedule.
         peak_lr: the highest learning rate.
         folder: where plan, log and checkpoints live.
+        pad: id of the piece that rows are filled up with.
         seed: seed of the order of batches, and of a model's own randomness.
         losses: what is minimised beside the loss on the answers.
         loss_of: tells what a batch costs.
 
     Raises:
         DataError: when there is nothing to learn or to validate on.
-        SpecError: when the budget has no room for a single step.
+        ArtifactError: when the untrained model has no finite loss, or the best weights are damaged.
+        SpecError: when the budget has no room for a single step, or the loss is no longer finite.
     """
     if not examples or not validation:
         raise DataError("training", "no example is short enough", "Raise train.max_tokens or look at the lengths")
-    pad = int(make_model().config.pad_token_id)
     held_out = [
         collate([validation[i] for i in numbers], pad)
         for numbers in one_pass([example.tokens for example in validation], settings.batch_tokens)
@@ -127,7 +129,8 @@ def fit(
         kept: how often, evenly spaced; the last time is the end.
 
     Raises:
-        SpecError: when the budget has no room for a single step.
+        ArtifactError: when the untrained model has no finite loss, or the best weights are damaged.
+        SpecError: when the budget has no room for a single step, or the loss is no longer finite.
     """
 
     def placed() -> PreTrainedModel:
@@ -172,12 +175,14 @@ class _Run:
         self.state["position"] = None
         """Seconds, those spent in steps, and tokens so far; the validation loss after some numbers of steps; the four
         together, as the training's curve; and where the next batch begins."""
+        self.best_step, self.best_loss = 0, math.inf
 
     def to_the_end(self, batches: Callable[[Any], Stream]) -> tuple[PreTrainedModel, dict[str, Any]]:
         """Make the steps that are left; load the best weights; return the model and the training's facts."""
         first = 0
         if checkpoint := resume(self.folder, self.model, self.optimizer):
             first, self.state = checkpoint
+            self.best_step, self.best_loss = processes.agreed(self._kept_best() if processes.first() else (0, 0.0))
             say(f"  going on after step {first} of {self.plan.steps}")
         coming = batches(self.state["position"])
         saved = time.monotonic()
@@ -219,6 +224,9 @@ class _Run:
         facts = update(
             self.model, self.optimizer, batch, rate, settings.clip_norm, self.losses, self.numerics, self.loss_of
         )
+        for what, found in (("loss", facts["loss_nats"]), ("gradient", facts["grad_norm"])):
+            if not math.isfinite(found):
+                raise self._diverged(f"the {what} is {found}", step)
         seconds = time.monotonic() - start
         self.state["tokens"] += batch.tokens
         self.state["step_seconds"] += seconds
@@ -233,13 +241,14 @@ class _Run:
     def _validate(self, done: int) -> None:
         """Record the validation loss after ``done`` steps; keep the weights it is of when they are the best so far."""
         loss_nats = mean_loss(self.model, self.held_out, self.numerics)
-        if loss_nats <= min(self.state["validation"].values(), default=float("inf")):
+        if not math.isfinite(loss_nats):
+            raise self._diverged(f"the validation loss is {loss_nats}", done)
+        if loss_nats <= self.best_loss:
+            self.best_step, self.best_loss = done, loss_nats
             with self.numerics.weights(self.model):
                 weights = processes.whole(trained_parameters(self.model, self.optimizer))
                 if processes.first():
-                    part = self.folder / "best.safetensors.part"
-                    save_file({name: weight.contiguous() for name, weight in weights.items()}, part)
-                    part.replace(self.folder / "best.safetensors")
+                    save_best(self.folder, Best(done, loss_nats, weights))
         self.state["validation"][str(done)] = loss_nats
         point = {"steps": done, "tokens": self.state["tokens"], "seconds": round(self.state["step_seconds"], 2)}
         self.state["curve"].append(point | {"loss_nats": loss_nats})
@@ -250,8 +259,28 @@ class _Run:
         if processes.first():
             self.keep(done, self._with(weights))
 
+    def _kept_best(self) -> tuple[int, float]:
+        """Return after how many steps the best weights were taken, and their loss; infinity where there are none."""
+        try:
+            best = read_best(self.folder)
+        except ArtifactError as error:
+            say(f"  {error.where}: {error.found}; a later validation takes its place")
+            return 0, math.inf
+        return best.steps, best.loss_nats
+
+    def _diverged(self, found: str, done: int) -> MetierError:
+        """Return what to say when numbers are not finite after so many steps. Going on meets them again."""
+        exactly = f", or {self.settings.key('precision')} = 'float32'" if self.numerics.bfloat16 else ""
+        if done == 0:
+            fix = f"Fetch or build it again, or choose another base{exactly}"
+            return ArtifactError("the model that training starts from", found, fix)
+        found = f"{found} after {done} of {self.plan.steps} steps, at a highest rate of {self.peak_lr:g}"
+        return SpecError(
+            self.settings.key("peak_lr"), found, f"Write a lower one, such as {self.peak_lr / 3:.1g}{exactly}"
+        )
+
     def _best(self) -> PreTrainedModel:
-        return self._with(load_file(self.folder / "best.safetensors")) if processes.first() else self.model
+        return self._with(read_best(self.folder).weights) if processes.first() else self.model
 
     def _with(self, weights: dict[str, torch.Tensor]) -> PreTrainedModel:
         """Return a whole model with these weights: the one that learns, unless it is sharded."""
@@ -268,7 +297,7 @@ class _Run:
         return {
             "steps": self.plan.steps,
             "trained_parameters": sum(parameter.numel() for parameter in learned.values()),
-            "best_step": int(min(losses, key=lambda done: (losses[done], -int(done)))),
+            "best_step": self.best_step,
             "tokens": self.state["tokens"],
             "seconds": round(self.state["seconds"], 1),
             "probe_seconds": self.plan.probe_seconds,
@@ -288,16 +317,21 @@ def _placed(model: PreTrainedModel, settings: Training) -> PreTrainedModel:
     if settings.activation_checkpointing:
         if not model.supports_gradient_checkpointing:
             found = f"models of type {model.config.model_type!r} cannot compute their layers twice"
-            raise SpecError("activation_checkpointing", found, "Remove the key")
+            raise SpecError(settings.key("activation_checkpointing"), found, "Remove the key")
         model.activation_checkpointing_enable()
     if settings.shard and processes.count() > 1:
         processes.shard(model, predict)
     else:
-        move: Any = model.to
-        move(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+        to_accelerator(model)
     if model.device.type == "cpu" and model._can_set_experts_implementation():
         model.set_experts_implementation(SORTED)
     return model
+
+
+def to_accelerator(model: PreTrainedModel) -> None:
+    """Move a model, whole, to the accelerator that torch finds, if any."""
+    move: Any = model.to
+    move(torch.accelerator.current_accelerator(check_available=True) or "cpu")
 
 
 def _probed(batches: Callable[[Any], Stream]) -> list[Batch]:

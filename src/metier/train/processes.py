@@ -32,6 +32,8 @@ _BUCKET_VALUES = 1 << 23
 def joined() -> Iterator[None]:
     """Be one of the processes that torchrun started, each on an accelerator of its own where there are any.
 
+    After an error the process is to end: it stays one of them.
+
     Raises:
         RunError: when there are fewer accelerators than processes.
     """
@@ -44,10 +46,8 @@ def joined() -> Iterator[None]:
         torch.accelerator.set_device_index(local)
     accelerated = {"cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}
     dist.init_process_group(accelerated[device.type] if device else "gloo")
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    yield
+    dist.destroy_process_group()  # not after an error: NCCL would wait for processes that do not come
 
 
 def count() -> int:

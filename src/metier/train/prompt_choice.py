@@ -46,27 +46,31 @@ class Candidate(NamedTuple):
         }
 
 
+def fitting(
+    tokenizer: PreTrainedTokenizerFast, prompts: Sequence[PromptFormat], rows: Sequence[Record], max_tokens: int
+) -> list[Record]:
+    """Return the rows that are within ``max_tokens`` under the plainest format: those that every format is tried on."""
+    plain = min(prompts, key=lambda prompt: len(prompt.render("")))
+    return [row for row in rows if encode(tokenizer, plain, [row], max_tokens)]
+
+
 def measure(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     prompts: Sequence[PromptFormat],
-    validation: Sequence[Record],
-    max_tokens: int,
+    rows: Sequence[Record],
 ) -> list[Candidate]:
-    """Return every format with the untrained model's loss on the validation rows, lowest price first.
+    """Return every format with the untrained model's loss on the rows, lowest price first.
 
     Args:
         model: the untrained model.
         tokenizer: its tokenizer.
         prompts: the candidates.
-        validation: rows held out from training.
-        max_tokens: rows longer than this under the plainest format are left out, under every format alike.
+        rows: one row at least, held out from training; of any length.
     """
-    plain = min(prompts, key=lambda prompt: len(prompt.render("")))
-    fitting = [row for row in validation if encode(tokenizer, plain, [row], max_tokens)]
     found = []
     for prompt in track(prompts, "trying prompts"):
-        examples = sorted(encode(tokenizer, prompt, fitting, max_tokens=10**9), key=lambda e: e.tokens)
+        examples = sorted(encode(tokenizer, prompt, rows, max_tokens=10**9), key=lambda e: e.tokens)
         chunks = [examples[i : i + _ROWS_A_BATCH] for i in range(0, len(examples), _ROWS_A_BATCH)]
         pad = int(tokenizer.pad_token_id)
         loss = mean_loss(model, [collate(chunk, pad) for chunk in chunks])

@@ -1,0 +1,31 @@
+"""The memory that answering takes, measured in a process of its own: this one has built and trained."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from metier.errors import RunError
+
+# On Linux ru_maxrss outlives exec, so that it tells the peak of the process that started this one: VmHWM does not.
+_ANSWER_AND_TELL_PEAK = r"""
+import re, resource, sys
+from pathlib import Path
+from metier.run.session import open_session
+with open_session(sys.argv[1]) as session:
+    session.answer(sys.argv[2])
+status = Path("/proc/self/status")
+peak_kib = re.search(r"VmHWM:\s*([0-9]+) kB", status.read_text()) if status.is_file() else None
+own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(int(peak_kib[1]) * 1024 if peak_kib else own)
+"""
+
+
+def memory_mib(path: Path, question: str) -> float:
+    """Return the peak resident memory, in MiB, of a fresh process that answers one question with a file."""
+    done = subprocess.run(
+        [sys.executable, "-c", _ANSWER_AND_TELL_PEAK, str(path), question], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise RunError(str(path), f"a fresh process cannot answer with it ({last})", "See the message")
+    return round(int(done.stdout.split()[-1]) / 2**20, 1)

@@ -1,0 +1,69 @@
+"""The step ``train``: what the model learns from the job's rows."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metier.data.records import Record, read_records
+from metier.export.huggingface import write_folder
+from metier.model.loading import load, load_tokenizer
+from metier.progress import say
+from metier.spec.job import Job
+from metier.steps.training_folder import COPIES, Write, check_disk, train_once
+from metier.tasks.prompt import PromptFormat
+from metier.train.batches import Example, encode
+from metier.train.loop import train
+
+WATCHED_ROWS = 100
+
+
+def learn_job(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: Path) -> dict[str, Any]:
+    """Train the model; leave it as a Hugging Face folder ``model`` and return the training's facts.
+
+    Raises:
+        DataError: when no row is short enough to be learned.
+    """
+    return train_once(folder, partial(_learn, job, data, start, prompt, folder))
+
+
+def _learn(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: Path) -> tuple[dict[str, Any], Write]:
+    torch.manual_seed(job.seed)
+    small = job.train.lora is not None and "embedding" not in job.train.lora.also
+    check_disk(folder, start, copies=2 if small else COPIES)
+    tokenizer = load_tokenizer(start)
+    rows = read_records(data / "train.jsonl")
+    examples = encode(tokenizer, prompt, rows, job.train.max_tokens)
+    _tell_left_out(examples, rows, job.train.max_tokens)
+    validation = read_records(data / "validation.jsonl")[:WATCHED_ROWS]
+    peak_lr = job.train.peak(from_scratch=job.base.from_scratch)
+    model, facts = train(
+        lambda: load(start, tokenizer=False)[0],
+        examples,
+        encode(tokenizer, prompt, validation, job.train.max_tokens),
+        job.train,
+        peak_lr,
+        folder,
+        pad=int(tokenizer.pad_token_id),
+        seed=job.seed,
+        losses=job.losses,
+    )
+    facts |= {
+        "peak_lr": peak_lr,
+        "examples": len(examples),
+        "left_out": len(rows) - len(examples),
+        "lora": job.train.lora.model_dump() if job.train.lora else None,
+    }
+    return facts, lambda part: write_folder(part, model, tokenizer, prompt)
+
+
+def _tell_left_out(examples: Sequence[Example], rows: Sequence[Record], max_tokens: int) -> None:
+    """Say how many rows are too long to be learned, where it is more than one in a hundred."""
+    left_out = len(rows) - len(examples)
+    if left_out > 0.01 * len(rows):
+        share = left_out / len(rows)
+        counted = f"{left_out:,} of {len(rows):,} rows ({share:.0%}) are left out"
+        loudly = "MOST OF THE TEXT IS NOT LEARNED: " if share > 0.5 else ""
+        say(f"  {loudly}{counted}: they have more than train.max_tokens = {max_tokens} tokens")

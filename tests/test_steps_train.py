@@ -1,0 +1,89 @@
+"""The step train: done once, what is too long is told, and no more is loaded than is used."""
+
+from types import SimpleNamespace
+
+import pytest
+from doubles import counted_animals
+
+from metier.artifact import read_json
+from metier.data.records import Record, write_records
+from metier.errors import DataError
+from metier.model.loading import load
+from metier.spec.job import Job
+from metier.steps import pretrain, torchrun, train
+
+
+def job(**changes):
+    return Job.model_validate(
+        {
+            "name": "animals",
+            "task": "text2text",
+            "base": {"model": "some/folder"},
+            "data": {"train": [{"source": "file:none.tsv", "licence": "own"}]},
+            "train": {"budget": "2 steps", "batch_tokens": 400, "max_tokens": 64, "peak_lr": 1e-4},
+            **changes,
+        }
+    )
+
+
+def data(folder, long_rows):
+    """Write 100 rows, so many of them longer than 64 tokens."""
+    folder.mkdir()
+    rows = [Record(asked, answer) for asked, answer in counted_animals(120)]
+    rows[:long_rows] = [Record(f"{row.input} " * 30, row.output) for row in rows[:long_rows]]
+    write_records(folder / "train.jsonl", rows[:100])
+    write_records(folder / "validation.jsonl", rows[100:])
+    return folder
+
+
+@pytest.fixture
+def place(tmp_path):
+    folder = tmp_path / "train"
+    folder.mkdir()
+    return SimpleNamespace(folder=folder, data=lambda long_rows: data(tmp_path / "data", long_rows))
+
+
+@pytest.mark.parametrize(
+    ("long_rows", "told"),
+    [
+        (1, ""),
+        (2, "  2 of 100 rows (2%) are left out: they have more than train.max_tokens = 64 tokens\n"),
+        (60, "  MOST OF THE TEXT IS NOT LEARNED: 60 of 100 rows (60%) are left out: they have more than"),
+    ],
+)
+def test_rows_that_are_too_long_are_counted_and_told(trained, place, capsys, long_rows, told):
+    facts = train.learn_job(job(), place.data(long_rows), trained.folder, trained.prompt, place.folder)
+    assert (facts["examples"], facts["left_out"]) == (100 - long_rows, long_rows)
+    said = capsys.readouterr().err
+    assert told in said and ("left out" in said) == bool(told)
+
+
+def test_rows_of_which_none_is_short_enough_are_refused(trained, place):
+    with pytest.raises(DataError, match=r"no example is short enough.*train\.max_tokens"):
+        train.learn_job(job(), place.data(100), trained.folder, trained.prompt, place.folder)
+
+
+def test_a_training_loads_its_model_once_and_its_tokenizer_apart(trained, place, monkeypatch):
+    asked = []
+    monkeypatch.setattr(train, "load", lambda where, **rest: (asked.append(rest), load(where, **rest))[1])
+    train.learn_job(job(), place.data(0), trained.folder, trained.prompt, place.folder)
+    assert asked == [{"tokenizer": False}]
+    assert load(place.folder / "model").tokenizer.chat_template == trained.prompt.chat_template()
+
+
+def test_a_training_that_is_done_is_not_done_again_when_its_step_was_not_told(trained, place, monkeypatch):
+    rows = place.data(0)
+    asked = (job(), rows, trained.folder, place.folder, trained.prompt)
+    facts = torchrun.by_processes(1, *asked)
+    assert read_json(place.folder / "facts.json")["steps"] == facts["steps"] == 2
+    monkeypatch.setattr(train, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(torchrun, "_launch", lambda *_: pytest.fail("started processes again"))
+    assert torchrun.by_processes(1, *asked) == torchrun.by_processes(2, *asked) == facts
+    assert {path.name for path in place.folder.iterdir()} == {"facts.json", "model", "plan.json", "steps.jsonl"}
+
+
+def test_a_pretraining_that_is_done_is_not_done_again(trained, place, monkeypatch):
+    place.folder.joinpath("model").mkdir()
+    place.folder.joinpath("facts.json").write_text('{"steps": 7}')
+    monkeypatch.setattr(pretrain, "pretrain", lambda *_, **__: pytest.fail("trained again"))
+    assert pretrain.pretrain_job(job(), None, trained.folder, place.folder) == {"steps": 7}
