@@ -155,6 +155,30 @@ def test_a_build_without_a_file_is_examined_and_not_released(tmp_path):
     assert again.returncode == 0 and "checkpoint" in again.stdout, again.stderr
 
 
+def test_recorded_systems_sit_the_same_exam(copy, tmp_path):
+    rows = [line.split("\t") for line in (copy.job / "pairs.tsv").read_text().splitlines()]
+    (tmp_path / "asked").write_text("".join(f"{asked}\n" for asked, _ in rows))
+    (tmp_path / "wanted").write_text("".join(f"{wanted}\n" for _, wanted in rows))
+    (tmp_path / "oracle.txt").write_text("".join(f"{wanted}\n" for _, wanted in rows))
+    (tmp_path / "silent.txt").write_text("\n" * len(rows))
+    exam = ["evaluate", copy.job, "--on", f"{tmp_path / 'asked'},{tmp_path / 'wanted'}", "--rows", "30"]
+    others = ["--against", tmp_path / "oracle.txt", "--against", tmp_path / "silent.txt"]
+    done = metier(copy.home, *exam, *others, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    scores = {one["name"]: one["scores"][0] for one in found["contestants"]}
+    assert list(scores) == ["animals-Q8_0", "oracle", "silent"]
+    assert (scores["oracle"]["value"], scores["silent"]["value"], scores["silent"]["n"]) == (100, 0, 30)
+    ours = scores["animals-Q8_0"]["value"]
+    assert found["comparisons"]["silent"]["difference"] == pytest.approx(ours)
+    assert found["comparisons"]["oracle"]["difference"] == pytest.approx(ours - 100)
+    shown = metier(copy.home, *exam, *others)
+    assert "difference to silent: chrf2 +" in shown.stdout
+    (tmp_path / "silent.txt").write_text("\n" * (len(rows) - 1))
+    refused = metier(copy.home, *exam, *others)
+    assert refused.returncode == 3 and f"{len(rows) - 1} answers to {len(rows)} rows" in refused.stderr
+
+
 def test_what_is_passed_on_is_complete_and_has_its_checksums(built):
     export = built.run / "export"
     names = {file.name for file in export.iterdir()}

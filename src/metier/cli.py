@@ -189,9 +189,13 @@ def evaluate(
     job: JobPath,
     on: Annotated[str, typer.Option(help="Rows: a tsv, csv or jsonl file, or 'A,B' for two files of lines.")],
     rows: Annotated[int, typer.Option(help="Use the first so many rows.")] = 100,
+    against: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="Recorded answers of another system, a line for each row; may be repeated."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Examine the shipped file and its base on rows of your own."""
+    """Examine the shipped file and its base, beside recorded answers of other systems, on rows of your own."""
     with _workshop():
         from metier.evaluate.report import table
         from metier.evaluate.verdict import difference_text
@@ -204,13 +208,13 @@ def evaluate(
     from metier.home import run_dir
 
     description = load_job(job)
-    found = examine_outside(description, run_dir(description.name), on, rows)
+    found = examine_outside(description, run_dir(description.name), on, rows, against or ())
     if as_json:
         typer.echo(json.dumps(asdict(found), ensure_ascii=False))
         return
-    Console(highlight=False).print(table(found.met.contestants))
-    if found.met.comparison:
-        typer.echo(f"difference to the base: {difference_text(found.met.comparison)}")
+    Console(highlight=False).print(table(found.contestants))
+    for name, comparison in found.comparisons.items():
+        typer.echo(f"difference to {name}: {difference_text(comparison)}")
     typer.echo(f"{found.leaks} of {found.rows} rows are given away by the training text")
 
 

@@ -24,7 +24,7 @@ from metier.spec.job import Job
 from metier.steps.answering import SLOTS, TIMED_ROWS
 from metier.steps.answering_memory import memory_mib
 from metier.tasks.prompt import PromptFormat
-from metier.tasks.registry import Task, task_from_json
+from metier.tasks.registry import task_from_json
 
 _OURS, _THEIRS = "shipped.jsonl", "base.jsonl"
 """Where the answers are kept."""
@@ -68,7 +68,7 @@ def examine(
     contestant = _ask_ours(job, ours, prompts, rows, folder)
     return {
         "contestant": asdict(contestant),
-        "comparison": asdict(_compared(job, rows, folder, base)) if base else None,
+        "comparison": asdict(against(job, rows, folder, read_answers(base / _THEIRS))) if base else None,
         "ram_mib": None if ours.is_dir() else memory_mib(ours, rows[0].input),
     }
 
@@ -118,7 +118,7 @@ def head_to_head(job: Job, ours: Path, prompts: dict[str, Any], rows: Sequence[R
     if job.base.from_scratch:
         return HeadToHead((contestant,), None)
     base = _ask_base(job, prompts, rows, folder)
-    return HeadToHead((contestant, base), _compared(job, rows, folder, folder))
+    return HeadToHead((contestant, base), against(job, rows, folder, read_answers(folder / _THEIRS)))
 
 
 def _test_rows(job: Job, data: Path) -> list[Record]:
@@ -141,25 +141,25 @@ def _parity(swept: dict[str, Any]) -> Parity:
 
 def _ask_ours(job: Job, ours: Path, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> Contestant:
     """Ask the shipped file, or the checkpoint in a folder."""
-    task, limit = task_from_json(job.task_settings), job.evaluate.max_answer_tokens
+    limit = job.evaluate.max_answer_tokens
     if ours.is_dir():
         checkpoint = Checkpoint(job.name, *load(ours), PromptFormat.from_json(prompts["prompt"]), limit)
-        return _graded(task, "checkpoint", collect(checkpoint, rows, folder / _OURS), rows, None, None)
+        return graded(job, "checkpoint", collect(checkpoint, rows, folder / _OURS), rows)
     with Engine(ours, slots=SLOTS) as engine:
         answers = collect(ShippedFile(job.name, engine, limit), rows, folder / _OURS)
-        return _graded(task, ours.stem, answers, rows, ours, tokens_per_s(engine, _timed(prompts, rows)))
+        return graded(job, ours.stem, answers, rows, ours, tokens_per_s(engine, _timed(prompts, rows)))
 
 
 def _ask_base(job: Job, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> Contestant:
     """Ask the base: its released file, or the checkpoint where it is none."""
-    task, limit = task_from_json(job.task_settings), job.evaluate.max_answer_tokens
+    limit = job.evaluate.max_answer_tokens
     base, shown = find_base(job.base.model), PromptFormat.from_json(prompts["base_prompt"])
     if base.gguf is None:
         checkpoint = Checkpoint("base", *load(base.folder), shown, limit, stop="\n")
-        return _graded(task, "base", collect(checkpoint, rows, folder / _THEIRS), rows, None, None)
+        return graded(job, "base", collect(checkpoint, rows, folder / _THEIRS), rows)
     with Engine(base.gguf, slots=SLOTS) as engine:
         answers = collect(PromptedFile("base", engine, shown, limit), rows, folder / _THEIRS)
-        return _graded(task, "base", answers, rows, base.gguf, tokens_per_s(engine, _timed(prompts, rows)))
+        return graded(job, "base", answers, rows, base.gguf, tokens_per_s(engine, _timed(prompts, rows)))
 
 
 def _timed(prompts: dict[str, Any], rows: Sequence[Record]) -> list[str]:
@@ -168,16 +168,25 @@ def _timed(prompts: dict[str, Any], rows: Sequence[Record]) -> list[str]:
     return [prompt.render(row.input) for row in rows[:TIMED_ROWS]]
 
 
-def _compared(job: Job, rows: Sequence[Record], ours: Path, theirs: Path) -> Comparison:
-    """Return the difference of the answers in two folders: the model's less the base's."""
-    metric, references = task_from_json(job.task_settings).primary_metric, [row.output for row in rows]
-    return compare(metric, read_answers(ours / _OURS), read_answers(theirs / _THEIRS), references, seed=job.seed)
+def against(job: Job, rows: Sequence[Record], folder: Path, theirs: Sequence[str]) -> Comparison:
+    """Return by how much the job's model, whose answers are kept in a folder, is better than others' answers."""
+    task, references = task_from_json(job.task_settings), [row.output for row in rows]
+    language = task.output_language or ""
+    return compare(
+        task.primary_metric, read_answers(folder / _OURS), theirs, references, seed=job.seed, language=language
+    )
 
 
-def _graded(
-    task: Task, name: str, answers: Sequence[str], rows: Sequence[Record], path: Path | None, speed: float | None
+def graded(
+    job: Job,
+    name: str,
+    answers: Sequence[str],
+    rows: Sequence[Record],
+    path: Path | None = None,
+    speed: float | None = None,
 ) -> Contestant:
-    references = [row.output for row in rows]
+    """Return a contestant with its scores by all metrics of the task; its file and speed where they are known."""
+    task, references = task_from_json(job.task_settings), [row.output for row in rows]
     language = task.output_language or ""
     scores = tuple(score(metric, answers, references, language=language) for metric in task.metrics)
     return Contestant(name, scores, path.stat().st_size / 2**20 if path else None, speed)

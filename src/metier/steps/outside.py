@@ -1,5 +1,6 @@
-"""An exam outside the build: the shipped file and its base on rows of the user's own."""
+"""An exam outside the build: the shipped file, its base and recorded systems on rows of the user's own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -9,8 +10,11 @@ from metier.data.leaks import count_leaks
 from metier.data.records import Record
 from metier.data.sources import read_source
 from metier.errors import DataError
+from metier.evaluate.recorded import recorded
+from metier.evaluate.significance import Comparison
+from metier.evaluate.verdict import Contestant
 from metier.spec.job import Job, Source
-from metier.steps.exam import HeadToHead, head_to_head
+from metier.steps.exam import against, graded, head_to_head
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,13 @@ class OutsideExam:
     rows: int
     leaks: int
     """Rows that the training text gives away, by the job's own definition of a leak."""
-    met: HeadToHead
+    contestants: tuple[Contestant, ...]
+    """The shipped file (or, without one, the checkpoint), its base if it has one, and the recorded systems."""
+    comparisons: dict[str, Comparison]
+    """The first contestant minus each of the others, by name."""
 
 
-def examine_outside(job: Job, run: Path, on: str, rows: int) -> OutsideExam:
+def examine_outside(job: Job, run: Path, on: str, rows: int, others: Sequence[Path] = ()) -> OutsideExam:
     """Ask the shipped file and the base the first rows of a file; answers are kept in the run folder.
 
     Args:
@@ -31,10 +38,11 @@ def examine_outside(job: Job, run: Path, on: str, rows: int) -> OutsideExam:
         run: its run folder.
         on: a tsv, csv or jsonl file, or 'A,B' for two files of lines.
         rows: how many rows to use.
+        others: files with the recorded answers of other systems, a line for each row of the file; see `recorded`.
 
     Raises:
         ArtifactError: when the job is not built.
-        DataError: when the rows cannot be read or are too few.
+        DataError: when the rows or the recorded answers cannot be read, are too few or do not belong together.
     """
     exported, prompts = (load_step(run / name) for name in ("export", "prompt"))
     paths = ",".join(str(Path(part).expanduser().resolve()) for part in on.split(","))
@@ -42,6 +50,11 @@ def examine_outside(job: Job, run: Path, on: str, rows: int) -> OutsideExam:
     records = [Record(asked.strip(), wanted.strip()) for asked, wanted in islice(table.pairs, rows)]
     if len(records) < 2:
         raise DataError(on, f"{len(records)} usable rows", "Name a file with at least two rows")
+    if others and table.removed:
+        left_out = ", ".join(f"{count} {reason}" for reason, count in table.removed.items())
+        fix = "Take these rows out, and their lines out of the recorded answers"
+        raise DataError(on, f"recorded answers belong to all rows, and some cannot be used ({left_out})", fix)
+    systems = recorded(others, table.read)
     rules = job.data.split
     leaks = count_leaks(records, run / "data" / "train.jsonl", rules.leak_similarity, rules.leak_sides)
     asked = [records, exported.manifest["inputs"]["exam"], prompts.key, job.base.model, job.evaluate.max_answer_tokens]
@@ -49,4 +62,9 @@ def examine_outside(job: Job, run: Path, on: str, rows: int) -> OutsideExam:
     folder.mkdir(parents=True, exist_ok=True)
     ours = exported.folder / (exported.result["file"] or "huggingface")
     met = head_to_head(job, ours, prompts.result, records, folder)
-    return OutsideExam(len(records), leaks, met)
+    contestants = list(met.contestants)
+    comparisons = {"base": met.comparison} if met.comparison else {}
+    for name, answers in systems.items():
+        contestants.append(graded(job, name, answers[: len(records)], records))
+        comparisons[name] = against(job, records, folder, answers[: len(records)])
+    return OutsideExam(len(records), leaks, tuple(contestants), comparisons)
