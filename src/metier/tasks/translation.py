@@ -60,7 +60,7 @@ class Translation:
         Raises:
             ValueError: when there are not as many answers as pieces to translate.
         """
-        spaced = re.split("[-_]", self.target)[0].lower() not in _UNSPACED
+        spaced = bool(_between_sentences(self.target))
         texts, parts = list(fill(pieces, answers)), []
         padded = [Piece("", False), *pieces, Piece("", False)]
         for before, piece, after, text in zip(padded, pieces, padded[2:], texts, strict=False):
@@ -71,9 +71,19 @@ class Translation:
             parts.append(text)
         return "".join(parts)
 
+    def together(self, rows: Sequence[tuple[str, str]]) -> tuple[str, str]:
+        """Return rows as one text and its translation: their sentences behind each other, as each language writes."""
+        sources, targets = zip(*rows, strict=True)
+        return _between_sentences(self.source).join(sources), _between_sentences(self.target).join(targets)
+
     def to_json(self) -> dict[str, str]:
         """Return the task as JSON-able values for `metier.tasks.registry.task_from_json`."""
         return {"task": self.name, "source": self.source, "target": self.target}
+
+
+def _between_sentences(code: str) -> str:
+    """Return what a language writes between two sentences."""
+    return "" if re.split("[-_]", code)[0].lower() in _UNSPACED else " "
 
 
 def language_name(code: str) -> str:

@@ -1,0 +1,40 @@
+"""Longer examples from short rows: some of them become one, so that a model that sees short texts learns long ones.
+
+Concatenated sentence pairs as additional training text help a translator with long inputs (Kondo et al. 2021, "Sentence
+Concatenation Approach to Data Augmentation for Neural Machine Translation", NAACL student workshop).
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+
+from metier.data.records import Record
+from metier.tasks.translation import Translation
+
+MOST = 4
+"""Rows in one example."""
+
+
+def joined(records: Sequence[Record], share: float, longest: int, task: Translation, seed: int) -> Iterator[Record]:
+    """Yield examples of which a share is made of two to `MOST` rows that follow each other; each row is used once.
+
+    Args:
+        records: the rows, mixed.
+        share: of the examples; fewer where rows are long.
+        longest: characters of both sides that a joined example has at most: it has hardly more tokens.
+        task: knows how sentences follow each other.
+        seed: decides which rows.
+    """
+    draw = random.Random(f"{seed}/joined")  # noqa: S311 - an order, not a secret
+    start = 0
+    while start < len(records):
+        wanted = draw.randint(2, MOST) if draw.random() < share else 1
+        end, size = start + 1, _characters(records[start])
+        while end < min(start + wanted, len(records)) and (size := size + _characters(records[end])) <= longest:
+            end += 1
+        rows = records[start:end]
+        start = end
+        yield rows[0] if len(rows) == 1 else Record(*task.together([row[:2] for row in rows]), rows[0].source)
+
+
+def _characters(row: Record) -> int:
+    return len(row.input) + len(row.output)
