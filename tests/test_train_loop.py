@@ -13,8 +13,7 @@ from test_train_losses import qwen
 
 from metier.errors import DataError, SpecError
 from metier.model.scratch import scratch
-from metier.spec.job import Train
-from metier.spec.training import Losses
+from metier.spec.training import Losses, Train
 from metier.train import budget, loop
 from metier.train.batches import Example, collate
 from metier.train.loop import train

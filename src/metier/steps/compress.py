@@ -17,7 +17,8 @@ from metier.export.huggingface import write_folder
 from metier.model.loading import load
 from metier.progress import bar, say
 from metier.spec.compress import Cut
-from metier.spec.job import Job, Train
+from metier.spec.job import Job
+from metier.spec.training import Train
 from metier.steps.learn import COPIES, WATCHED_ROWS, check_disk, clear
 from metier.tasks.prompt import PromptFormat
 from metier.train.batches import Batch, Example, collate, encode, one_pass

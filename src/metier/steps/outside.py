@@ -9,7 +9,8 @@ from metier.data.leaks import count_leaks
 from metier.data.records import Record
 from metier.data.sources import read_source
 from metier.errors import DataError
-from metier.spec.job import Job, Source
+from metier.spec.data import Source
+from metier.spec.job import Job
 from metier.steps.exam import HeadToHead, head_to_head
 
 
