@@ -31,7 +31,7 @@ _PREPARE = """
 import json, re, sys, time
 from pathlib import Path
 from metier.data.prepare import prepare
-from metier.spec.job import Data, Source
+from metier.spec.data import Data, Source
 started, used = time.monotonic(), time.process_time()
 source = Source(source="file:" + sys.argv[1], licence="own", format="tsv")
 facts = prepare(Data(train=[source]), Path(sys.argv[2]))

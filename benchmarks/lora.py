@@ -27,8 +27,7 @@ from metier.export.huggingface import write_folder
 from metier.model.loading import load
 from metier.model.scratch import scratch
 from metier.progress import track
-from metier.spec.job import Train
-from metier.spec.training import Lora
+from metier.spec.training import Lora, Train
 from metier.tasks.registry import task_from_json
 from metier.tokenizer.learn import learn
 from metier.train.batches import Example, encode

@@ -37,7 +37,7 @@ from metier.home import run_dir
 from metier.model.experts import SORTED
 from metier.model.scratch import scratch
 from metier.progress import say, track
-from metier.spec.job import Source
+from metier.spec.data import Source
 from metier.spec.training import Losses, Pretrain
 from metier.tokenizer.learn import learn
 from metier.train.objective import PLAIN, update

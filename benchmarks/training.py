@@ -46,8 +46,9 @@ from metier.artifact import load_step
 from metier.data.records import Record, read_records
 from metier.home import run_dir
 from metier.model.bases import find_base
-from metier.spec.job import Job, Train
+from metier.spec.job import Job
 from metier.spec.load import load_job
+from metier.spec.training import Train
 from metier.tasks.prompt import PromptFormat
 from metier.train.batches import Example, encode, plan_batches
 

@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
 
 from metier.model.loading import load, load_tokenizer
-from metier.spec.job import Train
+from metier.spec.training import Train
 from metier.train.batches import IGNORED, Example, collate, one_pass
 from metier.train.loop import train
 from metier.train.numerics import Numerics, multiplies_bfloat16

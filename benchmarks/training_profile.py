@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from training_contestants import numerics
 
 from metier.model.loading import load
-from metier.spec.job import Train
+from metier.spec.training import Train
 from metier.train.batches import Example, collate
 from metier.train.objective import update
 from metier.train.optimizers import optimizer_for

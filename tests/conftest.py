@@ -52,7 +52,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]
     from metier.data.records import Record
     from metier.export.huggingface import write_folder
     from metier.model.scratch import scratch
-    from metier.spec.job import Train
+    from metier.spec.training import Train
     from metier.tasks.registry import task_from_json
     from metier.tokenizer.learn import learn
     from metier.train.batches import encode

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metier.data.clean import clean, fault, normalise
-from metier.spec.job import Cleaning
+from metier.spec.data import Cleaning
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[]))
 

@@ -11,7 +11,7 @@ from metier.data.catalogues import clean_message
 from metier.data.sources import fingerprint, read_source
 from metier.data.tables import LeftOut
 from metier.errors import DataError, RunError
-from metier.spec.job import Source
+from metier.spec.data import Source
 
 UNITS = """
 <tu><tuv xml:lang="en-GB"><seg>The <hi>red</hi> fox<ph>{1}</ph> sleeps.</seg></tuv>

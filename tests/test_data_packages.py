@@ -24,7 +24,7 @@ from metier.data.licences import from_debian
 from metier.data.prepare import prepare
 from metier.data.sources import fingerprint, open_source, read_source
 from metier.errors import DataError, RunError, SpecError
-from metier.spec.job import Data, Source, Split
+from metier.spec.data import Data, Source, Split
 from metier.spec.load import load_job
 
 STATED = "Format: 1.0\n\nFiles: *\nCopyright: us\nLicense: GPL-2+\n as is\n\nFiles: icons/*\nLicense: MIT\n"

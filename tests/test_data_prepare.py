@@ -11,7 +11,7 @@ from metier.data.leaks import leaks
 from metier.data.prepare import prepare
 from metier.data.records import read_records
 from metier.errors import DataError
-from metier.spec.job import Data, Source, Split
+from metier.spec.data import Data, Source, Split
 
 LETTERS = "bcdfghklmnprstvw"
 SPLIT = Split(test_share=0.15, validation_share=0.15)

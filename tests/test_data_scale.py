@@ -13,7 +13,7 @@ from metier.data.prepare import prepare
 from metier.data.rows import rows_beside
 from metier.data.similarity import comparable, jaccard
 from metier.data.split import position
-from metier.spec.job import Cleaning, Data, Source, Split
+from metier.spec.data import Cleaning, Data, Source, Split
 
 SHARES = Split(test_share=0.1, validation_share=0.1)
 PIECES = {

@@ -9,7 +9,7 @@ import pytest
 
 from metier.data.sources import fingerprint, open_source, read_source
 from metier.errors import DataError, RunError
-from metier.spec.job import Source
+from metier.spec.data import Source
 
 PAIRS = [("猫", "cat"), ("犬", "dog")]
 

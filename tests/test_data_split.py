@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from metier.data.records import Record
 from metier.data.split import first_of_each_input, in_seeded_order, position, split
-from metier.spec.job import Split
+from metier.spec.data import Split
 
 SHARES = Split(test_share=0.2, validation_share=0.2)
 RECORDS = st.lists(st.builds(Record, st.text(max_size=8), st.text(max_size=8)), max_size=40)

@@ -14,7 +14,7 @@ from metier.data.records import read_documents, read_records
 from metier.data.similarity import comparable
 from metier.data.sources import fingerprint, read_source
 from metier.errors import DataError, SpecError
-from metier.spec.job import Data, TextSource
+from metier.spec.data import Data, TextSource
 from metier.spec.load import load_job
 
 

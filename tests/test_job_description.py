@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metier.errors import DataError, SpecError
-from metier.spec.job import Evaluate, Export, Job, Train
+from metier.spec.job import Job
 from metier.spec.load import json_schema, load_job
 from metier.spec.new import new_job
+from metier.spec.outcome import Evaluate, Export
+from metier.spec.training import Train
 from metier.tasks.registry import TASKS, task_from_json
 
 JOBS = Path(__file__).parent.parent / "jobs"

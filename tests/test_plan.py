@@ -30,14 +30,14 @@ from metier.run.gguf_header import read_header
 from metier.spec import estimates
 from metier.spec.advice import EVIDENCE, Difference, advise, basis, load_evidence
 from metier.spec.compress import WHOLE_MODEL, Cut
-from metier.spec.job import Job, Train
+from metier.spec.job import Job
 from metier.spec.machine import Machine, product_speed, this_machine
 from metier.spec.needs import text_tokens
 from metier.spec.plan import make_plan
 from metier.spec.plan_table import render
 from metier.spec.released import CLOSURE, Known, known_weights
 from metier.spec.shape import shape_of
-from metier.spec.training import Lora, Pretrain, Training
+from metier.spec.training import Lora, Pretrain, Train, Training
 from metier.spec.weights import of_shape
 from metier.steps.answering_memory import memory_mib
 from metier.tasks.registry import task_from_json

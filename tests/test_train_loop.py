@@ -15,8 +15,7 @@ from test_train_losses import qwen
 
 from metier.errors import ArtifactError, DataError, SpecError
 from metier.model.scratch import scratch
-from metier.spec.job import Train
-from metier.spec.training import Losses, Pretrain
+from metier.spec.training import Losses, Pretrain, Train
 from metier.train import budget, checkpoint, loop
 from metier.train.batches import Example, collate
 from metier.train.loop import train

@@ -22,9 +22,8 @@ from metier.errors import ArtifactError, RunError
 from metier.export.huggingface import write_folder
 from metier.model.loading import load
 from metier.model.scratch import scratch
-from metier.spec.job import Train
 from metier.spec.load import load_job
-from metier.spec.training import Lora
+from metier.spec.training import Lora, Train
 from metier.tokenizer.learn import learn
 from metier.train import loop
 from metier.train.batches import collate

@@ -13,8 +13,7 @@ from test_train_losses import SIZES, qwen
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from metier.model.scratch import scratch
-from metier.spec.job import Train
-from metier.spec.training import Losses
+from metier.spec.training import Losses, Train
 from metier.train import budget, loop, processes
 from metier.train.batches import collate
 from metier.train.checkpoint import resume, save_checkpoint

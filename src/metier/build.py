@@ -20,7 +20,8 @@ from metier.data.prepare import fingerprint, prepare
 from metier.errors import MetierError, RunError
 from metier.evaluate.verdict import Verdict
 from metier.progress import say
-from metier.spec.job import AnySource, Job
+from metier.spec.data import AnySource
+from metier.spec.job import Job
 from metier.spec.training import Training
 from metier.tasks.prompt import PromptFormat
 

@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from metier.spec.job import Cleaning
+from metier.spec.data import Cleaning
 
 RATIO_SLACK_CHARS = 20
 """Added to the length ratio's limit: a fixed ratio alone would be too strict for a few words."""

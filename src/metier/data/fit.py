@@ -11,8 +11,8 @@ from metier.data.prepare import MIN_EXAM_ROWS
 from metier.data.records import Record
 from metier.data.sources import read_source
 from metier.data.split import first_of_each_input, split
+from metier.spec.data import Cleaning, Source, Split
 from metier.spec.examples import TEST_ROWS, VALIDATION_ROWS, Examples, Rules, exam_share
-from metier.spec.job import Cleaning, Source, Split
 
 _MAX_LOST = 0.3
 """A stricter rule is not worth more of the rows than this."""

@@ -21,7 +21,7 @@ from metier.data.parquet import read_parquet
 from metier.data.tables import Row, Table, position
 from metier.data.tmx import read_tmx
 from metier.errors import DataError
-from metier.spec.job import AnySource, TextSource
+from metier.spec.data import AnySource, TextSource
 
 _LAYOUTS = {
     ".tsv": "tsv",

@@ -21,7 +21,7 @@ from metier.data.sources import fingerprint, open_source
 from metier.data.split import in_hash_order, parts_of
 from metier.errors import DataError
 from metier.progress import say, track
-from metier.spec.job import AnySource, Cleaning, Data
+from metier.spec.data import AnySource, Cleaning, Data
 
 __all__ = ["MIN_EXAM_ROWS", "count_leaks", "fingerprint", "prepare"]
 

@@ -20,7 +20,7 @@ from metier.data.tables import Table, head, key_of_column, position
 from metier.errors import DataError, RunError
 from metier.home import cache_dir
 from metier.progress import track
-from metier.spec.job import AnySource, Source
+from metier.spec.data import AnySource, Source
 
 
 class Reading(NamedTuple):

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from metier.data.records import Record
 from metier.data.similarity import comparable
-from metier.spec.job import Split
+from metier.spec.data import Split
 
 # Part of every hash: changing it would move rows between the parts of every job.
 _SALT = "metier split 1\n"

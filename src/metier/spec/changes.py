@@ -6,13 +6,13 @@ from typing import Any
 
 from metier.spec.compress import WHOLE_MODEL
 from metier.spec.estimates import adapters_of, longest_row, tokens_at_once, training_memory
-from metier.spec.job import Job, Train
+from metier.spec.job import Job
 from metier.spec.machine import Machine
 from metier.spec.needs import File, Stage, file_of, within
 from metier.spec.quantisation import TYPES
 from metier.spec.released import CLOSURE
 from metier.spec.shape import ImpossibleShapeError
-from metier.spec.training import Lora, Training
+from metier.spec.training import Lora, Train, Training
 from metier.spec.weights import Weights, of_shape
 
 LEAST_PIECES = 300

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from math import prod
 
-from metier.spec.job import Job, Train
+from metier.spec.job import Job
 from metier.spec.machine import Machine
 from metier.spec.quantisation import Quantisation
-from metier.spec.training import Lora, Pretrain, Training
+from metier.spec.training import Lora, Pretrain, Train, Training
 from metier.spec.weights import EMBEDDING, EXPERTS, Weights, part_of
 
 MIB = 2**20

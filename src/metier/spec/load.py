@@ -12,7 +12,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from metier.errors import SpecError
-from metier.spec.job import AnySource, Base, Job
+from metier.spec.base import Base
+from metier.spec.data import AnySource
+from metier.spec.job import Job
 
 _MAX_BYTES = 1 << 20
 """A job description is a few kilobytes; anything above this is another file."""

@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from metier.spec.compress import WHOLE_MODEL, Cut, file_name
+from metier.spec.data import AnySource
 from metier.spec.estimates import Memory, answering_mib, context_of, tokens_per_s, training_memory
-from metier.spec.job import AnySource, Job
+from metier.spec.job import Job
 from metier.spec.machine import Machine
 from metier.spec.training import Pretrain, Training
 from metier.spec.weights import Weights

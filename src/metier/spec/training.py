@@ -140,6 +140,37 @@ class Lora(Strict):
     )
 
 
+class Train(Training):
+    """How the model learns the job."""
+
+    max_tokens: int = Field(256, ge=8, description="Longest example, in tokens; longer ones are left out.")
+    quantisation: Literal["Q5_0", "Q4_0"] | None = Field(
+        None,
+        description="Round the weights to this GGUF type while training, so that the file of this type loses nothing.",
+    )
+    lora: Lora | None = Field(None, description="Learn adapters instead of all weights.")
+
+    @model_validator(mode="after")
+    def _adapters_leave_the_rest_alone(self) -> Self:
+        if self.lora and self.quantisation:
+            found = "the weights that it rounds are frozen with [train.lora], and adapters are not rounded"
+            raise mistake("quantisation", found, "Remove one of the two")
+        if self.lora and self.optimizer == "adafactor":
+            found = "its steps are relative to the size of a weight, and adapters begin at zero"
+            raise mistake("optimizer", found, "Write 'adamw': what it keeps of adapters is small")
+        if self.lora and self.freeze_router_after is not None:
+            found = "routers learn nothing with [train.lora]"
+            raise mistake("freeze_router_after", found, "Remove it")
+        if self.lora and self.shard:
+            raise mistake("shard", "adapters are learned beside whole weights", "Remove it, or [train.lora]")
+        return self
+
+    def peak(self, *, from_scratch: bool) -> float:
+        """Return the highest learning rate; of adapters, where there are any."""
+        rate = super().peak(from_scratch=from_scratch)
+        return rate if self.lora is None or self.peak_lr else ADAPTERS_RATE * rate
+
+
 class Pretrain(Training):
     """How the model learns from plain text, before it learns the job. Without this table it does not."""
 

@@ -17,7 +17,8 @@ from metier.export.huggingface import write_folder
 from metier.model.loading import load
 from metier.progress import bar, say
 from metier.spec.compress import Cut
-from metier.spec.job import Job, Train
+from metier.spec.job import Job
+from metier.spec.training import Train
 from metier.steps.train import WATCHED_ROWS
 from metier.steps.training_folder import COPIES, Write, check_disk, is_done, train_once, write_whole
 from metier.tasks.prompt import PromptFormat

@@ -13,7 +13,8 @@ from metier.errors import DataError
 from metier.evaluate.recorded import recorded
 from metier.evaluate.significance import Comparison
 from metier.evaluate.verdict import Contestant
-from metier.spec.job import Job, Source
+from metier.spec.data import Source
+from metier.spec.job import Job
 from metier.steps.exam import against, graded, head_to_head
 
 

@@ -17,8 +17,7 @@ from metier.artifact import write_atomically
 from metier.errors import ArtifactError, DataError, MetierError, SpecError
 from metier.model.experts import SORTED
 from metier.progress import bar, say
-from metier.spec.job import Train
-from metier.spec.training import Losses, Training
+from metier.spec.training import Losses, Train, Training
 from metier.train import processes
 from metier.train.batches import Batch, Example, JobBatches, Stream, collate, one_pass
 from metier.train.budget import Plan, plan_training

@@ -1,0 +1,67 @@
+"""What comes of the job: exams, files, limits and release, as tables of the job description."""
+
+import difflib
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from metier.spec.examples import TEST_ROWS, VALIDATION_ROWS
+from metier.spec.quantisation import QUANTISATIONS, TYPES
+from metier.spec.strict import Strict, mistake
+
+
+class Evaluate(Strict):
+    """How the model is examined."""
+
+    test_rows: int = Field(TEST_ROWS, ge=20, description="Rows of the final exam, taken in hash order.")
+    validation_rows: int = Field(
+        VALIDATION_ROWS,
+        ge=20,
+        description="Validation rows that every file answers before one is chosen, at most. Whatever it says, a prompt "
+        "is chosen on 64 of them, a vocabulary's size and a training's best weights on 100.",
+    )
+    max_answer_tokens: int = Field(128, ge=1, description="Longest answer of any contestant.")
+
+
+class Export(Strict):
+    """What is shipped."""
+
+    quantisations: list[str] = Field(
+        default=["Q8_0", "Q5_1", "Q4_0"],
+        description=f"GGUF types to try: {', '.join(TYPES)}, or 'Q4_0-embed-Q8_0' for an embedding and output of "
+        "another type than the rest. The best that passes the parity gate and the limits ships. [] for no file, and so "
+        "no release: the checkpoint is examined.",
+        json_schema_extra={"items": {"type": "string", "enum": list(QUANTISATIONS)}},
+    )
+    context_tokens: int = Field(2048, ge=64, description="Context length recommended in the Modelfile.")
+
+    @field_validator("quantisations")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name not in QUANTISATIONS:
+                near = difflib.get_close_matches(name, QUANTISATIONS, n=1)
+                hint = f". Did you mean {near[0]!r}?" if near else ""
+                fix = f"Write one of {', '.join(TYPES)}, or two as in 'Q4_0-embed-Q8_0'{hint}"
+                raise mistake("", f"found {name!r:.60}", fix)
+        return value
+
+
+class Limits(Strict):
+    """What "anybody's machine" means for this job."""
+
+    file_mib: float | None = Field(None, gt=0, description="Largest shipped file, in MiB.")
+    ram_mib: float | None = Field(None, gt=0, description="Most resident memory while answering, in MiB.")
+
+
+class Release(Strict):
+    """The gate between a build and a release."""
+
+    must_beat: list[Literal["base"]] = Field(
+        default=["base"], description="Contestants to beat with p < 0.05; empty for none."
+    )
+    parity_margin: float = Field(
+        0.5,
+        gt=0,
+        description="The shipped file may lose at most this much chrF2 against the checkpoint.",
+    )
