@@ -72,6 +72,8 @@ class Job(Strict):
             raise mistake("translation", f"does not fit task {self.task!r}", "Remove the table")
         if self.task != "text2text" and "text2text" in stated:
             raise mistake("text2text", f"does not fit task {self.task!r}", "Remove the table")
+        if self.task != "translation" and self.train.joined_share:
+            raise mistake("train.joined_share", f"does not fit task {self.task!r}", "Remove the key")
         return self
 
     @model_validator(mode="after")

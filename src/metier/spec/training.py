@@ -144,6 +144,13 @@ class Train(Training):
     """How the model learns the job."""
 
     max_tokens: int = Field(256, ge=8, description="Longest example, in tokens; longer ones are left out.")
+    joined_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="For translations: share of the examples that are made of two to four rows, of at most max_tokens "
+        "characters together, so that a model that is shown short texts learns long ones.",
+    )
     quantisation: Literal["Q5_0", "Q4_0"] | None = Field(
         None,
         description="Round the weights to this GGUF type while training, so that the file of this type loses nothing.",

@@ -19,7 +19,7 @@ from metier.progress import bar, say
 from metier.spec.compress import Cut
 from metier.spec.job import Job
 from metier.spec.training import Train
-from metier.steps.train import WATCHED_ROWS
+from metier.steps.train import WATCHED_ROWS, rows_to_learn
 from metier.steps.training_folder import COPIES, Write, check_disk, is_done, train_once, write_whole
 from metier.tasks.prompt import PromptFormat
 from metier.train.batches import Batch, Example, collate, encode, one_pass
@@ -58,7 +58,7 @@ def compress_job(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder
         say("  losses.label_smoothing has no part in healing, which learns the whole model's distribution")
     torch.manual_seed(job.seed)
     to_accelerator(teacher)  # the search for layers takes a hundred losses
-    examples = encode(tokenizer, prompt, read_records(data / "train.jsonl"), job.train.max_tokens)
+    examples = encode(tokenizer, prompt, rows_to_learn(job, data), job.train.max_tokens)
     validation = read_records(data / "validation.jsonl")[:WATCHED_ROWS]
     held_out = encode(tokenizer, prompt, validation, job.train.max_tokens)
     smaller = _Smaller(job, teacher, examples, folder)

@@ -14,7 +14,10 @@ from metier.progress import say
 from metier.spec.job import Job
 from metier.steps.training_folder import COPIES, Write, check_disk, train_once
 from metier.tasks.prompt import PromptFormat
+from metier.tasks.registry import task_from_json
+from metier.tasks.translation import Translation
 from metier.train.batches import Example, encode
+from metier.train.joining import joined
 from metier.train.loop import train
 
 WATCHED_ROWS = 100
@@ -29,12 +32,21 @@ def learn_job(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: P
     return train_once(folder, partial(_learn, job, data, start, prompt, folder))
 
 
+def rows_to_learn(job: Job, data: Path) -> list[Record]:
+    """Return the training rows, some of them joined if the job says so."""
+    rows = read_records(data / "train.jsonl")
+    task = task_from_json(job.task_settings)
+    if not (job.train.joined_share and isinstance(task, Translation)):
+        return rows
+    return list(joined(rows, job.train.joined_share, job.train.max_tokens, task, job.seed))
+
+
 def _learn(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: Path) -> tuple[dict[str, Any], Write]:
     torch.manual_seed(job.seed)
     small = job.train.lora is not None and "embedding" not in job.train.lora.also
     check_disk(folder, start, copies=2 if small else COPIES)
     tokenizer = load_tokenizer(start)
-    rows = read_records(data / "train.jsonl")
+    rows = rows_to_learn(job, data)
     examples = encode(tokenizer, prompt, rows, job.train.max_tokens)
     _tell_left_out(examples, rows, job.train.max_tokens)
     validation = read_records(data / "validation.jsonl")[:WATCHED_ROWS]
