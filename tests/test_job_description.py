@@ -172,6 +172,8 @@ def test_whole_numbers_serve_where_fractions_are_meant(tmp_path):
         (GOOD + TEXT + "budget = '1 steps'\nswitch_tokens = 1", "Write a longer budget, or remove it"),
         (GOOD + "[evaluate]\ntest_rows = 3", "It should be greater than or equal to 20"),
         (GOOD + "[vocabulary]\npieces = 'al'", "vocabulary.pieces: found 'al'"),
+        (GOOD.replace('"translation"\n[translation]\nsource = "ja"\ntarget = "en"', '"text2text"')
+         + "[train]\njoined_share = 0.5", "train.joined_share: does not fit task 'text2text'. Remove the key"),
         (GOOD + "[text2text]\n", "text2text: does not fit task 'translation'. Remove the table"),
         (GOOD.replace("[translation]\nsource = \"ja\"\ntarget = \"en\"", ""), "translation: missing, and"),
         (GOOD.replace('"translation"', '"text2text"'), "translation: does not fit task 'text2text'"),
