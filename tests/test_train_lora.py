@@ -315,7 +315,8 @@ def test_a_build_ships_the_merged_model(tmp_path):
     facts = read_json(run / "train" / "manifest.json")["result"]
     assert facts["peak_lr"] == 5e-3
     assert facts["lora"] == {"rank": 4, "alpha": 32.0, "targets": "linear", "also": ["embedding"]}
-    assert {path.name for path in (run / "train").iterdir()} == {"manifest.json", "plan.json", "steps.jsonl", "model"}
+    names = {path.name for path in (run / "train").iterdir()}
+    assert names == {"manifest.json", "facts.json", "plan.json", "steps.jsonl", "model"}
     start, trained = (load(run / name).model.state_dict() for name in ("start", "train/model"))
     assert start.keys() == trained.keys()
     assert not any(torch.equal(weight, trained[name]) for name, weight in start.items() if weight.dim() > 1)
