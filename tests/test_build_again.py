@@ -112,7 +112,7 @@ def test_what_a_job_demands_changes_the_verdict_and_asks_nobody_again(built, cha
         (("max_answer_tokens = 16", "max_answer_tokens = 12"), {"parity", "base", "exam", "export"}),
         (('"2 steps"', '"3 steps"'), {"train", "files", "parity", "exam", "export"}),
     ],
-    ids=str,
+    ids=["rate", "context", "validation rows", "test rows", "answer tokens", "budget"],
 )
 def test_what_answers_depend_on_asks_those_again_that_it_is_about(built, change, wanted):
     _, repeated = built.again(change)
