@@ -44,11 +44,11 @@ def read_table(source: FactSource, file: File) -> Iterator[Found | Left]:
         dated += isinstance(found, Found) and found.date is not None
         yield found
     if undated and len(undated) > RARE * (dated + len(undated)) and len(undated) > 1:
-        number, error = undated[0]
+        number, first = undated[0]
         raise DataError(
             f"{file.name}, line {number}",
-            f"{len(undated)} of {dated + len(undated)} dates are none; the first is {error.text!r}: {error.reason}",
-            error.fix,
+            f"{len(undated)} of {dated + len(undated)} dates are none; the first is {first.text!r}: {first.reason}",
+            first.fix,
         )
 
 
@@ -75,7 +75,7 @@ def _rows(source: FactSource, file: File) -> Iterator[tuple[int, dict[str, str],
             yield number, {what: _text(value[column]) for what, column in columns.items()}, _shown(value.values())
         return
     rows = read_csv(file, source.encoding) if source.format == "csv" else read_tsv(read_lines(file, source.encoding))
-    titles = next(rows, (1, []))[1]
+    titles: list[str] = next(rows, (1, []))[1]
     if not any(titles):
         raise DataError(file.name, "is empty", "Write rows into it, or remove the source")
     places = {what: position(file.name, column, titles) for what, column in columns.items()}
