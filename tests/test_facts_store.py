@@ -137,13 +137,13 @@ def test_a_store_that_was_cut_short_is_refused_wherever_it_was_cut(path, tmp_pat
         open_store(cut)
 
 
-def test_a_store_with_pages_of_something_else_is_refused(path, tmp_path):
-    damaged = tmp_path / "damaged.db"
-    whole = bytearray(path.read_bytes())
-    whole[4096 : len(whole) - 100] = b"\x55" * (len(whole) - 4196)
-    damaged.write_bytes(whole)
-    with pytest.raises(ArtifactError, match="is damaged"):
-        open_store(damaged)
+def test_a_store_with_a_page_of_something_else_is_refused_whichever_page_it_is(path, tmp_path):
+    damaged, whole = tmp_path / "damaged.db", path.read_bytes()
+    for page in range(1, len(whole) // 4096):
+        damaged.write_bytes(whole[: page * 4096] + b"\x55" * 4096 + whole[(page + 1) * 4096 :])
+        with pytest.raises(ArtifactError, match="is damaged"):
+            open_store(damaged)
+    assert page > 5
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
