@@ -30,6 +30,7 @@ MADE_BY_READERS = {
     *("mine.tsv", "a.txt", "b.txt", "in.txt", "out.txt", "job.schema.json", "job.toml", ".venv/"),
     *("books.txt", "code.txt", "pairs.tsv", "step-1000/", "step-2000/", "step-3000/", "seen/"),
     *("seen/routing.html", "seen/routing.json"),
+    *("facts.csv", "facts.py"),
 }
 """What a page tells its reader to write; everything below RUN/ is written by a build."""
 
@@ -240,6 +241,13 @@ def test_the_tutorial_can_be_followed_with_a_table_of_ones_own(tmp_path):
     told = _do(mistaken, tmp_path, codes=(2,)).stderr
     (shown,) = [block.text for block in _blocks(TUTORIAL) if block.text.startswith("error: ")]
     assert told == shown
+
+
+def test_the_example_of_facts_prints_what_the_page_shows(tmp_path):
+    table, python, printed = [block.text for block in _blocks(DOCS / "steps" / "facts.md") if block.kind != "sh"]
+    (tmp_path / "facts.csv").write_text(table, encoding="utf-8")
+    (tmp_path / "facts.py").write_text(python, encoding="utf-8")
+    assert _do("python facts.py", tmp_path).stdout == printed
 
 
 def _do(line, folder, codes=(0,)):

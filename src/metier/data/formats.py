@@ -64,7 +64,7 @@ def parse(source: AnySource, sides: Sequence[Sequence[File]]) -> Table:
     if layout == "parquet":
         rows, names = read_parquet(file, (source.input, source.output))
         return Table(rows, *names, name, missing)
-    texts = [_lines(side[0], source.encoding) for side in sides]
+    texts = [read_lines(side[0], source.encoding) for side in sides]
     if layout == "paragraphs":
         return Table(_paragraphs(texts[0]), 0, 0, name, missing)
     if layout == "lines":
@@ -75,8 +75,8 @@ def parse(source: AnySource, sides: Sequence[Sequence[File]]) -> Table:
         first, second = (position(name, c, ["headword", "meaning", "reading"]) for c in (source.input, source.output))
         return Table(read_edict(texts[0]), first, second, name, missing)
     if layout == "jsonl":
-        return Table(_jsonl(name, texts[0]), *_places(source), name, missing)
-    rows = _csv(file, source.encoding) if layout == "csv" else _tsv(texts[0])
+        return Table(read_jsonl(name, texts[0]), *_places(source), name, missing)
+    rows = read_csv(file, source.encoding) if layout == "csv" else read_tsv(texts[0])
     titles = _titles(name, rows) if (source.header if source.header is not None else layout == "csv") else None
     first, second = (position(name, column, titles) for column in (source.input, source.output))
     return Table(rows, first, second, name, missing)
@@ -108,7 +108,8 @@ def _nothing_in(name: str) -> DataError:
     return DataError(name, "is empty", "Write rows into it, or remove the source")
 
 
-def _lines(file: File, encoding: str) -> Iterator[str]:
+def read_lines(file: File, encoding: str) -> Iterator[str]:
+    """Yield a file's lines without their ends; raises DataError when it is empty or not of the encoding."""
     # Not splitlines(): it also breaks at characters that occur inside sentences, such as U+2028 and U+0085.
     empty = True
     with text_of(file.path, file.name, encoding, newline="\n") as text:
@@ -132,11 +133,13 @@ def _paragraphs(texts: Iterable[str]) -> Iterator[Row]:
         yield number + 1 - len(lines), ["\n".join(lines)]
 
 
-def _tsv(texts: Iterable[str]) -> Iterator[Row]:
+def read_tsv(texts: Iterable[str]) -> Iterator[Row]:
+    """Yield numbered rows of cells, split on tabs."""
     return ((number, line.split("\t")) for number, line in enumerate(texts, 1))
 
 
-def _csv(file: File, encoding: str) -> Iterator[Row]:
+def read_csv(file: File, encoding: str) -> Iterator[Row]:
+    """Yield rows of cells with the number of their first line; raises DataError at a row that is not CSV."""
     before = csv.field_size_limit(sys.maxsize)  # a long cell is for the cleaning to judge
     line = 1
     try:
@@ -153,7 +156,8 @@ def _csv(file: File, encoding: str) -> Iterator[Row]:
         csv.field_size_limit(before)
 
 
-def _jsonl(name: str, texts: Iterable[str]) -> Iterator[Row]:
+def read_jsonl(name: str, texts: Iterable[str]) -> Iterator[Row]:
+    """Yield numbered values of JSON, a blank line as no cells; raises DataError at a line that is not JSON."""
     for number, line in enumerate(texts, 1):
         if not line.strip():
             yield number, []

@@ -1,0 +1,124 @@
+"""Tables of one's own: a fact a row, with columns for subject, relation and value.
+
+Dates that never were, or that can be read in two ways, are left out and counted; when more than a tenth of a table's
+dates are such, the table is refused, for its columns or their order are not what was described.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from metier.data.archives import File
+from metier.data.facts.found import LONGEST_VALUE, Found, Left, Line, Subject
+from metier.data.formats import read_csv, read_jsonl, read_lines, read_tsv
+from metier.data.tables import RARE, Row, position
+from metier.errors import DataError
+from metier.facts import dates
+from metier.facts.dates import Date, NotADateError
+from metier.facts.fact import relation
+from metier.spec.facts import FactSource
+
+_FORBIDDEN = "()\n\r"
+"""Marks that a name may not have: brackets hold what tells subjects apart."""
+
+
+def read_table(source: FactSource, file: File) -> Iterator[Found | Left]:
+    """Yield the facts of a table.
+
+    Args:
+        source: says layout, columns and encoding.
+        file: the table.
+
+    Raises:
+        DataError: when the file is no such table, lacks a column, or too many of its dates are none.
+    """
+    place = file.inside or file.path.name
+    dated, undated = 0, list[tuple[int, NotADateError]]()
+    for number, cells, text in _rows(source, file):
+        line = Line(f"{place}, line {number}", text)
+        try:
+            found = _fact(source, cells, line)
+        except NotADateError as error:
+            undated.append((number, error))
+            found = Left(error.reason, line)
+        dated += isinstance(found, Found) and found.date is not None
+        yield found
+    if undated and len(undated) > RARE * (dated + len(undated)) and len(undated) > 1:
+        number, first = undated[0]
+        raise DataError(
+            f"{file.name}, line {number}",
+            f"{len(undated)} of {dated + len(undated)} dates are none; the first is {first.text!r}: {first.reason}",
+            first.fix,
+        )
+
+
+def _rows(source: FactSource, file: File) -> Iterator[tuple[int, dict[str, str], str]]:
+    """Yield of each row its number, its cells by what they are, and its text."""
+    wanted = {
+        "subject": source.subject,
+        "relation": None if source.always else source.relation,
+        "value": source.value,
+        "date": source.date,
+        "hint": source.hint,
+        "also": source.also,
+    }
+    columns = {what: column for what, column in wanted.items() if column is not None}
+    rows: Iterator[Row]
+    if source.format == "jsonl":
+        for number, value in read_jsonl(file.name, read_lines(file, source.encoding)):
+            if value == []:
+                continue
+            lacking = [column for column in columns.values() if not isinstance(value, Mapping) or column not in value]
+            if lacking:
+                keys = f"its keys are {', '.join(map(str, value))}" if isinstance(value, Mapping) else "it is no object"
+                raise DataError(f"{file.name}, line {number}", f"has no {lacking[0]!r}; {keys}", "Set the columns")
+            yield number, {what: _text(value[column]) for what, column in columns.items()}, _shown(value.values())
+        return
+    rows = read_csv(file, source.encoding) if source.format == "csv" else read_tsv(read_lines(file, source.encoding))
+    titles: list[str] = next(rows, (1, []))[1]
+    if not any(titles):
+        raise DataError(file.name, "is empty", "Write rows into it, or remove the source")
+    places = {what: position(file.name, column, titles) for what, column in columns.items()}
+    for number, cells in rows:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(titles):
+            raise DataError(
+                f"{file.name}, line {number}",
+                f"has {len(cells)} cells, the first row has {len(titles)}",
+                "Mend the row; a cell with a comma is written in quotes",
+            )
+        yield number, {what: cells[place].strip() for what, place in places.items()}, _shown(cells)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return "|".join(_text(one) for one in value)
+    return "" if value is None else value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _shown(cells: Any) -> str:
+    """Return a row as one line of text."""
+    return " | ".join(" ".join(_text(cell).split()) for cell in cells if _text(cell))
+
+
+def _fact(source: FactSource, cells: dict[str, str], line: Line) -> Found | Left:
+    said = source.always or cells["relation"]
+    given = cells.get("date", "")
+    value = cells["value"] or (given if relation(said).asks_for == "date" else "")
+    if not (cells["subject"] and said and value):
+        return Left("value missing", line)
+    others = [name.strip() for name in cells.get("also", "").split("|")]
+    spelt = [" ".join(name.split()) for name in (cells["subject"], *others) if name]
+    if any(mark in name for name in spelt for mark in _FORBIDDEN):
+        return Left("brackets in a name: use the column of hints", line)
+    hint = " ".join(cells.get("hint", "").split())
+    mark = f"{spelt[0]} ({hint})" if hint else ""
+    subject = Subject(tuple(dict.fromkeys(spelt)), relation(said).kind, hint, mark)
+    date: Date | None
+    if relation(said).asks_for == "date":
+        date = dates.parse(value)
+        return Found(subject, said, str(date), date, line)
+    if len(value) > LONGEST_VALUE:
+        return Left("no short answer", line)
+    return Found(subject, said, " ".join(value.split()), dates.parse(given) if given else None, line)

@@ -1,0 +1,83 @@
+"""Names: one key for all the ways to write one, and the words by which two sentences tell of one event."""
+
+import re
+import unicodedata
+
+_TITLES = frozenset({"the", "sir", "dr", "mr", "mrs", "lord", "lady"})
+_SAME = {"st": "saint", "ste": "sainte", "mt": "mount"}
+COMMON = frozenset(
+    {
+        *(
+            "a",
+            "an",
+            "and",
+            "are",
+            "as",
+            "at",
+            "be",
+            "by",
+            "for",
+            "from",
+            "has",
+            "his",
+            "her",
+            "in",
+            "into",
+            "is",
+            "it",
+        ),
+        *("its", "of", "off", "on", "or", "over", "than", "that", "the", "their", "to", "was", "were", "when", "with"),
+        *("first", "last", "becomes", "became", "begin", "begins", "began", "ends", "ended", "day", "during", "after"),
+        *("before", "against", "who", "whom", "what", "where", "which", "how", "did", "do", "does"),
+    }
+)
+"""Words that do not tell what a sentence is about."""
+
+
+_POSSESSIVE = re.compile(r"['\u2019]s?\b(?=\W|$)")
+_TELLING_WORDS, _SHARE = 3, 0.75
+"""Least number of telling words that sentences of one event share, and least part of the shorter one's."""
+
+
+def words(text: str) -> list[str]:
+    """Return the words and numbers of a text without case, accents and punctuation."""
+    plain = unicodedata.normalize("NFKD", text.replace("_", " "))
+    bare = "".join(mark for mark in plain if not unicodedata.combining(mark)).casefold()
+    return re.findall(r"\w+", re.sub(r"(?<=\w)['\u2018\u2019.](?=\w)", "", bare))
+
+
+def key(name: str) -> str:
+    """Return what a name is found by: "Saint Jerome" for "St. Jerome", "Isaac Newton" for "Sir Isaac Newton"."""
+    found = [_SAME.get(word, word) for word in words(name)]
+    while len(found) > 1 and found[0] in _TITLES:
+        found = found[1:]
+    return " ".join(found)
+
+
+def telling(text: str) -> frozenset[str]:
+    """Return the words of a text that tell of its matter, cut to six letters so that "speeches" is "speech"."""
+    plain = _POSSESSIVE.sub("", text)
+    return frozenset(word[:6] for word in words(plain) if word not in COMMON and (len(word) > 2 or word.isdigit()))
+
+
+def of_one_event(one: str, two: str) -> bool:
+    """Return whether two sentences seem to tell of one event: most telling words are common, and no name parts them.
+
+    "Brook gives her Mill speech" and "Brook's Mill speech at Wick" are one; those at Wick and at Tam are two.
+    """
+    first, second = telling(one), telling(two)
+    shared = len(first & second)
+    if shared < _TELLING_WORDS or shared < _SHARE * min(len(first), len(second)):
+        return False
+    return not (_proper(one) - second and _proper(two) - first)
+
+
+def _proper(text: str) -> frozenset[str]:
+    """Return the telling words of the names in a sentence: those with a capital, not counting the first word."""
+    return telling(" ".join(word for word in text.split()[1:] if re.match(r"\W*[A-Z\d]", word)))
+
+
+def says(text: str, name: str) -> bool:
+    """Return whether a text holds all words of a name, in any order and writing."""
+    there = {_SAME.get(word, word) for word in words(text)}
+    return set(key(name).split()) <= there
