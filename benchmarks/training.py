@@ -12,9 +12,10 @@ padding not counted, median [lowest, highest] over the turns, each the median of
 resident memory. The losses of the steps are compared first: they must be the same, or the work was not.
 
 *loss*: trl trains the untrimmed base for ``steps`` steps on rows grouped by length. metier trains what a build trains:
-the base with its trimmed vocabulary, in batches of `train.batch_tokens`, for a tenth more steps; rows a step are the
-same on average. Printed: the minutes of steps until metier's validation loss is that of trl's end. The vocabularies
-differ, so it is counted in nats a character of the answers, over the same rows.
+the base with its trimmed vocabulary, in batches of `train.batch_tokens`, for as many steps as it makes in a third of
+the time that trl's took; rows a step are the same on average. Printed: the minutes of steps until metier's validation
+loss is that of trl's end. The vocabularies differ, so it is counted in nats a character of the answers, over the same
+rows.
 
 *profile*: where the time of metier's step goes, on the trimmed model, and how many of the floating-point operations
 that this machine's products reach at best it makes a second. Bytes that move without being multiplied are time, too.
@@ -54,8 +55,10 @@ from metier.train.batches import Example, encode, plan_batches
 
 STEPS_A_TURN = 4
 """Of *step*; the first warms up and does not count."""
-PROFILED_STEPS = 4
-MORE_STEPS = 1.1
+TIMED_STEPS = 4
+"""Of *profile*, and to know how many steps fit a time."""
+SOONER = 3
+"""Of *loss*: metier is given the time that trl took, divided by this."""
 WATCHED_ROWS = 100
 VALIDATIONS = 12
 
@@ -151,7 +154,10 @@ def compare_to_loss(lesson: Lesson, steps: int) -> dict[str, Any]:
     held_out = [record for record in lesson.held_out if all(lesson.examples(folder, [record]) for folder in both)]
     theirs, ours = (lesson.examples(folder, held_out) for folder in both)
     trl = fresh(trl_training, lesson.base, learned, theirs, lesson.steps(steps), lesson.peak_lr, rows)
-    settings = lesson.steps(round(MORE_STEPS * steps), validations=VALIDATIONS, precision="auto")
+    timed = planned(lesson, examples[:4000])
+    seconds = fresh(metier_steps, lesson.trimmed, timed, lesson.steps(len(timed)), lesson.peak_lr)["seconds"]
+    in_time = round(trl["seconds"] / SOONER / statistics.mean(seconds[1:]))
+    settings = lesson.steps(in_time, validations=VALIDATIONS, precision="auto")
     metier = fresh(metier_training, lesson.trimmed, examples, ours, settings, lesson.peak_lr, lesson.job.seed)
 
     characters = sum(len(record.output) for record in held_out)
@@ -168,6 +174,12 @@ def compare_to_loss(lesson: Lesson, steps: int) -> dict[str, Any]:
     return {"rows_a_step": rows, "target": target, "reached": reached, "trl": trl, "metier": metier | {"curve": curve}}
 
 
+def planned(lesson: Lesson, examples: list[Example]) -> list[list[Example]]:
+    """Return the first batches that metier makes of some rows."""
+    batches = plan_batches([row.tokens for row in examples], lesson.settings.batch_tokens, lesson.job.seed)
+    return [[examples[i] for i in numbers] for numbers in islice(batches, TIMED_STEPS)]
+
+
 def answer_tokens(examples: list[Example]) -> int:
     """Return how many tokens are predicted."""
     return sum(len(example.answer) for example in examples)
@@ -180,9 +192,7 @@ def in_minutes(training: dict[str, Any]) -> str:
 
 def profiled(lesson: Lesson) -> dict[str, Any]:
     """Profile metier's step on the trimmed model."""
-    examples = lesson.examples(lesson.trimmed, lesson.train[:4000])
-    planned = plan_batches([row.tokens for row in examples], lesson.settings.batch_tokens, lesson.job.seed)
-    batches = [[examples[i] for i in numbers] for numbers in islice(planned, PROFILED_STEPS)]
+    batches = planned(lesson, lesson.examples(lesson.trimmed, lesson.train[:4000]))
     found = fresh(profile_steps, lesson.trimmed, batches, lesson.settings, lesson.peak_lr)
     reached = found["gflop_a_step"] / found["mean_step_seconds"]
     print(f"profile: {found['step_seconds']:.2f} s a step, {found['gflop_a_step']:.0f} GFLOP: {reached:.0f} GFLOP/s")
