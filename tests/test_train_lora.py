@@ -320,5 +320,5 @@ def test_a_build_ships_the_merged_model(tmp_path):
     start, trained = (load(run / name).model.state_dict() for name in ("start", "train/model"))
     assert start.keys() == trained.keys()
     assert not any(torch.equal(weight, trained[name]) for name, weight in start.items() if weight.dim() > 1)
-    assert read_json(run / "parity" / "manifest.json")["result"]["candidates"]["Q8_0"]["passed"]
+    assert read_json(run / "sweep.json")["candidates"]["Q8_0"]["passed"]
     assert "adapters of rank 4 (LoRA), merged into the weights" in (run / "export" / "README.md").read_text()
