@@ -50,7 +50,7 @@ def main() -> None:
     wanted = parser.parse_args()
     rows = [Record(*line.split("\t")) for line in PAIRS.read_text(encoding="utf-8").splitlines()]
     new_rows = [Record(row.input, "{2:d}/{1:d}/{0:d}".format(*map(int, row.output.split("-")))) for row in rows]
-    prompt = task_from_json({"task": "text2text", "input": "Date", "output": "Written"}).prompts(False)[0]
+    prompt = task_from_json({"task": "text2text", "input": "Date", "output": "Written"}).prompts()[0]
     texts = [prompt.render(""), *(text for row in rows + new_rows for text in (row.input, row.output))]
     tokenizer = learn(texts, 500).tokenizer()
     old, new = (encode(tokenizer, prompt, these, 64) for these in (rows, new_rows))

@@ -15,7 +15,7 @@ resident memory. The losses of the steps are compared first: they must be the sa
 the base with its trimmed vocabulary, in batches of `train.batch_tokens`, for as many steps as it makes in a third of
 the time that trl's took; rows a step are the same on average. Printed: the minutes of steps until metier's validation
 loss is that of trl's end. The vocabularies differ, so it is counted in nats a character of the answers, over the same
-rows.
+rows. Loading, validations and checkpoints are not counted, nor the milliseconds that metier takes to make a batch.
 
 *profile*: where the time of metier's step goes, on the trimmed model, and how many of the floating-point operations
 that this machine's products reach at best it makes a second. Bytes that move without being multiplied are time, too.
