@@ -8,39 +8,17 @@ from pydantic import Field, field_validator, model_validator
 from metier.spec.strict import Strict, mistake, printable
 
 
-class _Source(Strict):
-    """What sources of pairs and of plain text have in common."""
+class Stated(Strict):
+    """What every source states: where it is, under what licence, by whom."""
 
-    source: str = Field(
-        description="'file:PATH' (relative to the job description), 'file:A,B' for two sides in two files or folders, "
-        "'pypi:package[==version]', 'deb:package[==version]' or 'deb:A,B', 'hf:owner/dataset', or 'opus:identifier'."
-    )
+    source: str
     licence: str = Field(
         description="SPDX identifier such as 'CC-BY-4.0', 'own' for your own text, or 'unknown' "
         "(which can never be released)."
     )
     attribution: str = Field("", description="Who is to be named: authors, project, link.")
-    path: str | None = Field(
-        None,
-        description="For 'pypi:' and 'deb:': the file inside the archive, a pattern such as 'ja/*.mo', or a folder; "
-        "'A,B' for two sides.",
-    )
-    header: bool | None = Field(
-        None,
-        description="Whether the first row names the columns; by default csv: true, tsv: false.",
-    )
-    missing: str | None = Field(None, description="A cell with this text means 'no value'.")
-    split: str = Field("train", description="For 'hf:': the split of the dataset to read.")
+    path: str | None = None
     encoding: str = Field("utf-8", description="Text encoding of the file.")
-
-    @field_validator("source")
-    @classmethod
-    def _known_kind(cls, value: str) -> str:
-        fix = "Write 'file:PATH', 'file:A,B', 'pypi:package', 'deb:package', 'hf:owner/dataset' or 'opus:identifier'"
-        kind, _, rest = printable(value, fix).partition(":")
-        if kind not in ("file", "pypi", "deb", "hf", "opus") or not rest.strip():
-            raise mistake("", f"{value!r} is no kind of source", fix)
-        return value
 
     @field_validator("licence")
     @classmethod
@@ -61,6 +39,35 @@ class _Source(Strict):
             raise mistake(
                 "", f"{value!r} is no known encoding", "Write 'utf-8', 'utf-16', 'shift_jis', 'cp1252', ..."
             ) from error
+        return value
+
+
+class _Source(Stated):
+    """What sources of pairs and of plain text have in common."""
+
+    source: str = Field(
+        description="'file:PATH' (relative to the job description), 'file:A,B' for two sides in two files or folders, "
+        "'pypi:package[==version]', 'deb:package[==version]' or 'deb:A,B', 'hf:owner/dataset', or 'opus:identifier'."
+    )
+    path: str | None = Field(
+        None,
+        description="For 'pypi:' and 'deb:': the file inside the archive, a pattern such as 'ja/*.mo', or a folder; "
+        "'A,B' for two sides.",
+    )
+    header: bool | None = Field(
+        None,
+        description="Whether the first row names the columns; by default csv: true, tsv: false.",
+    )
+    missing: str | None = Field(None, description="A cell with this text means 'no value'.")
+    split: str = Field("train", description="For 'hf:': the split of the dataset to read.")
+
+    @field_validator("source")
+    @classmethod
+    def _known_kind(cls, value: str) -> str:
+        fix = "Write 'file:PATH', 'file:A,B', 'pypi:package', 'deb:package', 'hf:owner/dataset' or 'opus:identifier'"
+        kind, _, rest = printable(value, fix).partition(":")
+        if kind not in ("file", "pypi", "deb", "hf", "opus") or not rest.strip():
+            raise mistake("", f"{value!r} is no kind of source", fix)
         return value
 
     @field_validator("input", "output", "text", check_fields=False)

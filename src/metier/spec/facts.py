@@ -4,10 +4,11 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from metier.spec.strict import Strict, mistake, printable
+from metier.spec.data import Stated
+from metier.spec.strict import mistake, printable
 
 
-class FactSource(Strict):
+class FactSource(Stated):
     """One source of facts, with its licence."""
 
     source: str = Field(
@@ -18,16 +19,10 @@ class FactSource(Strict):
         description="What the files are: a data.noun of WordNet, calendars of BSD, the World Factbook's JSON files, "
         "chemical elements (bodr's elements.xml or dict-elements), or a table of your own."
     )
-    licence: str = Field(
-        description="SPDX identifier such as 'CC-BY-4.0', 'own' for your own text, or 'unknown' "
-        "(which can never be released)."
-    )
-    attribution: str = Field("", description="Who is to be named: authors, project, link.")
     path: str | None = Field(
         None,
         description="For 'pypi:' and 'deb:': the file inside the archive, a pattern or a folder; 'A,B' for several.",
     )
-    encoding: str = Field("utf-8", description="Text encoding of the files.")
     subject: str = Field("subject", description="Of a table: the column that names whom or what a fact is about.")
     relation: str = Field("relation", description="Of a table: the column that names the relation.")
     always: str | None = Field(
@@ -46,11 +41,6 @@ class FactSource(Strict):
         if kind not in ("file", "pypi", "deb") or not rest.strip():
             raise mistake("", f"{value!r} is no kind of source of facts", fix)
         return value
-
-    @field_validator("licence")
-    @classmethod
-    def _stated(cls, value: str) -> str:
-        return printable(value, "Write an SPDX identifier such as 'CC-BY-4.0', 'own' or 'unknown'")
 
     @model_validator(mode="after")
     def _keys_fit(self) -> Self:
