@@ -445,7 +445,7 @@ def test_exams_fit_the_number_of_examples(tmp_path, rows):
     ("name", "content", "wanted"),
     [
         ("a.xlsx", b"x", "Give a .csv, .tsv or .jsonl file"),
-        ("a.csv", b"", "one column"),
+        ("a.csv", b"", "the file is empty. Give a file"),
         ("a.csv", b"only one\n" * 200, "Separate two columns with a comma"),
         ("a.tsv", b"a,b\n" * 200, "Separate two columns with a tab"),
         ("a.csv", b"a,b\n" * 50, "50 rows"),

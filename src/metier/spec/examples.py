@@ -103,6 +103,8 @@ def look_at(path: Path) -> Examples:
         raise DataError(str(path), "not UTF-8 text", "Save the file as UTF-8") from error
     except OSError as error:
         raise DataError(str(path), f"cannot be read ({error.strerror})", "Give a file you may read") from error
+    if not rows:
+        raise DataError(str(path), "the file is empty", "Give a file with one example a row")
     header = layout == "jsonl" or _is_header(first, layout, firsts)
     rows -= 1 if header and layout != "jsonl" else 0
     if len(first) < 2:
