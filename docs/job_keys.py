@@ -33,8 +33,8 @@ def _tables(model: type[BaseModel], name: str) -> str:
     title = f"`[{name}]`" if name else "Top of the file"
     if name in ("data.train", "data.test"):
         title = "`[[data.train]]` and `[[data.test]]`"
-    if name == "data.text":
-        title = "`[[data.text]]`"
+    if name in ("data.text", "data.facts", "qa.phrasings"):
+        title = f"`[[{name}]]`"
     own, inner = [], []
     for key, field in model.model_fields.items():
         if table := _table_in(field.annotation):

@@ -16,7 +16,7 @@ LICENCES = "licences"
 
 PARTS = ("train", "validation", "test")
 
-Role = Literal["train", "test", "text"]
+Role = Literal["train", "test", "text", "facts"]
 
 
 @dataclass

@@ -12,8 +12,10 @@ from sacrebleu.metrics.chrf import CHRF
 
 from metier import __version__
 from metier.errors import DataError, SpecError
+from metier.facts import answers as facts_answers
 
 RESAMPLES = 1000
+_MILLION = 1_000_000
 
 # Where spaces do not part words (or not as BLEU needs them to), it counts characters. sacrebleu's 'ja-mecab'
 # and 'ko-mecab' want dictionaries of their own, and a score must not depend on what else is installed.
@@ -64,7 +66,9 @@ def score(
 
     Args:
         metric: 'chrf2' (Popovic 2015, 2016: character n-grams to order 6, beta 2), 'bleu' (Papineni et al.
-            2002) or 'exact' (share of answers equal to the reference after NFKC and trimming).
+            2002), 'exact' (share of answers equal to the reference after NFKC and trimming), 'answer' (share of right
+            answers: the same words, or as dates the same, `metier.facts.answers.right`) or 'f1' (mean of the words
+            that answer and reference share, `metier.facts.answers.f1`).
         answers: one answer a row.
         references: one reference a row.
         language: code of the answers' language; BLEU cuts Chinese, Japanese and the like into characters.
@@ -120,6 +124,18 @@ def _count_exact(answers: Sequence[str], references: Sequence[str], language: st
     return RowStatistics(rows, _percent, f"nrefs:1|case:mixed|norm:nfkc+strip|version:metier-{__version__}")
 
 
+def _count_answer(answers: Sequence[str], references: Sequence[str], language: str) -> RowStatistics:
+    said = [facts_answers.right(answer, wanted) for answer, wanted in zip(answers, references, strict=True)]
+    rows = np.array([[int(right), 1] for right in said], dtype=np.int64)
+    return RowStatistics(rows, _percent, f"nrefs:1|case:no|dates:yes|norm:squad+accents|version:metier-{__version__}")
+
+
+def _count_f1(answers: Sequence[str], references: Sequence[str], language: str) -> RowStatistics:
+    shared = [facts_answers.f1(answer, wanted) for answer, wanted in zip(answers, references, strict=True)]
+    rows = np.array([[round(share * _MILLION), _MILLION] for share in shared], dtype=np.int64)
+    return RowStatistics(rows, _percent, f"nrefs:1|case:no|dates:yes|norm:squad+accents|version:metier-{__version__}")
+
+
 def _sacrebleu(metric: BLEU | CHRF, answers: Sequence[str], references: Sequence[str]) -> RowStatistics:
     # sacrebleu keeps its statistics to itself; a test holds their corpus score to be that of corpus_score.
     rows = metric._extract_corpus_statistics(answers, [references])
@@ -143,5 +159,7 @@ _COUNTERS: dict[str, Callable[[Sequence[str], Sequence[str], str], RowStatistics
     "chrf2": _count_chrf2,
     "bleu": _count_bleu,
     "exact": _count_exact,
+    "answer": _count_answer,
+    "f1": _count_f1,
 }
 METRICS = tuple(_COUNTERS)

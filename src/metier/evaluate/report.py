@@ -10,7 +10,7 @@ from rich.text import Text
 from metier.evaluate.candidates import Candidate
 from metier.evaluate.verdict import NOT_ASKED, Contestant, Gate, Verdict
 
-_LABELS = {"chrf2": "chrF2", "bleu": "BLEU", "exact": "exact %"}
+_LABELS = {"chrf2": "chrF2", "bleu": "BLEU", "exact": "exact %", "answer": "right %", "f1": "F1"}
 
 
 def render(verdict: Verdict) -> RenderableType:

@@ -1,45 +1,12 @@
 """What the job learns from and is examined on, as tables of the job description."""
 
-import codecs
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from metier.spec.facts import FactSource
+from metier.spec.stated import Stated
 from metier.spec.strict import Strict, mistake, printable
-
-
-class Stated(Strict):
-    """What every source states: where it is, under what licence, by whom."""
-
-    source: str
-    licence: str = Field(
-        description="SPDX identifier such as 'CC-BY-4.0', 'own' for your own text, or 'unknown' "
-        "(which can never be released)."
-    )
-    attribution: str = Field("", description="Who is to be named: authors, project, link.")
-    path: str | None = None
-    encoding: str = Field("utf-8", description="Text encoding of the file.")
-
-    @field_validator("licence")
-    @classmethod
-    def _stated(cls, value: str) -> str:
-        return printable(value, "Write an SPDX identifier such as 'CC-BY-4.0', 'own' or 'unknown'")
-
-    @field_validator("path")
-    @classmethod
-    def _one_line(cls, value: str | None) -> str | None:
-        return None if value is None else printable(value, "Write the file's path inside the archive")
-
-    @field_validator("encoding")
-    @classmethod
-    def _known_encoding(cls, value: str) -> str:
-        try:
-            codecs.lookup(printable(value, "Write a text encoding such as 'utf-8'"))
-        except LookupError as error:
-            raise mistake(
-                "", f"{value!r} is no known encoding", "Write 'utf-8', 'utf-16', 'shift_jis', 'cp1252', ..."
-            ) from error
-        return value
 
 
 class _Source(Stated):
@@ -205,11 +172,15 @@ class Split(Strict):
 class Data(Strict):
     """All text of the job."""
 
-    train: list[Source] = Field(min_length=1, description="Sources to learn from.")
+    train: list[Source] = Field(default_factory=list, description="Sources to learn from.")
     test: list[Source] = Field(
         default_factory=list,
         description="Sources to be examined on; by default a share of the training sources.",
     )
     text: list[TextSource] = Field(default_factory=list, description="Sources of plain text, for [pretrain].")
+    facts: list[FactSource] = Field(
+        default_factory=list,
+        description="Sources of facts, for task 'qa'; one that knows best who is who comes first.",
+    )
     cleaning: Cleaning = Cleaning()
     split: Split = Split()

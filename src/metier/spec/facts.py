@@ -1,10 +1,10 @@
-"""One source of facts, as the job description will have it in ``[[data.facts]]``."""
+"""One source of facts, as a table of the job description."""
 
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from metier.spec.data import Stated
+from metier.spec.stated import Stated
 from metier.spec.strict import mistake, printable
 
 

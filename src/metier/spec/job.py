@@ -12,7 +12,7 @@ from metier.spec.compress import Compress
 from metier.spec.data import Data
 from metier.spec.outcome import Evaluate, Export, Limits, Release
 from metier.spec.strict import Strict, mistake
-from metier.spec.task import Text2Text, Translation
+from metier.spec.task import Qa, Text2Text, Translation
 from metier.spec.training import Losses, Pretrain, Train
 
 _OF_EXPERTS = (
@@ -29,12 +29,14 @@ class Job(Strict):
         pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
         description="Lower-case letters, digits, '.', '_' and '-'; also the run folder's name.",
     )
-    task: Literal["translation", "text2text"] = Field(
-        description="'translation' between two languages, or 'text2text' for any other input and output."
+    task: Literal["translation", "text2text", "qa"] = Field(
+        description="'translation' between two languages, 'qa' for questions about facts, or 'text2text' for any other "
+        "input and output."
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of everything random.")
     translation: Translation | None = Field(None, description="For task 'translation': the languages.")
     text2text: Text2Text = Field(Text2Text(), description="For task 'text2text': names of the two sides.")
+    qa: Qa = Field(Qa(), description="For task 'qa': what is asked, and what is done about what is not known.")
     base: Base
     data: Data
     vocabulary: Vocabulary = Vocabulary()
@@ -50,6 +52,8 @@ class Job(Strict):
     @property
     def task_settings(self) -> dict[str, str]:
         """The task as plain values, for `metier.tasks.registry.task_from_json`."""
+        if self.task == "qa":
+            return {"task": self.task, "unknown": self.qa.unknown}
         table = self.translation or self.text2text
         return {"task": self.task, **table.model_dump()}
 
@@ -70,10 +74,22 @@ class Job(Strict):
             raise mistake("translation", "missing, and task 'translation' needs it", fix)
         if self.task != "translation" and self.translation is not None:
             raise mistake("translation", f"does not fit task {self.task!r}", "Remove the table")
-        if self.task != "text2text" and "text2text" in stated:
-            raise mistake("text2text", f"does not fit task {self.task!r}", "Remove the table")
+        for table in ("text2text", "qa"):
+            if self.task != table and table in stated:
+                raise mistake(table, f"does not fit task {self.task!r}", "Remove the table")
         if self.task != "translation" and self.train.joined_share:
             raise mistake("train.joined_share", f"does not fit task {self.task!r}", "Remove the key")
+        return self
+
+    @model_validator(mode="after")
+    def _rows_or_facts(self) -> Self:
+        wanted, other = ("facts", "train") if self.task == "qa" else ("train", "facts")
+        if not getattr(self.data, wanted):
+            fix = f"Write [[data.{wanted}]] tables"
+            raise mistake(f"data.{wanted}", f"missing, and task {self.task!r} learns from it", fix)
+        for key in (other, *(("test",) if self.task == "qa" else ())):
+            if getattr(self.data, key):
+                raise mistake(f"data.{key}", f"does not fit task {self.task!r}", "Remove the tables")
         return self
 
     @model_validator(mode="after")

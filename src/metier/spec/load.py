@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from metier.errors import SpecError
 from metier.spec.base import Base
 from metier.spec.data import AnySource
+from metier.spec.facts import FactSource
 from metier.spec.job import Job
 
 _MAX_BYTES = 1 << 20
@@ -41,6 +42,7 @@ def load_job(path: Path) -> Job:
             "train": [_local_source(source, folder) for source in job.data.train],
             "test": [_local_source(source, folder) for source in job.data.test],
             "text": [_local_source(source, folder) for source in job.data.text],
+            "facts": [_local_facts(source, folder) for source in job.data.facts],
         }
     )
     return job.model_copy(update={"base": _local_base(job.base, folder, file), "data": data})
@@ -182,6 +184,11 @@ def _local_source(source: AnySource, folder: Path) -> AnySource:
     both = rest.split(",")
     names = both if len(both) == 2 and not _absolute(folder, rest).exists() else [rest]
     return source.model_copy(update={"source": "file:" + ",".join(str(_absolute(folder, name)) for name in names)})
+
+
+def _local_facts(source: FactSource, folder: Path) -> FactSource:
+    kind, _, rest = source.source.partition(":")
+    return source.model_copy(update={"source": f"file:{_absolute(folder, rest)}"}) if kind == "file" else source
 
 
 def _local_base(base: Base, folder: Path, file: Path) -> Base:

@@ -2,7 +2,7 @@
 
 from typing import Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from metier.errors import SpecError
 from metier.spec.strict import Strict, mistake, printable
@@ -41,3 +41,64 @@ class Text2Text(Strict):
     @classmethod
     def _one_line(cls, value: str) -> str:
         return printable(value, "Write a word such as 'Question'")
+
+
+class Phrasings(Strict):
+    """Ways to ask for a relation: for one of a table of your own, or further ones for a relation that has some."""
+
+    relation: str = Field(min_length=1, description="The relation, as its sources call it.")
+    ask: list[str] = Field(
+        min_length=1, description="Questions for the value, each with {subject} in it: 'When was {subject} founded?'."
+    )
+    reverse: list[str] = Field(default_factory=list, description="Questions for the subject, each with {value} in it.")
+
+    @field_validator("ask", "reverse")
+    @classmethod
+    def _with_their_place(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        place = "{subject}" if info.field_name == "ask" else "{value}"
+        for phrasing in value:
+            if printable(phrasing, "Write a question").count(place) != 1:
+                raise mistake("", f"{phrasing!r} has no {place}", f"Write {place} once, where it is to stand")
+        return value
+
+
+class Qa(Strict):
+    """Questions made of the facts, and what is to be done about what the model does not know."""
+
+    unknown: str = Field("I don't know.", min_length=1, description="What it says when it does not know.")
+    risk: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="Most answers that may be wrong, of those given; and most questions that may be answered, of those "
+        "that nobody taught it. What is less sure is not answered.",
+    )
+    relations: list[str] | None = Field(
+        None, min_length=1, description="Relations asked for; by default all of the sources."
+    )
+    variants: int = Field(12, ge=1, description="Different questions for each fact among the training rows.")
+    withheld_share: float = Field(
+        0.04,
+        ge=0,
+        lt=0.5,
+        description="Share of the subjects of which nothing is learned, to examine what it says of what it never saw.",
+    )
+    abstain_share: float = Field(
+        0.1,
+        ge=0,
+        lt=0.9,
+        description="Share of the training rows that ask what nobody could know and are answered with 'unknown'; 0 for "
+        "a model that never says so by itself.",
+    )
+    comparison_share: float = Field(
+        0.05, ge=0, lt=0.9, description="Share of the training rows that ask which of two came first."
+    )
+    source_tags: bool = Field(
+        False, description="Whether every other training question begins with the name of its fact's source."
+    )
+    phrasings: list[Phrasings] = Field(default_factory=list, description="Further ways to ask.")
+
+    @field_validator("unknown")
+    @classmethod
+    def _one_line(cls, value: str) -> str:
+        return printable(value, 'Write a sentence such as "I don\'t know."')

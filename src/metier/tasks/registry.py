@@ -5,15 +5,17 @@ from dataclasses import fields
 from typing import Any
 
 from metier.errors import ArtifactError
+from metier.tasks.qa import Qa
 from metier.tasks.text2text import Text2Text
 from metier.tasks.translation import Translation
 
-Task = Translation | Text2Text
+Task = Translation | Text2Text | Qa
 """What a job can be: the same name, metrics, prompts, split and join for each."""
 
-TASKS: dict[str, type[Translation] | type[Text2Text]] = {
+TASKS: dict[str, type[Translation] | type[Text2Text] | type[Qa]] = {
     Translation.name: Translation,
     Text2Text.name: Text2Text,
+    Qa.name: Qa,
 }
 
 

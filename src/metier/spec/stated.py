@@ -1,0 +1,41 @@
+"""What every source of text or of facts states of itself, as keys of the job description."""
+
+import codecs
+
+from pydantic import Field, field_validator
+
+from metier.spec.strict import Strict, mistake, printable
+
+
+class Stated(Strict):
+    """What every source states: where it is, under what licence, by whom."""
+
+    source: str
+    licence: str = Field(
+        description="SPDX identifier such as 'CC-BY-4.0', 'own' for your own text, or 'unknown' "
+        "(which can never be released)."
+    )
+    attribution: str = Field("", description="Who is to be named: authors, project, link.")
+    path: str | None = None
+    encoding: str = Field("utf-8", description="Text encoding of the file.")
+
+    @field_validator("licence")
+    @classmethod
+    def _stated(cls, value: str) -> str:
+        return printable(value, "Write an SPDX identifier such as 'CC-BY-4.0', 'own' or 'unknown'")
+
+    @field_validator("path")
+    @classmethod
+    def _one_line(cls, value: str | None) -> str | None:
+        return None if value is None else printable(value, "Write the file's path inside the archive")
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str) -> str:
+        try:
+            codecs.lookup(printable(value, "Write a text encoding such as 'utf-8'"))
+        except LookupError as error:
+            raise mistake(
+                "", f"{value!r} is no known encoding", "Write 'utf-8', 'utf-16', 'shift_jis', 'cp1252', ..."
+            ) from error
+        return value
