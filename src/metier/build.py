@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,6 +60,8 @@ class _Trained(NamedTuple):
     base: dict[str, Any] | None
     """Facts of the base, its licence among them."""
     prompts: Step
+    rivals: dict[str, Step]
+    """How each rival is asked."""
     train: Step
 
     @property
@@ -103,7 +106,7 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     # Huge pages for large tensors: without, a new gradient of many experts waits for the system's 4 KiB pages.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    from metier.steps import start  # torch loads here: bad data is told before
+    from metier.steps import rivals, start  # torch loads here: bad data is told before
     from metier.steps.prompt import choose_prompt
     from metier.steps.torchrun import by_processes
 
@@ -133,6 +136,7 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
         {"task": job.task_settings, "max_tokens": job.train.max_tokens, "start": begun.key},
         lambda _: choose_prompt(job, data.folder, begun.folder),
     )
+    prompted = rivals.prompted(job, data, step)
     prompt = PromptFormat.from_json(prompts.result["prompt"])
     train = step(
         "train",
@@ -145,7 +149,7 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
         },
         lambda folder: by_processes(nproc, job, data.folder, weights, folder, prompt),
     )
-    return _Trained(data, start.base_of(job, begun), prompts, train)
+    return _Trained(data, start.base_of(job, begun), prompts, prompted, train)
 
 
 def _measured(job: Job, run: Path, trained: _Trained) -> _Measured:
@@ -191,7 +195,7 @@ def _measured(job: Job, run: Path, trained: _Trained) -> _Measured:
 
 
 def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verdict:
-    from metier.steps import bundle, exam, ship
+    from metier.steps import bundle, exam, rivals, ship
 
     step, data, prompts, swept = _Steps(run), trained.data.folder, trained.prompts, measured.swept
     chosen = swept["chosen"]
@@ -217,8 +221,14 @@ def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verd
         ),
     )
     size, theirs = measured.files.result["file_mib"].get(chosen), base.result if base else None
-    verdict = exam.judge(job, size, examined.result, theirs, swept, measured.ledger["shipping"])
-    papers = {"ledger": measured.ledger, "verdict": verdict.to_json(), "sweep": swept}
+    met = rivals.met(job, data, trained.rivals, {**asked, "timed": prompts.result["prompt"]}, examined, step)
+    verdict = exam.judge(job, size, examined.result, theirs, swept, measured.ledger["shipping"], met)
+    papers = {
+        "ledger": measured.ledger,
+        "verdict": verdict.to_json(),
+        "sweep": swept,
+        "rivals": {name: prompt.result for name, prompt in trained.rivals.items()},
+    }
     step(
         "export",
         {"exam": examined.key, "files": measured.files.key, "context": job.export.context_tokens, **papers},
@@ -261,10 +271,10 @@ class _Steps:
 
     def __call__(self, name: str, inputs: dict[str, Any], work: Callable[[Path], Any]) -> Step:
         packages = ("torch", "transformers", "tokenizers", "gguf", "xllamacpp", "sacrebleu")
-        return run_step(self._run / name, inputs, work, packages=packages, said=self._say)
+        return run_step(self._run / name, inputs, work, packages=packages, said=partial(self._say, name))
 
     @staticmethod
-    def _say(name: str, finished: bool) -> None:
+    def _say(name: str, _folder: str, finished: bool) -> None:
         say(f"{name}: already finished" if finished else name)
 
 
