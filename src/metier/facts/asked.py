@@ -11,13 +11,19 @@ from metier.facts.fact import RELATIONS, relation
 _TIME = re.compile(r"\b(?:when|years?|dates?|day|century|decade|birthday|birthdate|what time|how long ago)\b")
 _EARLY = re.compile(r"\b(?:first|earlier|earliest|before|older|oldest|elder)\b")
 _LATE = re.compile(r"\b(?:later|latest|last|after|second|younger|youngest|newer|newest|more recent(?:ly)?)\b")
+_OTHERS = re.compile(
+    r"\b(?:before|after|since|until|sons?|daughters?|child|children|fathers?|mothers?|parents?|brothers?|sisters?"
+    r"|wife|wives|husbands?|widows?|successors?|predecessors?)\b"
+)
+"""Words that lead from the subject to somebody or something else."""
 _SMALL_TALK = names.telling(
     "when year date dates day month century decade time exact exactly precise please tell name give say know can could "
     "would you your there this that these long ago how many place take took event come about called have had been "
-    "become gain battle war treaty saint king queen emperor empress pope general president country nation state city "
-    "town person man woman people element works building book which came earlier later older younger"
+    "become gain battle war treaty country nation state city town person element works building book which came"
 )
 """Words that change nothing in what a question asks for, or only say what its subject is."""
+
+_ROLES = names.telling("saint king queen emperor empress pope general president man woman people earlier later")
 
 
 def plain(text: str) -> str:
@@ -54,6 +60,8 @@ def nothing_else(rest: str, wanted: str, known: str) -> bool:
         wanted: the relation.
         known: words that may describe the subject, such as its lines.
     """
+    if _OTHERS.search(rest):
+        return False
     cue = _cue(wanted)
     left = re.sub(cue, " ", rest) if cue else rest
     return names.telling(left) <= _SMALL_TALK | names.telling(known) | names.telling(wanted)
@@ -69,7 +77,7 @@ def asks_by_itself(word: str) -> bool:
     """Return whether a word of a question is more likely a part of what is asked than a name: "born", "capital"."""
     return (
         word in names.COMMON
-        or names.telling(word) <= _SMALL_TALK
+        or names.telling(word) <= _SMALL_TALK | _ROLES
         or any(_cue(name) and re.fullmatch(_cue(name), word) for name in RELATIONS)
     )
 

@@ -34,13 +34,13 @@ RELATIONS: dict[str, Relation] = {
     "died": Relation(
         *("date", True, "person"),
         r"die[sd]?|dying|death|dead|deceased?|pass(?:ed|es)? away|perish\w*|killed|last breath"
-        r"|end of (?:the |his |her )?life|life (?:end\w*|c[ao]me to an end)",
+        r"|end of (?:the |his |her )?life|life (?:of )?(?:end\w*|c[ao]me to an end)",
     ),
     "born in": Relation("text", False, "person", rf"{_BORN}|native|hail(?:s|ed)? from|c[ao]mes? from"),
     "described as": Relation(
         *("text", False, ""),
         r"describ\w*|(?:known|famous|remembered) (?:for|as)|profession|occupation|(?:kind|sort) of",
-        "who|what",
+        "who|what(?! (?:country|state|region|continent|province))",
     ),
     "lived": Relation("date", False, "person", r"lived?|living|alive|flourish\w*|lifetime"),
     "ruled": Relation("date", False, "person", r"reign\w*|ruled?|ruler|ruling|in power|in office|throne|govern(?:ed)?"),

@@ -144,10 +144,11 @@ def _states(text: str, dates: Iterable[Date], fact: Fact) -> bool:
 
 def _named(store: Store, question: str, words: Sequence[str]) -> list[_Named]:
     """Return the names in a question, longest first, none within another."""
-    written, longest = names.words(question), store.longest_name()
+    longest = store.longest_name()
+    written = [names.SAME.get(word, word) for word in names.words(question)][: len(words)]
     written = written if len(written) == len(words) else list(words)
     keys = {
-        (start, end): (" ".join(written[start:end]), " ".join(words[start:end]))
+        (start, end): (" ".join(written[start:end]), " ".join([*written[start : end - 1], words[end - 1]]))
         for start in range(len(words))
         for end in range(start + 1, min(start + longest, len(words)) + 1)
     }
@@ -250,7 +251,7 @@ def _is_date(fact: Fact) -> bool:
 
 def _words(text: str) -> list[str]:
     """Return the words of a text as names have them, without possessive endings."""
-    bare = re.sub(r"(?<=\w)['\u2019]s\b", "", text)
+    bare = re.sub(r"(?i)(?<=\w)['\u2019]s\b", "", text)
     return [names.SAME.get(word, word) for word in names.words(bare)][:_MOST_WORDS]
 
 
