@@ -156,6 +156,12 @@ def test_an_answer_that_finds_no_end_is_not_given(store: Store) -> None:
         assert not answer.sure and answer.guess == "babble"
 
 
+def test_a_long_guess_is_cut_on_the_terminal_and_whole_in_json(session: Session) -> None:
+    answer = replace(session.ask("When did Ada Brook die?"), guess="x" * 500)
+    assert shown.paragraph(answer).split("\n")[0] == f"""I don't know.   (31% sure of "{"x" * 56} ...")"""
+    assert json.loads(shown.as_json("?", answer))["guess"] == "x" * 500
+
+
 def test_where_no_threshold_keeps_the_risk_nothing_is_given(store: Store) -> None:
     answer = Session(Knowing(), QA, store, replace(CURVE, threshold=2.0)).ask("When was the battle of Wick?")  # type: ignore[arg-type]
     assert not answer.sure and answer.guess == "1066" and [fact.value for fact in answer.store_says] == ["1066"]
@@ -193,6 +199,7 @@ def test_json_has_all_of_it_and_a_row_has_four_columns(session: Session) -> None
     assert shown.row(session.ask(question)) == "1066\t0.970\tfacts.csv: facts.csv, line 2\t"
     assert shown.row(session.ask("When was Ada Brook born?")) == "1803\t0.900\tfacts.csv: facts.csv, line 4\tdisagrees"
     assert shown.row(session.ask("")) == "I don't know.\t\t\t"
+    assert shown.row(session.ask("When did Ada Brook die?")) == "I don't know.\t0.310\t\t"
     odd = replace(session.ask(question), text="a\tb\nc\x1b[31m")
     assert shown.row(odd).count("\t") == 3 and "\n" not in shown.row(odd) and "\x1b" not in shown.paragraph(odd)
 

@@ -1,7 +1,6 @@
 """An answer with its confidence and sources, for a person, for one line of a table, and for machines."""
 
 import json
-import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -27,9 +26,9 @@ def row(answer: Answer) -> str:
     """Return an answer as one line of four columns with tabs between: answer, confidence, source, remark.
 
     The confidence is empty where there is none; the source is the first line that says so, or that says otherwise;
-    the remark is "disagrees", "disputed" or empty.
+    the remark is "disagrees", "disputed" or empty. Beside an answer that is not given there is no source.
     """
-    facts = answer.sources or answer.store_says
+    facts = answer.sources or (answer.store_says if answer.disagrees else ())
     remark = "disagrees" if answer.disagrees else "disputed" if any(fact.disputed for fact in facts) else ""
     source = f"{facts[0].origin.name}: {facts[0].place}" if facts else ""
     confidence = "" if answer.confidence is None else f"{answer.confidence:.3f}"
@@ -60,7 +59,7 @@ def _how_sure(answer: Answer) -> str:
     elif answer.probability is not None:
         parts.append(f"{_percent(answer.probability)} by the model's own count, not calibrated")
     if answer.guess is not None:
-        guess = textwrap.shorten(_plain(answer.guess), _GUESS_CHARS, placeholder=" ...")
+        guess = _cut(answer.guess, _GUESS_CHARS)
         parts = [f'{part} of "{guess}"' if not at else part for at, part in enumerate(parts)] or [f'not "{guess}"?']
     if not answer.looked_up:
         parts.append("no store to look it up in")
@@ -91,13 +90,17 @@ def _values(facts: Iterable[Fact]) -> str:
 
 
 def _cited(fact: Fact) -> str:
-    line = textwrap.shorten(_plain(fact.line), _LINE_CHARS, placeholder=" ...")
     source = f"{fact.origin.attribution or fact.origin.name} ({fact.origin.licence})"
-    return f"{line}  -- {_plain(fact.place)}; {_plain(source)}"
+    return f"{_cut(fact.line, _LINE_CHARS)}  -- {_plain(fact.place)}; {_plain(source)}"
 
 
 def _percent(share: float) -> str:
     return "over 99%" if share > 0.99 else "under 1%" if share < 0.01 else f"{share:.0%}"
+
+
+def _cut(text: str, chars: int) -> str:
+    plain = _plain(text)
+    return plain if len(plain) <= chars else plain[: chars - 4].rstrip() + " ..."
 
 
 def _plain(text: str) -> str:
