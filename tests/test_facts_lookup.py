@@ -198,6 +198,8 @@ def test_another_value_for_just_this_subject_and_relation_is_a_contradiction(sto
         ("When was the battle of Wick?", "11th century"),
         ("Which country became independent of Sudland?", "Eastland"),
         ("When was Nobody of Nowhere born?", "1700"),
+        ("Norland independence", "Sudland"),
+        ("Ada Brook born", "Tam"),
         ("When was Robin Vale born?", "1950"),
         ("Who was born in 1802?", "Hugo IV"),
         ("Name a person who was born on 12 May 1802", "Otto Lund"),

@@ -8,18 +8,22 @@ from typing import Literal
 from metier.facts import names
 from metier.facts.fact import RELATIONS, relation
 
-_TIME = re.compile(r"\b(?:when|years?|dates?|day|century|decade|birthday|birthdate|what time|how long ago)\b")
+_TIME = re.compile(
+    r"\b(?:when|years?|dates?|day|century|decade|birthday|birthdate|time|period|lifetime|reign|how long ago)\b"
+)
+_WORDS = re.compile(r"\b(?:where|wh(?:o|om|ose|at|ich)|place|birthplace|native|from|by)\b")
 _EARLY = re.compile(r"\b(?:first|earlier|earliest|before|older|oldest|elder)\b")
 _LATE = re.compile(r"\b(?:later|latest|last|after|second|younger|youngest|newer|newest|more recent(?:ly)?)\b")
 _OTHERS = re.compile(
-    r"\b(?:before|after|since|until|sons?|daughters?|child|children|fathers?|mothers?|parents?|brothers?|sisters?"
-    r"|wife|wives|husbands?|widows?|successors?|predecessors?)\b"
+    r"\b(?:before|after|since(?! when)|until|sons?|daughters?|child|children|fathers?|mothers?|parents?|brothers?"
+    r"|sisters?|wife|wives|husbands?|widows?|successors?|predecessors?)\b"
 )
 """Words that lead from the subject to somebody or something else."""
 _SMALL_TALK = names.telling(
-    "when year date dates day month century decade time exact exactly precise please tell name give say know can could "
-    "would you your there this that these long ago how many place take took event come about called have had been "
-    "become gain battle war treaty country nation state city town person element works building book which came"
+    "when year date dates day month century decade period time exact exactly precise please tell name give say know "
+    "can could would you your there this that these long ago how many place take took event come about called have had "
+    "been become gain win won get got made owe like said region part world battle war treaty country nation state city "
+    "town person element works building book which came"
 )
 """Words that change nothing in what a question asks for, or only say what its subject is."""
 
@@ -45,10 +49,11 @@ def relations_asked(rest: str, present: Iterable[str], *, reverse: bool = False)
     cued = {name for name in known if _is_cued(name, rest)}
     cued = cued or {name for name in known if _general(name) and re.search(_general(name), rest)}
     by_date = _TIME.search(rest) is not None
+    either = reverse or not (by_date or _WORDS.search(rest))
     return {
         name
         for name in cued & there
-        if reverse or name not in RELATIONS or (relation(name).asks_for == "date") == by_date
+        if either or name not in RELATIONS or (relation(name).asks_for == "date") == by_date
     }
 
 

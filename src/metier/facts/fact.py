@@ -25,8 +25,8 @@ class Relation(NamedTuple):
     """Words that ask for it if no relation's cue is there."""
 
 
-_BORN = r"born|birth\w*|c[ao]me into the world|life beg[iau]n|beg[iau]n (?:his|her) life"
-_FREE = r"independen\w*|sovereign\w*|free|freed|freedom|liberat\w*|self (?:rule|government)"
+_BORN = r"born|birth\w*|c[ao]me into the world|life (?:of )?beg[iau]n|beg[iau]n (?:his|her) life"
+_FREE = r"independen\w*|sovereign\w*|free|freed|freedom|liberat\w*|self (?:rule|government)|state of its own"
 _FOUND = r"discover\w*|isolat\w*|identif\w*|detect\w*|found|first (?:seen|observed|made)"
 
 RELATIONS: dict[str, Relation] = {
@@ -52,11 +52,12 @@ RELATIONS: dict[str, Relation] = {
     "founded": Relation(
         *("date", True, ""),
         r"founded|founding|foundation|establish\w*|form(?:ed|ation)|creat(?:ed?|ion)|set up|institut(?:ed?|ion)"
-        r"|start(?:ed)?|beg[ia]n|c[ao]me into (?:being|existence)",
+        r"|start(?:ed)?|beg[ia]n|exist|c[ao]me into (?:being|existence)",
     ),
     "built": Relation(
         *("date", True, ""),
-        r"buil[dt]|building|construct\w*|complet\w*|erect\w*|open(?:ed|ing)?|finish\w*|creat(?:ed?|ion)|inaugurat\w*",
+        r"buil[dt]|building|construct\w*|complet\w*|erect\w*|open(?:ed|ing)?|finish\w*|put up|creat(?:ed?|ion)"
+        r"|inaugurat\w*",
     ),
     "published": Relation(
         *("date", True, "work"),
@@ -69,7 +70,7 @@ RELATIONS: dict[str, Relation] = {
     ),
     "located in": Relation(
         *("text", False, "place"),
-        r"locat\w*|situat\w*|lies?|lying|whereabouts|part of",
+        r"locat\w*|situat\w*|lies?|lying|whereabouts|part of|find",
         "where|(?:which|what) (?:country|state|region|continent|province)",
     ),
     "capital": Relation("text", True, "place", r"capitals?|seat of (?:the )?government"),
