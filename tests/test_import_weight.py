@@ -33,7 +33,11 @@ def python(*arguments, **environment):
 
 
 @pytest.mark.parametrize(
-    "module", ["metier", "metier.cli", "metier.run.session", "metier.run.engine", "metier.home", "metier.facts.store"]
+    "module",
+    [
+        *("metier", "metier.cli", "metier.home", "metier.run.session", "metier.run.engine", "metier.run.shown"),
+        *("metier.facts.store", "metier.facts.lookup"),
+    ],
 )
 def test_what_runs_a_model_imports_nothing_of_the_workshop(module):
     code = f"import sys, {module}; print([n for n in {WORKSHOP!r} if n in sys.modules])"

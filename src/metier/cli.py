@@ -227,10 +227,13 @@ def run(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Answer, offline: one text, stdin, or files, line by line."""
+    """Answer, offline: one text, stdin, or files, line by line. A qa job says how sure it is, and names its source."""
     from metier.run.session import open_session
 
     with open_session(model) as session:
+        if session.asker is not None:
+            _ask(session, text, file, as_json)
+            return
         if text is not None and text != "-" and not file:
             _print_answer(text, session.answer(text), as_json)
             return
@@ -347,6 +350,23 @@ def _print_verdict(verdict: Any) -> None:
 
 def _print_answer(asked: str, answered: str, as_json: bool) -> None:
     typer.echo(json.dumps({"input": asked, "output": answered}, ensure_ascii=False) if as_json else answered)
+
+
+def _ask(session: Any, text: str | None, files: list[Path] | None, as_json: bool) -> None:
+    from metier.run import shown
+
+    if text is not None and text != "-" and not files:
+        answer = session.ask(text)
+        typer.echo(shown.as_json(text, answer) if as_json else shown.paragraph(answer))
+        return
+    for lines in _inputs(files):
+        for asked, answer in session.ask_lines(lines):
+            if as_json:
+                typer.echo(shown.as_json(asked, answer))
+            elif not sys.stdout.isatty():
+                typer.echo(shown.row(answer))
+            else:
+                typer.echo(f"{asked}\n{shown.paragraph(answer)}\n" if files else shown.paragraph(answer))
 
 
 def _inputs(files: list[Path] | None) -> Iterator[Iterator[str]]:

@@ -12,33 +12,72 @@ Kind = Literal["person", "place", "event", "work", "thing", ""]
 
 
 class Relation(NamedTuple):
-    """What is said of a subject."""
+    """What is said of a subject, and by which words a question asks for it."""
 
     asks_for: Literal["date", "text"]
     one: bool
     """Whether only one value can be right: two that differ are marked as disputed."""
     kind: Kind
     """What its subjects are."""
+    cue: str = ""
+    """Words that ask for it, as a regular expression for whole words without case; the subject's name is not read."""
+    general: str = ""
+    """Words that ask for it if no relation's cue is there."""
 
+
+_BORN = r"born|birth\w*|c[ao]me into the world|life (?:of )?beg[iau]n|beg[iau]n (?:his|her) life"
+_FREE = r"independen\w*|sovereign\w*|free|freed|freedom|liberat\w*|self (?:rule|government)|state of its own"
+_FOUND = r"discover\w*|isolat\w*|identif\w*|detect\w*|found|first (?:seen|observed|made)"
 
 RELATIONS: dict[str, Relation] = {
-    "born": Relation("date", True, "person"),
-    "died": Relation("date", True, "person"),
-    "born in": Relation("text", False, "person"),
-    "described as": Relation("text", False, ""),
-    "lived": Relation("date", False, "person"),
-    "ruled": Relation("date", False, "person"),
-    "occurred": Relation("date", True, "event"),
-    "founded": Relation("date", True, ""),
-    "built": Relation("date", True, ""),
-    "published": Relation("date", True, "work"),
-    "adopted": Relation("date", True, "work"),
-    "located in": Relation("text", False, "place"),
-    "capital": Relation("text", True, "place"),
-    "independence": Relation("date", True, "place"),
-    "independent of": Relation("text", True, "place"),
-    "discovered": Relation("date", True, ""),
-    "discovered by": Relation("text", False, ""),
+    "born": Relation("date", True, "person", _BORN),
+    "died": Relation(
+        *("date", True, "person"),
+        r"die[sd]?|dying|death|dead|deceased?|pass(?:ed|es)? away|perish\w*|killed|last breath"
+        r"|end of (?:the |his |her )?life|life (?:of )?(?:end\w*|c[ao]me to an end)",
+    ),
+    "born in": Relation("text", False, "person", rf"{_BORN}|native|hail(?:s|ed)? from|c[ao]mes? from"),
+    "described as": Relation(
+        *("text", False, ""),
+        r"describ\w*|(?:known|famous|remembered) (?:for|as)|profession|occupation|(?:kind|sort) of",
+        "who|what(?! (?:country|state|region|continent|province))",
+    ),
+    "lived": Relation("date", False, "person", r"lived?|living|alive|flourish\w*|lifetime"),
+    "ruled": Relation("date", False, "person", r"reign\w*|ruled?|ruler|ruling|in power|in office|throne|govern(?:ed)?"),
+    "occurred": Relation(
+        *("date", True, "event"),
+        r"happen\w*|occur\w*|t(?:ake|akes|ook|aken|aking) place|fought|held|br(?:eak|oke) out|began|begin|start(?:ed)?",
+        "when|year|date|day|century",
+    ),
+    "founded": Relation(
+        *("date", True, ""),
+        r"founded|founding|foundation|establish\w*|form(?:ed|ation)|creat(?:ed?|ion)|set up|institut(?:ed?|ion)"
+        r"|start(?:ed)?|beg[ia]n|exist|c[ao]me into (?:being|existence)",
+    ),
+    "built": Relation(
+        *("date", True, ""),
+        r"buil[dt]|building|construct\w*|complet\w*|erect\w*|open(?:ed|ing)?|finish\w*|put up|creat(?:ed?|ion)"
+        r"|inaugurat\w*",
+    ),
+    "published": Relation(
+        *("date", True, "work"),
+        r"publish\w*|publication|writ(?:e|ten|ing)|wrote|appear(?:ed)?|c[ao]me out|print(?:ed)?|releas\w*|compos\w*",
+    ),
+    "adopted": Relation(
+        *("date", True, "work"),
+        r"adopt\w*|sign(?:ed|ing)?|ratif\w*|agreed|conclud\w*|enact\w*|into force|pass(?:ed)?(?! away)|accept\w*"
+        r"|written|creat(?:ed?|ion)",
+    ),
+    "located in": Relation(
+        *("text", False, "place"),
+        r"locat\w*|situat\w*|lies?|lying|whereabouts|part of|find",
+        "where|(?:which|what) (?:country|state|region|continent|province)",
+    ),
+    "capital": Relation("text", True, "place", r"capitals?|seat of (?:the )?government"),
+    "independence": Relation("date", True, "place", _FREE),
+    "independent of": Relation("text", True, "place", _FREE),
+    "discovered": Relation("date", True, "", _FOUND),
+    "discovered by": Relation("text", False, "", _FOUND),
 }
 """The relations of the readers; a table of one's own may have others, which are text, of any number of values."""
 

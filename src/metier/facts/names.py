@@ -4,7 +4,8 @@ import re
 import unicodedata
 
 _TITLES = frozenset({"the", "sir", "dr", "mr", "mrs", "lord", "lady"})
-_SAME = {"st": "saint", "ste": "sainte", "mt": "mount"}
+SAME = {"st": "saint", "ste": "sainte", "mt": "mount"}
+"""Short forms within names, and what they are short for."""
 COMMON = frozenset(
     {
         *(
@@ -48,7 +49,7 @@ def words(text: str) -> list[str]:
 
 def key(name: str) -> str:
     """Return what a name is found by: "Saint Jerome" for "St. Jerome", "Isaac Newton" for "Sir Isaac Newton"."""
-    found = [_SAME.get(word, word) for word in words(name)]
+    found = [SAME.get(word, word) for word in words(name)]
     while len(found) > 1 and found[0] in _TITLES:
         found = found[1:]
     return " ".join(found)
@@ -79,5 +80,5 @@ def _proper(text: str) -> frozenset[str]:
 
 def says(text: str, name: str) -> bool:
     """Return whether a text holds all words of a name, in any order and writing."""
-    there = {_SAME.get(word, word) for word in words(text)}
+    there = {SAME.get(word, word) for word in words(text)}
     return set(key(name).split()) <= there

@@ -7,7 +7,9 @@ that is cut short was cut on its way here.
 
 import re
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -47,16 +49,20 @@ FROM facts JOIN subjects ON subjects.id = facts.subject JOIN lines ON lines.id =
 """
 _WORD = re.compile(r"[^\W_]+")
 _MOST_WORDS = 50
+_MOST_GIVEN = 900
+# SQLite's bound for the values of one query was 999 for long.
 _WAIT_SECONDS = 2.0
 _MEND = "Build the job again, or copy its folder again"
 
 
 class Store:
-    """A fact store, opened by `open_store`; close it, or use it in a ``with``."""
+    """A fact store, opened by `open_store`; close it, or use it in a ``with``. Safe to use from several threads."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
+        self._lock = threading.Lock()
+        self._longest: int | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -104,6 +110,32 @@ class Store:
         )
         return [name for (name,) in rows]
 
+    def known(self, keys: Iterable[str]) -> dict[str, list[int]]:
+        """Return the numbers of the subjects that have a name, of those names that there are.
+
+        Args:
+            keys: of names, as `metier.facts.names.key` makes them. Raises as `open_store`.
+        """
+        found: dict[str, list[int]] = defaultdict(list)
+        wanted = list(dict.fromkeys(keys))
+        for start in range(0, len(wanted), _MOST_GIVEN):
+            part = wanted[start : start + _MOST_GIVEN]
+            query = f"SELECT key, subject FROM names WHERE key IN ({','.join('?' * len(part))})"  # noqa: S608
+            for key, subject in self._rows(query, *part):
+                found[key].append(subject)
+        return dict(found)
+
+    def of(self, subject: int) -> list[Fact]:
+        """Return the facts of the subject of a number that `known` gave. Raises as `open_store`."""
+        return self._facts("WHERE facts.subject = ? ORDER BY facts.id", subject)
+
+    def longest_name(self) -> int:
+        """Return how many words the longest name has. Raises as `open_store`."""
+        if self._longest is None:
+            (most,) = self._rows("SELECT max(length(key) - length(replace(key, ' ', ''))) FROM names")[0]
+            self._longest = 0 if most is None else int(most) + 1
+        return self._longest
+
     def search(self, text: str, most: int = 10) -> list[Fact]:
         """Return the facts that share most words with a text, best first: rare words count more, names most.
 
@@ -143,7 +175,7 @@ class Store:
         return [_fact(*row) for row in self._rows(_FACTS + where, *given)]
 
     def _rows(self, query: str, *given: Any) -> list[tuple[Any, ...]]:
-        with reported(self.path):
+        with self._lock, reported(self.path):
             return self._connection.execute(query, given).fetchall()
 
 
@@ -169,7 +201,8 @@ def open_store(path: Path, key: str | None = None) -> Store:
         raise ArtifactError(str(path), "there is no fact store", _MEND)
     _check_length(path)
     with reported(path):
-        connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_WAIT_SECONDS)
+        address = f"{path.resolve().as_uri()}?mode=ro"
+        connection = sqlite3.connect(address, uri=True, timeout=_WAIT_SECONDS, check_same_thread=False)
     try:
         _check(path, connection, key)
     except BaseException:

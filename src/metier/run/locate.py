@@ -1,23 +1,34 @@
 """Find the model file behind what a user writes: a file, a folder or the name of a job."""
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite, isnan
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from metier.artifact import FORMAT, read_json
 from metier.errors import ArtifactError, SpecError
+from metier.facts.confidence import Calibration
 from metier.home import home, run_dir
 
 _BUILD = "Build it with 'metier build', or name a .gguf file, an export folder, a run folder or a job"
 
+_COPY = "Copy the whole export folder again, or build the job again"
+
 
 @dataclass(frozen=True)
 class Located:
-    """A model file, and what the folder around it says about its task."""
+    """A model file, and what the folder around it says about it."""
 
     file: Path
     task: dict[str, Any] | None = None
+    store: Path | None = None
+    """The facts that a qa job's answers are looked up in; not opened yet, it may be missing."""
+    store_key: str | None = None
+    """Key of the build that the store has to be from."""
+    calibration: Calibration | None = None
+    """How sure the file's answers are."""
 
 
 def locate(reference: str) -> Located:
@@ -57,7 +68,7 @@ def _described(path: Path) -> Located:
         fix = "Ask for a type in export.quantisations and build again, if its architecture can be written"
         raise ArtifactError(str(path.parent), "the job was built without a GGUF file", fix)
     name, task = value.get("file"), value.get("task")
-    if not isinstance(name, str) or Path(name).name != name or not (task is None or isinstance(task, dict)):
+    if not _is_beside(name) or not (task is None or isinstance(task, dict)):
         raise ArtifactError(str(path), "does not name a model file beside it", _BUILD)
     if value.get("format", FORMAT) != FORMAT:
         raise ArtifactError(
@@ -68,7 +79,36 @@ def _described(path: Path) -> Located:
     file = path.parent / name
     if not file.is_file():
         raise ArtifactError(str(file), "is named in metier.json and is not there", _BUILD)
-    return Located(file, task)
+    return Located(file, task, *_store(path, value), _calibration(path, value.get("calibration")))
+
+
+def _is_beside(name: object) -> TypeGuard[str]:
+    """Return whether something is the name of a file in the same folder."""
+    return isinstance(name, str) and name not in ("", "..") and not {"/", "\\", "\0"} & set(name)
+
+
+def _store(path: Path, value: Mapping[str, Any]) -> tuple[Path | None, str | None]:
+    name, key = value.get("store"), value.get("store_key")
+    if name is None:
+        return None, None
+    if not _is_beside(name):
+        raise ArtifactError(str(path), f"names {name!r:.80} as its fact store, which is no file beside it", _COPY)
+    if not isinstance(key, str) or not key:
+        raise ArtifactError(str(path), "does not say which build its fact store is from (store_key)", _COPY)
+    return path.parent / name, key
+
+
+def _calibration(path: Path, written: object) -> Calibration | None:
+    """Read what turns log-probabilities into confidence; a curve that is none would make any answer look sure."""
+    if written is None:
+        return None
+    try:
+        found = Calibration.from_json(written)  # type: ignore[arg-type]
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise ArtifactError(str(path), f"its calibration cannot be read ({error!r:.80})", _COPY) from error
+    if not (isfinite(found.slope) and isfinite(found.intercept)) or isnan(found.threshold):
+        raise ArtifactError(str(path), f"its calibration is no curve ({written!r:.120})", _COPY)
+    return found
 
 
 def _nothing(reference: str) -> Located:

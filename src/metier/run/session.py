@@ -6,14 +6,21 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from metier.errors import ArtifactError
+from metier.facts.confidence import Calibration
+from metier.facts.store import Store, open_store
 from metier.progress import bar
+from metier.run.asking import Answer, Asker
 from metier.run.engine import Engine
 from metier.run.locate import locate
+from metier.tasks.qa import Qa
 from metier.tasks.registry import Task, task_from_json
 from metier.tasks.segment import Piece, fill, split_whole
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 TASK_KEY = "metier.task"
 """Key of the GGUF metadata that says, as JSON, what a file's task is."""
@@ -33,10 +40,15 @@ class Session:
     Args:
         engine: the loaded model; closed with the session.
         task: what the model does, which says how text is cut and put back; None answers a text as a whole.
+        store: of a qa job, what its answers are looked up in; closed with the session.
+        calibration: of a qa job, how sure the file's answers are; without it the model's first word is given.
     """
 
-    def __init__(self, engine: Engine, task: Task | None) -> None:
-        self.engine, self.task = engine, task
+    def __init__(
+        self, engine: Engine, task: Task | None, store: Store | None = None, calibration: Calibration | None = None
+    ) -> None:
+        self.engine, self.task, self.store = engine, task, store
+        self.asker = Asker(engine, task, store, calibration) if isinstance(task, Qa) else None
 
     def __enter__(self) -> Self:
         return self
@@ -45,11 +57,13 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the model and close the store."""
         self.engine.close()
+        if self.store is not None:
+            self.store.close()
 
     def answer(self, text: str) -> str:
-        """Answer a text of any length, keeping its line breaks, indentation and bullets.
+        """Answer a text of any length, keeping its line breaks, indentation and bullets; a question by the bare answer.
 
         Raises:
             RunError: when the task takes its input as a whole, and it does not fit into the context.
@@ -69,40 +83,69 @@ class Session:
         Raises:
             RunError: when the task takes its input as a whole, and a line does not fit into the context.
         """
-        yield from self._answers((line.removesuffix("\n").removesuffix("\r") for line in lines), chars)
+        yield from self._answers(_without_ends(lines), chars)
+
+    def ask(self, question: str) -> Answer:
+        """Answer a question of a qa job, with confidence and sources. Raises as `Asker.ask`."""
+        [(_, answer)] = self._asked([question], len(question))
+        return answer
+
+    def ask_lines(self, lines: Iterable[str], chars: int | None = None) -> Iterator[tuple[str, Answer]]:
+        """Yield each line with its answer as `answer_lines` does, for a qa job. Raises as `Asker.ask`."""
+        yield from self._asked(_without_ends(lines), chars)
 
     def _answers(self, texts: Iterable[str], chars: int | None) -> Iterator[tuple[str, str]]:
+        if self.asker is not None:
+            return ((text, answer.text) for text, answer in self._asked(texts, chars))
+        return self._worked(texts, chars, self._split, self._piece, self._join)
+
+    def _asked(self, texts: Iterable[str], chars: int | None) -> Iterator[tuple[str, Answer]]:
+        assert self.asker is not None, "only a qa job is asked"
+        return self._worked(
+            texts, chars, lambda text: [Piece(text, True)], self.asker.ask, lambda pieces, answers: answers[0]
+        )
+
+    def _worked(
+        self,
+        texts: Iterable[str],
+        chars: int | None,
+        split: Callable[[str], list[Piece]],
+        ask: Callable[[str], A],
+        join: Callable[[Sequence[Piece], Sequence[A]], B],
+    ) -> Iterator[tuple[str, B]]:
         slots = self.engine.slots
         ahead = 4 * slots if slots > 1 else 1
-        waiting: deque[tuple[str, list[Piece], list[Future[str]]]] = deque()
+        waiting: deque[tuple[str, list[Piece], list[Future[A]]]] = deque()
         pool = ThreadPoolExecutor(slots)
-        ask = _once(lambda text: pool.submit(self._ask, text))
+        asked = _once(lambda text: pool.submit(ask, text))
+
+        def joined(text: str, pieces: Sequence[Piece], futures: Iterable[Future[A]]) -> tuple[str, B]:
+            answers, remaining = [], iter(futures)
+            for piece in pieces:
+                if piece.translate:
+                    answers.append(next(remaining).result())
+                advance(len(piece.text))
+            return text, join(pieces, answers)
+
         with _progress(chars) as advance:
             try:
                 for text in texts:
-                    pieces = self._split(clean(text))
-                    waiting.append((text, pieces, [ask(piece.text) for piece in pieces if piece.translate]))
+                    pieces = split(clean(text))
+                    waiting.append((text, pieces, [asked(piece.text) for piece in pieces if piece.translate]))
                     while waiting and (_ready(waiting[0]) or max(len(waiting), _unfinished(waiting)) >= ahead):
-                        yield self._joined(*waiting.popleft(), advance)
+                        yield joined(*waiting.popleft())
                 while waiting:
-                    yield self._joined(*waiting.popleft(), advance)
+                    yield joined(*waiting.popleft())
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _joined(
-        self, text: str, pieces: Sequence[Piece], futures: Sequence[Future[str]], advance: Callable[[int], None]
-    ) -> tuple[str, str]:
-        answers, remaining = [], iter(futures)
-        for piece in pieces:
-            if piece.translate:
-                answers.append(next(remaining).result())
-            advance(len(piece.text))
-        return text, self.task.join(pieces, answers) if self.task else "".join(fill(pieces, answers))
+    def _join(self, pieces: Sequence[Piece], answers: Sequence[str]) -> str:
+        return self.task.join(pieces, answers) if self.task else "".join(fill(pieces, answers))
 
     def _split(self, text: str) -> list[Piece]:
         return self.task.split(text) if self.task else split_whole(text)
 
-    def _ask(self, text: str) -> str:
+    def _piece(self, text: str) -> str:
         half = self.engine.context_tokens // 2
         if self.task is None or self.task.name != "translation":
             return self.engine.chat(text, max_tokens=half).text
@@ -110,7 +153,7 @@ class Session:
         if tokens > half and len(text) > 1:
             # Even a short piece is too long when the vocabulary spells most of its characters in bytes.
             middle = len(text) // 2
-            return f"{self._ask(text[:middle])} {self._ask(text[middle:])}"
+            return f"{self._piece(text[:middle])} {self._piece(text[middle:])}"
         # The limit is for a model that goes round in circles.
         return self.engine.chat(text, max_tokens=min(half, 3 * tokens + 32)).text
 
@@ -123,11 +166,19 @@ def open_session(reference: str, *, slots: int | None = None) -> Session:
         slots: how many sentences are worked on at the same time.
 
     Raises:
-        ArtifactError: when nothing is there, or it is damaged, unfinished or of another version.
+        ArtifactError: when nothing is there, or it is damaged, unfinished or of another version; or when its folder
+            names a fact store that is missing, damaged or from another build.
+        RunError: when another program holds the fact store locked.
     """
     found = locate(reference)
     engine = Engine(found.file, slots=slots or _SLOTS, context_tokens=_CONTEXT_TOKENS)
-    return Session(engine, _task(str(found.file), engine.header.metadata, found.task))
+    try:
+        task = _task(str(found.file), engine.header.metadata, found.task)
+        store = open_store(found.store, found.store_key) if found.store and isinstance(task, Qa) else None
+    except BaseException:
+        engine.close()
+        raise
+    return Session(engine, task, store, found.calibration)
 
 
 def clean(text: str) -> str:
@@ -146,11 +197,15 @@ def _task(where: str, metadata: Mapping[str, Any], beside: dict[str, Any] | None
         raise ArtifactError(where, found, "Build the file again") from error
 
 
-def _once(submit: Callable[[str], Future[str]]) -> Callable[[str], Future[str]]:
-    """Return ``submit`` with a memory of the latest texts: what is asked again is not worked on again."""
-    asked: OrderedDict[str, Future[str]] = OrderedDict()
+def _without_ends(lines: Iterable[str]) -> Iterator[str]:
+    return (line.removesuffix("\n").removesuffix("\r") for line in lines)
 
-    def ask(text: str) -> Future[str]:
+
+def _once(submit: Callable[[str], Future[A]]) -> Callable[[str], Future[A]]:
+    """Return ``submit`` with a memory of the latest texts: what is asked again is not worked on again."""
+    asked: OrderedDict[str, Future[A]] = OrderedDict()
+
+    def ask(text: str) -> Future[A]:
         if text in asked:
             asked.move_to_end(text)
             return asked[text]
@@ -162,11 +217,11 @@ def _once(submit: Callable[[str], Future[str]]) -> Callable[[str], Future[str]]:
     return ask
 
 
-def _ready(row: tuple[str, list[Piece], list[Future[str]]]) -> bool:
+def _ready(row: tuple[str, list[Piece], list[Future[Any]]]) -> bool:
     return all(future.done() for future in row[2])
 
 
-def _unfinished(rows: Iterable[tuple[str, list[Piece], list[Future[str]]]]) -> int:
+def _unfinished(rows: Iterable[tuple[str, list[Piece], list[Future[Any]]]]) -> int:
     return sum(not future.done() for _, _, futures in rows for future in futures)
 
 

@@ -1,0 +1,86 @@
+"""Answer a question of a qa job: the model first, then how sure it is, then what the store says."""
+
+from dataclasses import dataclass, replace
+from math import exp
+
+from metier.facts.answers import plain
+from metier.facts.confidence import Calibration
+from metier.facts.fact import Fact
+from metier.facts.lookup import look_up
+from metier.facts.store import Store
+from metier.run.engine import Engine, Reply
+from metier.tasks.qa import Qa
+
+MOST_TOKENS = 96
+"""Longest answer; the facts' own have at most 80 characters."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said to a question, and what speaks for it. Model and store are kept apart: neither corrects the other.
+
+    Attributes:
+        text: the answer, or the task's words for not knowing.
+        confidence: probability, 0 to 1, that what the model said is right, by the calibration of the very file; None
+            without a calibration, and where the model said nothing that could be right.
+        probability: the model's own, 0 to 1, of what it said, which nobody put right; None as above.
+        sure: whether an answer is given.
+        guess: what the model said where it was not sure enough; else None.
+        looked_up: whether there is a store, in which the question was looked up.
+        sources: lines of the store that say what the answer says.
+        store_says: what the store has as the answer, whatever the model said, where it is clear what is asked.
+        disagrees: whether the store has another value that nothing disputes.
+    """
+
+    text: str
+    confidence: float | None = None
+    probability: float | None = None
+    sure: bool = False
+    guess: str | None = None
+    looked_up: bool = False
+    sources: tuple[Fact, ...] = ()
+    store_says: tuple[Fact, ...] = ()
+    disagrees: bool = False
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Answers questions with a model, and its calibration and store if there are any; safe to use from threads."""
+
+    engine: Engine
+    task: Qa
+    store: Store | None = None
+    calibration: Calibration | None = None
+
+    def ask(self, question: str) -> Answer:
+        """Answer a question; one without a letter or digit is not known, without asking the model.
+
+        Raises:
+            RunError: when the question does not fit into the context, or the store is locked.
+            ArtifactError: when the store turns out to be damaged.
+        """
+        if not any(map(str.isalnum, question)):
+            return Answer(self.task.unknown, looked_up=self.store is not None)
+        limit = min(MOST_TOKENS, self.engine.context_tokens // 2)
+        reply = self.engine.chat(question.strip(), max_tokens=limit, probabilities=True)
+        said = reply.text.strip()
+        if not said or plain(said) == plain(self.task.unknown):
+            return self._with_facts(question, Answer(said or self.task.unknown))
+        return self._with_facts(question, self._weighed(said, reply))
+
+    def _weighed(self, said: str, reply: Reply) -> Answer:
+        probability = None if reply.logprob is None else exp(min(0.0, reply.logprob))
+        confidence, enough = None, True
+        if self.calibration is not None and reply.logprob is not None:
+            confidence, enough = self.calibration.confidence(reply.logprob), self.calibration.sure(reply.logprob)
+        if enough and reply.finished:
+            return Answer(said, confidence, probability, True)
+        return Answer(self.task.unknown, confidence, probability, False, said)
+
+    def _with_facts(self, question: str, answer: Answer) -> Answer:
+        if self.store is None:
+            return answer
+        found = look_up(self.store, question, answer.text if answer.sure else None)
+        return replace(
+            answer, looked_up=True, sources=found.sources, store_says=found.values, disagrees=found.disagrees
+        )
