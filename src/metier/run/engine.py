@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -49,6 +50,8 @@ class Reply:
     finished: bool
     """False when the answer was cut at its limit or at the end of the context."""
     seconds: float
+    logprob: float | None = None
+    """Natural logarithm of the model's own probability of the answer and its end; None where it was not asked for."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,9 @@ class Completion:
     finished: bool
     """False when the text was cut at its limit or at the end of the context."""
     seconds: float
+    logprob: float | None = None
+    """Natural logarithm of the model's own probability of the text, and of its end where it ended without a stop text;
+    None where no probabilities were asked for."""
 
 
 class Engine:
@@ -123,6 +129,7 @@ class Engine:
         max_tokens: int,
         system: str | None = None,
         history: Sequence[Mapping[str, str]] = (),
+        probabilities: bool = False,
     ) -> Reply:
         """Answer a user message through the file's own chat template, greedily.
 
@@ -131,6 +138,7 @@ class Engine:
             max_tokens: longest answer.
             system: a system message in front.
             history: earlier messages, each ``{"role": ..., "content": ...}``.
+            probabilities: whether to return how likely the answer is.
 
         Raises:
             ArtifactError: when the file has no chat template.
@@ -141,14 +149,24 @@ class Engine:
         first = [] if system is None else [{"role": "system", "content": system}]
         messages = [*first, *history, {"role": "user", "content": text}]
         started = time.monotonic()
-        found = self._post("/v1/chat/completions", {**_GREEDY, "messages": messages, "max_tokens": max_tokens})
+        also = {"logprobs": True, "top_logprobs": 1} if probabilities else {}
+        found = self._post("/v1/chat/completions", {**_GREEDY, "messages": messages, "max_tokens": max_tokens, **also})
         choice, usage = found["choices"][0], found["usage"]
+        logprob = None
+        if probabilities:
+            places = (choice.get("logprobs") or {}).get("content", ())
+            logprob = float(sum(place["logprob"] for place in places))
+            if (
+                len(places) < usage["completion_tokens"]
+            ):  # see _logprob: only with the tokens' ids can the rest be asked
+                logprob = self.complete(self.apply_template(messages), max_tokens=max_tokens, probabilities=1).logprob
         return Reply(
             text=choice["message"]["content"] or "",
             tokens=usage["completion_tokens"],
             prompt_tokens=usage["prompt_tokens"],
             finished=choice["finish_reason"] == "stop",
             seconds=time.monotonic() - started,
+            logprob=logprob,
         )
 
     def complete(
@@ -167,7 +185,8 @@ class Engine:
                 the exact token ids (nothing is added).
             max_tokens: longest continuation.
             stop: texts that end it; they are not part of it.
-            probabilities: how many likeliest tokens to return for the first place.
+            probabilities: how many likeliest tokens to return for the first place; with any, also how likely the
+                text is.
             stop_at_end: False goes on for ``max_tokens`` whatever the model says, for measuring speed.
 
         Raises:
@@ -196,6 +215,7 @@ class Engine:
             prompt_tokens=found["tokens_evaluated"],
             finished=found["stop_type"] != "limit",
             seconds=time.monotonic() - started,
+            logprob=self._logprob(prompt, found) if probabilities else None,
         )
 
     def tokenize(self, text: str, special: bool = True) -> list[int]:
@@ -231,6 +251,40 @@ class Engine:
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def _logprob(self, prompt: str | Sequence[int], found: Mapping[str, Any]) -> float:
+        """Return the log-probability of a continuation, in nats, its end token included, a stop text left out.
+
+        llama.cpp gives the model's own log-softmax, before any sampling, but not for tokens that leave a character
+        unfinished; and before a stop text it takes away as many places as that text alone has tokens. What is missing
+        is asked for one by one.
+        """
+        tokens, places = found["tokens"], found.get("completion_probabilities") or []
+        named = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1]["id"], zip(tokens, places, strict=False)))
+        kept_bytes = len(found["content"].encode("utf-8", "replace")) if found["stop_type"] == "word" else None
+        total, written = 0.0, 0
+        ids: list[int] | None = None
+        for at, token in enumerate(tokens):
+            if kept_bytes is not None and written >= kept_bytes:
+                break
+            if at < named:
+                place = places[at]
+            else:
+                ids = ids or (self.tokenize(prompt) if isinstance(prompt, str) else list(prompt))
+                place = self._place([*ids, *tokens[:at]], token)
+            total, written = total + place["logprob"], written + len(place["bytes"])
+        return total
+
+    def _place(self, ids: list[int], token: int) -> Mapping[str, Any]:
+        """Return the probability and the bytes of the token that the model goes on with, whatever token it is.
+
+        Another token is forced into its place, one that is a whole character: with that, the probabilities are named.
+        """
+        whole = self.tokenize("a", special=False)[-1]
+        body = {**_GREEDY, "prompt": ids, "n_predict": 1, "n_probs": 2, "logit_bias": [[whole, 1e4]]}
+        likeliest = self._post("/completion", body)["completion_probabilities"][0]["top_logprobs"]
+        found: Mapping[str, Any] = next((place for place in likeliest if place["id"] == token), likeliest[0])
+        return found
 
     def _need_template(self) -> None:
         if not self.has_template:
