@@ -141,11 +141,12 @@ def _answers(lines: Sequence[bytes], records: Sequence[Record], sure: bool) -> l
     for line, record in zip(lines, records, strict=False):
         try:
             row = json.loads(line)
-            answer = Answer(row["answer"], row.get("logprob"))
+            text, logprob = row["answer"], row.get("logprob")
         except (ValueError, TypeError, KeyError, AttributeError):
             return []
-        likely = isinstance(answer.logprob, float) and math.isfinite(answer.logprob)
-        if not isinstance(answer.text, str) or likely != sure or _line(record, answer) != line + b"\n":
+        likely = isinstance(logprob, float) and math.isfinite(logprob)
+        answer = Answer(text, logprob)
+        if not isinstance(text, str) or likely != sure or _line(record, answer) != line + b"\n":
             return []
         answers.append(answer)
     return answers
