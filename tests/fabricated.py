@@ -30,7 +30,7 @@ def exam(
         has_answer = number < known
         kind = "known" if has_answer else draw.choice(["withheld", "invented"])
         form = draw.choice(["ask", "ask", "reverse", "comparison"])
-        rows.append(Record(f"When was <event> {number}?", str(abs(year)) if has_answer else UNKNOWN, "own"))
+        rows.append(Record(f"When was <event> {seed}.{number}?", str(abs(year)) if has_answer else UNKNOWN, "own"))
         abouts.append(
             About(
                 kind, form, draw.choice(["battle", "treaty"]), f"event {number}", str(year), year, draw.choice(REGIONS)

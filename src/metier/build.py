@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from metier.artifact import Step, read_json, run_step, write_json
+from metier.artifact import Step, key_of, read_json, run_step, write_json
 from metier.data.ledger import with_base
 from metier.data.prepare import fingerprint, prepare
 from metier.errors import MetierError, RunError
+from metier.evaluate.confidence import Knowledge
 from metier.evaluate.verdict import Verdict
 from metier.progress import say
 from metier.spec.data import AnySource
@@ -217,11 +218,17 @@ def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verd
         ),
     )
     size, theirs = measured.files.result["file_mib"].get(chosen), base.result if base else None
-    verdict = exam.judge(job, size, examined.result, theirs, swept, measured.ledger["shipping"])
-    papers = {"ledger": measured.ledger, "verdict": verdict.to_json(), "sweep": swept}
+    known = _known(job, run, trained, measured, shipped) if job.task == "qa" and shipped else []
+    shipping = measured.ledger["shipping"]
+    verdict = exam.judge(job, size, examined.result, theirs, swept, shipping, known[0] if known else None)
+    papers: dict[str, Any] = {"ledger": measured.ledger, "verdict": verdict.to_json(), "sweep": swept}
+    of_facts: dict[str, Any] = {}
+    if job.task == "qa":
+        papers["knowledge"] = [one.to_json() for one in known]
+        of_facts = {"knowledge": key_of(papers["knowledge"]), "store": trained.data.hashes[bundle.STORE]}
     step(
         "export",
-        {"exam": examined.key, "files": measured.files.key, "context": job.export.context_tokens, **papers},
+        {"exam": examined.key, "files": measured.files.key, "context": job.export.context_tokens, **papers, **of_facts},
         lambda folder: bundle.bundle(
             job,
             shipped,
@@ -236,6 +243,32 @@ def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verd
     return verdict
 
 
+def _known(job: Job, run: Path, trained: _Trained, measured: _Measured, shipped: Path) -> list[Knowledge]:
+    """Return what the chosen file knows, and its base where that is a GGUF file."""
+    from metier.steps import confidence
+
+    step, data, theirs = _Steps(run), trained.data, trained.prompts.result["base_prompt"]
+    asked = confidence.inputs(job, data)
+    ours = step(
+        "confidence",
+        {**asked, "models": measured.key, "chosen": measured.swept["chosen"]},
+        lambda folder: confidence.ask_shipped(job, data.folder, shipped, folder),
+    )
+    found = [confidence.knowledge(job, data.folder, shipped.stem, ours.folder)]
+    if job.base.from_scratch:
+        return found
+    base = step(
+        "base_confidence",
+        {**asked, "prompt": trained.prompts.key},
+        lambda folder: confidence.ask_released(
+            job, data.folder, "base", job.base.model, PromptFormat.from_json(theirs), folder
+        ),
+    )
+    if base.result["asked"]:
+        found.append(confidence.knowledge(job, data.folder, "base", base.folder))
+    return found
+
+
 def _rows(data: Step, *, learned: bool) -> dict[str, str]:
     """Return the hashes of the files of rows that models come from, or of those of the exam.
 
@@ -244,7 +277,9 @@ def _rows(data: Step, *, learned: bool) -> dict[str, str]:
     return {
         name: digest
         for name, digest in data.hashes.items()
-        if name.endswith(".jsonl") and (name != "test.jsonl") == learned
+        if name.endswith(".jsonl")
+        and not name.endswith(("_about.jsonl", "_unknown.jsonl"))
+        and (name != "test.jsonl") == learned
     }
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from metier.artifact import sha256_file
 from metier.evaluate.candidates import Candidate
-from metier.evaluate.report import candidates_markdown, markdown
+from metier.evaluate.confidence import Knowledge
+from metier.evaluate.report import candidates_markdown, knowledge_markdown, markdown
 from metier.evaluate.verdict import Verdict
 from metier.tasks.prompt import PromptFormat
 
@@ -35,6 +36,7 @@ def card(
     chosen: str | None,
     prompt: PromptFormat,
     base_prompt: PromptFormat | None,
+    knowledge: Sequence[Knowledge] = (),
     languages: Sequence[str],
 ) -> str:
     """Return the model card: Hugging Face front matter, what it is, its verdict, its sources and their terms.
@@ -51,6 +53,7 @@ def card(
         chosen: name of the one that ships, None when there is none.
         prompt: the format the model was trained on and the file's template wraps messages in.
         base_prompt: how the base was prompted in the exam.
+        knowledge: of a job about facts, what the contestants know, the shipped file's first.
         languages: codes for the front matter.
     """
     shipping, losses = ledger["shipping"], training["validation_loss_nats"]
@@ -72,6 +75,7 @@ def card(
         "",
         markdown(verdict),
         *_how_asked("shipped file" if file_name else "checkpoint", prompt, base_prompt),
+        *(["## What it knows", "", knowledge_markdown(knowledge)] if knowledge else []),
         *_candidates(candidates, chosen),
         "## Made from",
         "",

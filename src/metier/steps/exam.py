@@ -12,6 +12,7 @@ from typing import Any
 from metier.data.records import Record, read_records
 from metier.evaluate.answers import collect, read_answers
 from metier.evaluate.candidates import Candidate
+from metier.evaluate.confidence import Knowledge
 from metier.evaluate.metrics import score
 from metier.evaluate.significance import Comparison, compare
 from metier.evaluate.verdict import Contestant, Licences, Limit, Parity, Verdict, decide
@@ -80,6 +81,7 @@ def judge(
     base: dict[str, Any] | None,
     swept: dict[str, Any],
     shipping: dict[str, Any],
+    knowledge: Knowledge | None = None,
 ) -> Verdict:
     """Decide whether the chosen file is released, by what was measured and what the job demands now.
 
@@ -90,6 +92,7 @@ def judge(
         base: what `examine_base` returned; None for a model from scratch.
         swept: all files, judged by the parity gate.
         shipping: what the ledger says of the licences.
+        knowledge: of a job about facts, what the chosen file knows; None where there is none.
     """
     found = examined["comparison"]
     ours = replace(Contestant.from_json(examined["contestant"]), file_mib=file_mib)
@@ -101,6 +104,8 @@ def judge(
         parity=_parity(swept),
         licences=Licences(shipping["allowed"], "; ".join(shipping["terms"]), tuple(shipping["reasons"])),
         scores=(ours, *([Contestant.from_json(base)] if base else [])),
+        risk=job.qa.risk if job.task == "qa" else None,
+        knowledge=knowledge,
     )
 
 
