@@ -1,7 +1,9 @@
 """The step asks once, goes on where it was killed, and another risk asks nobody."""
 
 import json
+import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +11,7 @@ import pytest
 from doubles import tiny_gguf
 from fabricated import UNKNOWN, exam
 
+from metier import build
 from metier.artifact import run_step, write_json
 from metier.data.facts.build import build_store
 from metier.data.questions.about import about_path, write_about
@@ -16,6 +19,7 @@ from metier.data.records import read_records, write_records
 from metier.errors import DataError
 from metier.evaluate.answers import Answer
 from metier.facts.confidence import Calibration
+from metier.run.engine import Engine
 from metier.spec.facts import FactSource
 from metier.spec.job import Job
 from metier.steps import bundle, confidence
@@ -105,6 +109,7 @@ def test_a_file_is_asked_through_its_template_and_a_released_one_with_its_prompt
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tiny_gguf(tmp_path / "tiny.gguf")
+    monkeypatch.setattr(confidence, "Engine", partial(Engine, threads=1))
     small = Job.model_validate({**JOB, "evaluate": {"test_rows": 20, "max_answer_tokens": 3}})
     (tmp_path / "ours").mkdir()
     assert confidence.ask_shipped(small, data, file, tmp_path / "ours") == {"asked": 80}
@@ -159,3 +164,33 @@ def test_the_folder_that_is_passed_on_has_report_numbers_store_and_calibration(
     assert (out / "report.html").read_text().startswith("<!doctype html>")
     assert (out / "README.md").read_text() == "1 contestant"
     assert {line.split()[1] for line in (out / "SHA256SUMS").read_text().splitlines()} >= {"report.html", "facts.db"}
+
+
+def test_a_build_asks_the_file_and_its_base_once_whatever_the_risk(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def ask(job: Job, rows: Path, *rest: Path | str | PromptFormat) -> dict[str, int]:
+        asked.append(rest[-1])  # type: ignore[arg-type]
+        return confidence.ask(job, rows, Knowing(rows), rest[-1])  # type: ignore[arg-type]
+
+    monkeypatch.setattr(confidence, "ask_shipped", ask)
+    monkeypatch.setattr(confidence, "ask_released", ask)
+    run = tmp_path / "run"
+    rows = run_step(run / "data", {}, lambda folder: str(shutil.copytree(data, folder, dirs_exist_ok=True)))
+    prompt = PromptFormat(name="line", after="\n").to_json()
+    trained = SimpleNamespace(data=rows, prompts=SimpleNamespace(key="prompt", result={"base_prompt": prompt}))
+    measured = SimpleNamespace(key="models", swept={"chosen": "Q8_0"})
+
+    def known(model: str, risk: float) -> list[str]:
+        described = {**JOB, "base": {"model": model}, "qa": {"unknown": UNKNOWN, "risk": risk}}
+        found = build._known(Job.model_validate(described), run, trained, measured, Path("history-Q8_0.gguf"))  # type: ignore[arg-type]
+        assert all(one.calibration.risk == risk for one in found)
+        return [one.name for one in found]
+
+    assert known("hf:some/base", 0.05) == known("hf:some/base", 0.3) == ["history-Q8_0", "base"]
+    assert [folder.name for folder in asked] == ["confidence", "base_confidence"]
+    measured.swept["chosen"] = "Q4_0"
+    assert known("hf:some/base", 0.3) == ["history-Q8_0", "base"] and len(asked) == 3, "the base is asked once"
+    assert known("scratch", 0.3) == ["history-Q8_0"]
