@@ -191,58 +191,6 @@ def _measured(job: Job, run: Path, trained: _Trained) -> _Measured:
     return _Measured(models, made_from, cuts, ledger, files, swept)
 
 
-def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verdict:
-    from metier.steps import bundle, exam, ship
-
-    step, data, prompts, swept = _Steps(run), trained.data.folder, trained.prompts, measured.swept
-    chosen = swept["chosen"]
-    cut = swept["candidates"][chosen]["cut"] if chosen else ship.WHOLE
-    shipped = ship.gguf_path(measured.files.folder, job, chosen) if chosen else None
-    asked = {
-        "rows": _rows(trained.data, learned=False),
-        "first": job.evaluate.test_rows,
-        "max_answer_tokens": job.evaluate.max_answer_tokens,
-    }
-    base = None
-    if not job.base.from_scratch:
-        base = step(
-            "base",
-            {**asked, "prompt": prompts.key},
-            lambda folder: exam.examine_base(job, data, prompts.result, folder),
-        )
-    examined = step(
-        "exam",
-        {**asked, "models": measured.key, "chosen": chosen, "base": base.key if base else None},
-        lambda folder: exam.examine(
-            job, data, shipped or measured.models[cut], prompts.result, base.folder if base else None, folder
-        ),
-    )
-    size, theirs = measured.files.result["file_mib"].get(chosen), base.result if base else None
-    known = _known(job, run, trained, measured, shipped) if job.task == "qa" and shipped else []
-    shipping = measured.ledger["shipping"]
-    verdict = exam.judge(job, size, examined.result, theirs, swept, shipping, known[0] if known else None)
-    papers: dict[str, Any] = {"ledger": measured.ledger, "verdict": verdict.to_json(), "sweep": swept}
-    of_facts: dict[str, Any] = {}
-    if job.task == "qa":
-        papers["knowledge"] = [one.to_json() for one in known]
-        of_facts = {"knowledge": key_of(papers["knowledge"]), "store": trained.data.hashes[bundle.STORE]}
-    step(
-        "export",
-        {"exam": examined.key, "files": measured.files.key, "context": job.export.context_tokens, **papers, **of_facts},
-        lambda folder: bundle.bundle(
-            job,
-            shipped,
-            measured.models[cut],
-            {**papers, "train": trained.train.result, "prompt": prompts.result, "cut": measured.cuts.get(cut)},
-            run,
-            data,
-            folder,
-        ),
-    )
-    write_json(run / "job.json", job.model_dump())
-    return verdict
-
-
 def _known(job: Job, run: Path, trained: _Trained, measured: _Measured, shipped: Path) -> list[Knowledge]:
     """Return what the chosen file knows, and its base where that is a GGUF file."""
     from metier.steps import confidence
@@ -267,6 +215,58 @@ def _known(job: Job, run: Path, trained: _Trained, measured: _Measured, shipped:
     if base.result["asked"]:
         found.append(confidence.knowledge(job, data.folder, "base", base.folder))
     return found
+
+
+def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verdict:
+    from metier.steps import bundle, exam, ship
+
+    step, data, prompts, swept = _Steps(run), trained.data.folder, trained.prompts, measured.swept
+    chosen = swept["chosen"]
+    cut = swept["candidates"][chosen]["cut"] if chosen else ship.WHOLE
+    shipped = ship.gguf_path(measured.files.folder, job, chosen) if chosen else None
+    known = _known(job, run, trained, measured, shipped) if job.task == "qa" and shipped else []
+    asked = {
+        "rows": _rows(trained.data, learned=False),
+        "first": job.evaluate.test_rows,
+        "max_answer_tokens": job.evaluate.max_answer_tokens,
+    }
+    base = None
+    if not job.base.from_scratch:
+        base = step(
+            "base",
+            {**asked, "prompt": prompts.key},
+            lambda folder: exam.examine_base(job, data, prompts.result, folder),
+        )
+    examined = step(
+        "exam",
+        {**asked, "models": measured.key, "chosen": chosen, "base": base.key if base else None},
+        lambda folder: exam.examine(
+            job, data, shipped or measured.models[cut], prompts.result, base.folder if base else None, folder
+        ),
+    )
+    size, theirs = measured.files.result["file_mib"].get(chosen), base.result if base else None
+    shipping = measured.ledger["shipping"]
+    verdict = exam.judge(job, size, examined.result, theirs, swept, shipping, known[0] if known else None)
+    papers: dict[str, Any] = {"ledger": measured.ledger, "verdict": verdict.to_json(), "sweep": swept}
+    of_facts: dict[str, Any] = {}
+    if job.task == "qa":
+        papers["knowledge"] = [one.to_json() for one in known]
+        of_facts = {"knowledge": key_of(papers["knowledge"]), "store": trained.data.hashes[bundle.STORE]}
+    step(
+        "export",
+        {"exam": examined.key, "files": measured.files.key, "context": job.export.context_tokens, **papers, **of_facts},
+        lambda folder: bundle.bundle(
+            job,
+            shipped,
+            measured.models[cut],
+            {**papers, "train": trained.train.result, "prompt": prompts.result, "cut": measured.cuts.get(cut)},
+            run,
+            data,
+            folder,
+        ),
+    )
+    write_json(run / "job.json", job.model_dump())
+    return verdict
 
 
 def _rows(data: Step, *, learned: bool) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """From log-probabilities and right or wrong to a calibrated curve, a threshold with a guarantee, and what they reach.
 
-N = answers or questions, B = bins.
+N = answers or questions, G = groups of equal ones.
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, rankdata
+from scipy.special import betaincinv
 
 from metier.facts.confidence import logit
 
@@ -49,12 +49,12 @@ class Rate:
 
 def upper_bound(count: int, n: int, delta: float) -> float:
     """Return the share that the true one exceeds with a probability of at most delta (Clopper and Pearson 1934)."""
-    return 1.0 if count >= n else float(beta.ppf(1 - delta, count + 1, n - count))
+    return 1.0 if count >= n else float(betaincinv(count + 1, n - count, 1 - delta))
 
 
 def lower_bound(count: int, n: int, delta: float) -> float:
     """Return the share that the true one falls below with a probability of at most delta."""
-    return 0.0 if count == 0 else float(beta.ppf(delta, count, n - count + 1))
+    return 0.0 if count == 0 else float(betaincinv(count, n - count + 1, delta))
 
 
 def fit(logprobs: Sequence[float], right: Sequence[bool]) -> tuple[float, float]:
@@ -199,7 +199,8 @@ def reliability(confidences: Sequence[float], right: Sequence[bool]) -> Reliabil
     sure_N, right_N = np.array(confidences, float), np.array(right, bool)
     if not len(sure_N):
         return Reliability(None, ())
-    bin_N = ((rankdata(sure_N, "min") - 1) * BINS / len(sure_N)).astype(int)
+    less_N, _ = _ranks(sure_N)
+    bin_N = less_N * BINS // len(sure_N)
     bins = tuple(Bin(float(sure_N[bin_N == b].mean()), Rate.of(right_N[bin_N == b])) for b in np.unique(bin_N))
     apart = sum(abs(one.right.count - one.mean * one.right.n) for one in bins)
     return Reliability(apart / len(sure_N), bins)
@@ -255,5 +256,12 @@ def auroc(sureness: Sequence[float], positive: Sequence[bool]) -> Auroc:
     many, others = int(positive_N.sum()), int((~positive_N).sum())
     if not many or not others:
         return Auroc(None, many, others)
-    ranks = float(rankdata(np.array(sureness, float))[positive_N].sum())
+    less_N, equal_N = _ranks(np.array(sureness, float))
+    ranks = float((less_N + (equal_N + 1) / 2)[positive_N].sum())
     return Auroc((ranks - many * (many + 1) / 2) / (many * others), many, others)
+
+
+def _ranks(value_N: Floats) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return for each value how many are less, and how many are equal to it, itself among them."""
+    _, group_N, size_G = np.unique(value_N, return_inverse=True, return_counts=True)
+    return (np.cumsum(size_G) - size_G)[group_N], size_G[group_N]

@@ -21,9 +21,9 @@ from metier.spec.job import Job
 from metier.steps.answering import SLOTS
 from metier.tasks.prompt import PromptFormat
 
-VALIDATION = ("validation", "validation_unknown")
+VALIDATION = ("validation.jsonl", "validation_unknown.jsonl")
 """Exams to calibrate on: with an answer, and without one."""
-TEST = ("test", "test_unknown")
+TEST = ("test.jsonl", "test_unknown.jsonl")
 """Exams to measure on."""
 
 
@@ -34,9 +34,8 @@ def inputs(job: Job, data: Step) -> dict[str, Any]:
         job: the job description, of task ``qa``.
         data: the step with the rows.
     """
-    files = [f"{exam}.jsonl" for exam in (*VALIDATION, *TEST)]
     return {
-        "rows": {name: data.hashes[name] for name in files},
+        "rows": {exam: data.hashes[exam] for exam in (*VALIDATION, *TEST)},
         "first": job.evaluate.test_rows,
         "max_answer_tokens": job.evaluate.max_answer_tokens,
     }
@@ -53,7 +52,7 @@ def ask(job: Job, data: Path, answerer: SureAnswerer, folder: Path) -> dict[str,
     """
     exams = {exam: _rows(job, data, exam)[0] for exam in (*VALIDATION, *TEST)}
     for exam, rows in exams.items():
-        collect_surely(answerer, rows, folder / f"{exam}.jsonl")
+        collect_surely(answerer, rows, folder / exam)
     return {"asked": sum(map(len, exams.values()))}
 
 
@@ -100,7 +99,7 @@ def knowledge(job: Job, data: Path, name: str, folder: Path) -> Knowledge:
 
     def answered(exam: str) -> list[Asked]:
         rows, abouts = _rows(job, data, exam)
-        return asked(rows, read_surely(folder / f"{exam}.jsonl"), abouts, job.qa.unknown)
+        return asked(rows, read_surely(folder / exam), abouts, job.qa.unknown)
 
     validation, test = ([one for exam in exams for one in answered(exam)] for exams in (VALIDATION, TEST))
     return knowledge_of(name, validation, test, job.qa.risk)
@@ -108,7 +107,7 @@ def knowledge(job: Job, data: Path, name: str, folder: Path) -> Knowledge:
 
 def _rows(job: Job, data: Path, exam: str) -> tuple[list[Record], list[About]]:
     """Return the first rows of an exam, of each as many at most, so that all are mixed alike; and their subjects."""
-    path = data / f"{exam}.jsonl"
+    path = data / exam
     rows, abouts = read_records(path), read_about(about_path(path))
     if len(rows) != len(abouts):
         found = f"{len(rows)} rows, and {about_path(path).name} has {len(abouts)}"
