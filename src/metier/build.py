@@ -277,9 +277,7 @@ def _rows(data: Step, *, learned: bool) -> dict[str, str]:
     return {
         name: digest
         for name, digest in data.hashes.items()
-        if name.endswith(".jsonl")
-        and not name.endswith(("_about.jsonl", "_unknown.jsonl"))
-        and (name != "test.jsonl") == learned
+        if name.endswith(".jsonl") and (name != "test.jsonl") == learned
     }
 
 
