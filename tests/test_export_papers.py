@@ -138,6 +138,7 @@ def the_card(trained, **changes):
         "chosen": "Q8_0",
         "prompt": replace(trained.prompt, before="Q: "),
         "base_prompt": None,
+        "rivals": {},
         "languages": ["ja", "en"],
     }
     return card(**{**facts, **changes})
@@ -166,6 +167,14 @@ def the_card(trained, **changes):
 )
 def test_the_card_says(trained, said):
     assert said in the_card(trained)
+
+
+def test_the_card_says_how_each_rival_was_asked(trained):
+    prompt = replace(trained.prompt, before="Rival, ").to_json()
+    rival = {"origin": "A Rival 1B", "reference": "pypi:a-rival", "licence": "MIT", "sha256": "12" * 32}
+    text = the_card(trained, rivals={"a-rival": {**rival, "prompt": prompt}})
+    assert f"a-rival is A Rival 1B (`pypi:a-rival`, licence MIT, sha256 `{'12' * 32}`)" in text
+    assert "    Rival, {input}\n" in text and "Rival" not in the_card(trained)
 
 
 def test_the_card_without_a_file_says_so(trained):

@@ -287,7 +287,7 @@ def test_what_fails_the_gate_is_not_released_and_parity_is_named(trained, data, 
     prompts = {"prompt": trained.prompt.to_json(), "base_prompt": None}
     chosen = ship.gguf_path(tmp_path / "files", JOB, found["chosen"])
     examined = exam.examine(JOB, data, chosen, prompts, None, tmp_path)
-    verdict = exam.judge(JOB, 1.0, json.loads(json.dumps(examined)), None, found, shipping)
+    verdict = exam.judge(JOB, 1.0, json.loads(json.dumps(examined)), None, found, shipping, {})
     assert verdict.released is False
     assert any(reason.startswith("parity") for reason in verdict.reasons)
 

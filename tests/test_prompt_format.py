@@ -96,6 +96,24 @@ def test_worked_examples_stand_in_front_and_repeat_the_format():
     assert prompt.name == "labelled, 2 examples"
 
 
+SYSTEM = "<s>system\nBe nice.<e>\n"
+
+
+@pytest.mark.parametrize("system", ["", SYSTEM])
+def test_examples_in_a_chat_are_earlier_turns_that_end_as_the_model_ends_its_own(system):
+    turn = Turn(f"{system}<s>user\n", "<e>\n<s>model\n", "<e>\n<s>user\n")
+    chat = candidates("Japanese", "English", "Translate.", turn)[-1]
+    assert chat.render("猫") == f"{system}<s>user\nTranslate.\n猫<e>\n<s>model\n"
+    shown = chat.with_shots((("犬", "dog"), ("鳥", "bird"))).render("猫")
+    turns = [f"<s>user\nTranslate.\n{asked}<e>\n<s>model\n{told}" for asked, told in [("犬", "dog"), ("鳥", "bird")]]
+    assert shown == system + "<e>\n".join([*turns, "<s>user\nTranslate.\n猫<e>\n<s>model\n"])
+
+
+def test_where_the_next_turn_is_not_known_an_example_ends_with_the_line():
+    chat = candidates("Japanese", "English", "Translate.", Turn("<s>", "<e>"))[-1]
+    assert chat.with_shots((("犬", "dog"),)).render("猫") == "<s>Translate.\n犬<e>dog\n<s>Translate.\n猫<e>"
+
+
 @given(formats())
 def test_a_format_survives_json(prompt):
     assert PromptFormat.from_json(json.loads(json.dumps(prompt.to_json()))) == prompt

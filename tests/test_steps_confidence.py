@@ -22,7 +22,8 @@ from metier.facts.confidence import Calibration
 from metier.run.engine import Engine
 from metier.spec.facts import FactSource
 from metier.spec.job import Job
-from metier.steps import bundle, confidence
+from metier.steps import bundle, confidence, rivals
+from metier.steps import exam as exam_step
 from metier.tasks.prompt import PromptFormat
 
 JOB = {
@@ -116,7 +117,7 @@ def test_a_file_is_asked_through_its_template_and_a_released_one_with_its_prompt
     monkeypatch.setattr(confidence, "find_base", lambda _: SimpleNamespace(gguf=file))
     (tmp_path / "theirs").mkdir()
     prompt = PromptFormat(name="line", after="\n")
-    assert confidence.ask_released(small, data, "base", "any", prompt, tmp_path / "theirs") == {"asked": 80}
+    assert confidence.ask_released(small, data, "base", "any", prompt, 1024, tmp_path / "theirs") == {"asked": 80}
     for who in ("ours", "theirs"):
         known = confidence.knowledge(small, data, who, tmp_path / who)
         assert (known.name, known.exact.n, known.known_or_not.negative) == (who, 20, 20)
@@ -128,7 +129,7 @@ def test_a_released_model_without_a_file_is_not_asked(
 ) -> None:
     monkeypatch.setattr(confidence, "find_base", lambda _: SimpleNamespace(gguf=None))
     prompt = PromptFormat(name="line", after="\n")
-    assert confidence.ask_released(job(), data, "base", "any", prompt, tmp_path) == {"asked": 0}
+    assert confidence.ask_released(job(), data, "base", "any", prompt, 1024, tmp_path) == {"asked": 0}
 
 
 def test_the_folder_that_is_passed_on_has_report_numbers_store_and_calibration(
@@ -151,6 +152,7 @@ def test_the_folder_that_is_passed_on_has_report_numbers_store_and_calibration(
         "verdict": {},
         "train": {},
         "cut": None,
+        "rivals": {},
         "knowledge": [known.to_json()],
     }
     out = tmp_path / "export"
@@ -177,10 +179,16 @@ def test_a_build_asks_the_file_and_its_base_once_whatever_the_risk(
 
     monkeypatch.setattr(confidence, "ask_shipped", ask)
     monkeypatch.setattr(confidence, "ask_released", ask)
+    line = PromptFormat(name="line", after="\n")
+    monkeypatch.setattr(rivals, "released", lambda _, name, step: exam_step.Released(name, step.key, line))
     run = tmp_path / "run"
     rows = run_step(run / "data", {}, lambda folder: str(shutil.copytree(data, folder, dirs_exist_ok=True)))
-    prompt = PromptFormat(name="line", after="\n").to_json()
-    trained = SimpleNamespace(data=rows, prompts=SimpleNamespace(key="prompt", result={"base_prompt": prompt}))
+    prompt = line.to_json()
+    trained = SimpleNamespace(
+        data=rows,
+        rivals={"other": SimpleNamespace(key="other")},
+        prompts=SimpleNamespace(key="prompt", result={"base_prompt": prompt}),
+    )
     measured = SimpleNamespace(key="models", swept={"chosen": "Q8_0"})
 
     def known(model: str, risk: float) -> list[str]:
@@ -189,8 +197,10 @@ def test_a_build_asks_the_file_and_its_base_once_whatever_the_risk(
         assert all(one.calibration.risk == risk for one in found)
         return [one.name for one in found]
 
-    assert known("hf:some/base", 0.05) == known("hf:some/base", 0.3) == ["history-Q8_0", "base"]
-    assert [folder.name for folder in asked] == ["confidence", "base_confidence"]
+    assert known("hf:some/base", 0.05) == known("hf:some/base", 0.3) == ["history-Q8_0", "base", "other"]
+    places = [str(folder.relative_to(run)) for folder in asked]
+    assert places == ["confidence", "base_confidence", "rivals/other/confidence"]
     measured.swept["chosen"] = "Q4_0"
-    assert known("hf:some/base", 0.3) == ["history-Q8_0", "base"] and len(asked) == 3, "the base is asked once"
-    assert known("scratch", 0.3) == ["history-Q8_0"]
+    assert known("hf:some/base", 0.3) == ["history-Q8_0", "base", "other"]
+    assert len(asked) == 4, "the base and the rival are asked once"
+    assert known("scratch", 0.3) == ["history-Q8_0", "other"]

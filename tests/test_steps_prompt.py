@@ -2,12 +2,14 @@
 
 import pytest
 from doubles import counted_animals
+from families import CASES, write_released
 from test_steps_train import job
 
 from metier.data.records import Record, write_records
 from metier.errors import DataError
 from metier.steps import prompt
 from metier.train.batches import encode
+from metier.train.prompt_choice import typical_examples
 
 
 @pytest.fixture
@@ -42,3 +44,29 @@ def test_rows_of_which_none_can_be_trained_on_are_refused_with_the_key(trained, 
     assert tokens > 8
     with pytest.raises(DataError, match=r"train\.max_tokens: none of the first 20 validation rows is within 8 tokens"):
         prompt.choose_prompt(tight, tmp_path, trained.folder)
+
+
+def test_one_of_the_examples_shows_how_not_to_know_where_a_row_does():
+    rows = [Record(asked, answer) for asked, answer in counted_animals(60)]
+    unknown = [Record(f"{row.input} of Atlantis", "I don't know.") for row in rows[:20]]
+    for number in (3, 5):
+        shown = typical_examples([*rows, *unknown], number, "I don't know.")
+        assert [answer == "I don't know." for _, answer in shown] == [n == number // 2 for n in range(number)]
+        assert typical_examples(rows, number, "I don't know.") == typical_examples(rows, number)
+    assert len(set(shown)) == 5
+
+
+def test_an_exams_question_is_never_an_example(rows, trained, tmp_path):
+    for name, these in (("test", rows[20:40]), ("test_unknown", rows[40:50])):
+        write_records(tmp_path / f"{name}.jsonl", [Record(row.input, "") for row in these])
+    found = prompt.choose_prompt(job(), tmp_path, trained.folder)
+    shown = [asked for candidate in found["candidates"] for asked, _ in candidate["prompt"]["shots"]]
+    assert shown and set(shown) <= {row.input for row in rows[50:]}
+
+
+def test_a_rival_is_tried_with_examples_in_its_chat_too(rows, tmp_path):
+    write_released(CASES["SmolLM2"], tmp_path / "rival")
+    found = prompt.try_prompts(job(), tmp_path, tmp_path / "rival", chat_with_examples=True)
+    names = [candidate.prompt.name for candidate in found]
+    assert {"chat", "chat, 3 examples", "chat, 5 examples"} <= set(names)
+    assert len(names) in (7, 9), "the easiest format, too, unless it is the chat"

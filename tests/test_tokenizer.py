@@ -286,20 +286,28 @@ def test_a_file_with_another_vocabulary_is_refused(changes, found):
 
 
 @pytest.mark.parametrize(
-    ("kind", "before", "after"),
+    ("kind", "before", "after", "end"),
     [
-        ("smollm", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
-        ("qwen", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"),
+        ("smollm", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n"),
+        ("qwen", "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n"),
         (
             "llama-3",
             "<|start_header_id|>user<|end_header_id|>\n\n",
             "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+            "<|eot_id|>",
         ),
     ],
 )
-def test_a_chat_model_is_asked_through_its_own_template(kind, before, after):
+def test_a_chat_model_is_asked_through_its_own_template(kind, before, after, end):
     turn = turn_of(tokenizer_like(kind))
-    assert (turn.before, turn.after) == (before, after)
+    assert (turn.before, turn.after, turn.next) == (before, after, end + before)
+
+
+def test_a_template_that_knows_one_message_alone_has_a_turn_and_no_next(trained):
+    tokenizer = full("gpt-2").tokenizer()
+    tokenizer.chat_template = trained.prompt.chat_template(bos=False)
+    turn = turn_of(tokenizer)
+    assert turn.after == trained.prompt.after and turn.next is None
 
 
 @pytest.mark.parametrize("template", [None, "{{ raise_exception('two messages, please') }}", "{{ 1 + '' }}", "Hello!"])
@@ -313,7 +321,11 @@ def test_gemmas_marks_are_a_chat_without_a_template():
     tokenizer = full("gemma").tokenizer()
     assert turn_of(tokenizer) is None
     tokenizer.add_tokens(["<start_of_turn>", "<end_of_turn>"], special_tokens=True)
-    assert turn_of(tokenizer).after == "<end_of_turn>\n<start_of_turn>model\n"
+    turn = turn_of(tokenizer)
+    assert (turn.after, turn.next) == (
+        "<end_of_turn>\n<start_of_turn>model\n",
+        "<end_of_turn>\n<start_of_turn>user\n",
+    )
 
 
 def test_a_learned_vocabulary_is_cut_by_a_pre_tokenizer_that_llama_cpp_names():

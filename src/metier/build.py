@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,6 +61,8 @@ class _Trained(NamedTuple):
     base: dict[str, Any] | None
     """Facts of the base, its licence among them."""
     prompts: Step
+    rivals: dict[str, Step]
+    """How each rival is asked."""
     train: Step
 
     @property
@@ -104,7 +107,7 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     # Huge pages for large tensors: without, a new gradient of many experts waits for the system's 4 KiB pages.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    from metier.steps import start  # torch loads here: bad data is told before
+    from metier.steps import rivals, start  # torch loads here: bad data is told before
     from metier.steps.prompt import choose_prompt
     from metier.steps.torchrun import by_processes
 
@@ -134,6 +137,7 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
         {"task": job.task_settings, "max_tokens": job.train.max_tokens, "start": begun.key},
         lambda _: choose_prompt(job, data.folder, begun.folder),
     )
+    prompted = rivals.prompted(job, data, step)
     prompt = PromptFormat.from_json(prompts.result["prompt"])
     train = step(
         "train",
@@ -146,7 +150,7 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
         },
         lambda folder: by_processes(nproc, job, data.folder, weights, folder, prompt),
     )
-    return _Trained(data, start.base_of(job, begun), prompts, train)
+    return _Trained(data, start.base_of(job, begun), prompts, prompted, train)
 
 
 def _measured(job: Job, run: Path, trained: _Trained) -> _Measured:
@@ -192,8 +196,8 @@ def _measured(job: Job, run: Path, trained: _Trained) -> _Measured:
 
 
 def _known(job: Job, run: Path, trained: _Trained, measured: _Measured, shipped: Path) -> list[Knowledge]:
-    """Return what the chosen file knows, and its base where that is a GGUF file."""
-    from metier.steps import confidence
+    """Return what the chosen file knows, and what its base and the rivals do that are GGUF files."""
+    from metier.steps import confidence, rivals
 
     step, data, theirs = _Steps(run), trained.data, trained.prompts.result["base_prompt"]
     asked = confidence.inputs(job, data)
@@ -203,22 +207,32 @@ def _known(job: Job, run: Path, trained: _Trained, measured: _Measured, shipped:
         lambda folder: confidence.ask_shipped(job, data.folder, shipped, folder),
     )
     found = [confidence.knowledge(job, data.folder, shipped.stem, ours.folder)]
-    if job.base.from_scratch:
-        return found
-    base = step(
-        "base_confidence",
-        {**asked, "prompt": trained.prompts.key},
-        lambda folder: confidence.ask_released(
-            job, data.folder, "base", job.base.model, PromptFormat.from_json(theirs), folder
-        ),
-    )
-    if base.result["asked"]:
-        found.append(confidence.knowledge(job, data.folder, "base", base.folder))
+    others = {}
+    if not job.base.from_scratch:
+        others["base"] = step(
+            "base_confidence",
+            {**asked, "prompt": trained.prompts.key},
+            lambda folder: confidence.ask_released(
+                job, data.folder, "base", job.base.model, PromptFormat.from_json(theirs), 1024, folder
+            ),
+        )
+    for name, prompt in trained.rivals.items():
+        rival = rivals.released(job, name, prompt)
+        others[name] = step(
+            f"rivals/{name}/confidence",
+            {**asked, "prompt": prompt.key},
+            partial(confidence.ask_released, job, data.folder, *rival),
+        )
+    found += [
+        confidence.knowledge(job, data.folder, name, other.folder)
+        for name, other in others.items()
+        if other.result["asked"]
+    ]
     return found
 
 
 def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verdict:
-    from metier.steps import bundle, exam, ship
+    from metier.steps import bundle, exam, rivals, ship
 
     step, data, prompts, swept = _Steps(run), trained.data.folder, trained.prompts, measured.swept
     chosen = swept["chosen"]
@@ -245,9 +259,15 @@ def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verd
         ),
     )
     size, theirs = measured.files.result["file_mib"].get(chosen), base.result if base else None
+    met = rivals.met(job, data, trained.rivals, {**asked, "timed": prompts.result["prompt"]}, examined, step)
     shipping = measured.ledger["shipping"]
-    verdict = exam.judge(job, size, examined.result, theirs, swept, shipping, known[0] if known else None)
-    papers: dict[str, Any] = {"ledger": measured.ledger, "verdict": verdict.to_json(), "sweep": swept}
+    verdict = exam.judge(job, size, examined.result, theirs, swept, shipping, met, known[0] if known else None)
+    papers: dict[str, Any] = {
+        "ledger": measured.ledger,
+        "verdict": verdict.to_json(),
+        "sweep": swept,
+        "rivals": {name: prompt.result for name, prompt in trained.rivals.items()},
+    }
     of_facts: dict[str, Any] = {}
     if job.task == "qa":
         papers["knowledge"] = [one.to_json() for one in known]
@@ -294,10 +314,10 @@ class _Steps:
 
     def __call__(self, name: str, inputs: dict[str, Any], work: Callable[[Path], Any]) -> Step:
         packages = ("torch", "transformers", "tokenizers", "gguf", "xllamacpp", "sacrebleu")
-        return run_step(self._run / name, inputs, work, packages=packages, said=self._say)
+        return run_step(self._run / name, inputs, work, packages=packages, said=partial(self._say, name))
 
     @staticmethod
-    def _say(name: str, finished: bool) -> None:
+    def _say(name: str, _folder: str, finished: bool) -> None:
         say(f"{name}: already finished" if finished else name)
 
 

@@ -196,7 +196,7 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Examine the shipped file and its base, beside recorded answers of other systems, on rows of your own."""
+    """Examine the shipped file, its base and its rivals, beside recorded answers, on rows of your own."""
     with _workshop():
         from metier.evaluate.report import table
         from metier.evaluate.verdict import difference_text

@@ -1,20 +1,18 @@
 """Systems that cannot be asked here, but whose answers somebody wrote down: a file each, a line for each row."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from metier.errors import DataError
 
-TAKEN = "base"
-"""The name of a contestant that is asked."""
 
-
-def recorded(files: Sequence[Path], lines: int) -> dict[str, list[str]]:
+def recorded(files: Sequence[Path], lines: int, taken: Collection[str] = ("base",)) -> dict[str, list[str]]:
     """Return the answers of each system, which is called as its file.
 
     Args:
         files: text in UTF-8.
         lines: how many answers each holds.
+        taken: names of contestants that are asked.
 
     Raises:
         DataError: when a file cannot be read or has another number of lines, or two systems have one name.
@@ -29,7 +27,7 @@ def recorded(files: Sequence[Path], lines: int) -> dict[str, list[str]]:
         if len(answers) != lines:
             fix = "Name a file with an answer to every row, one a line, empty ones included"
             raise DataError(str(file), f"{len(answers)} answers to {lines} rows", fix)
-        if file.stem in found or file.stem == TAKEN:
+        if file.stem in found or file.stem in taken:
             raise DataError(str(file), f"there is another contestant {file.stem!r}", "Rename the file")
         found[file.stem] = [answer.strip() for answer in answers]
     return found

@@ -36,6 +36,7 @@ def card(
     chosen: str | None,
     prompt: PromptFormat,
     base_prompt: PromptFormat | None,
+    rivals: Mapping[str, Mapping[str, Any]],
     knowledge: Sequence[Knowledge] = (),
     languages: Sequence[str],
 ) -> str:
@@ -53,6 +54,7 @@ def card(
         chosen: name of the one that ships, None when there is none.
         prompt: the format the model was trained on and the file's template wraps messages in.
         base_prompt: how the base was prompted in the exam.
+        rivals: other released models in the exam, by name: facts of each, and its ``prompt``.
         knowledge: of a job about facts, what the contestants know, the shipped file's first.
         languages: codes for the front matter.
     """
@@ -75,6 +77,7 @@ def card(
         "",
         markdown(verdict),
         *_how_asked("shipped file" if file_name else "checkpoint", prompt, base_prompt),
+        *(line for name, rival in rivals.items() for line in _rival_asked(name, rival)),
         *(["## What it knows", "", knowledge_markdown(knowledge)] if knowledge else []),
         *_candidates(candidates, chosen),
         "## Made from",
@@ -188,6 +191,17 @@ def _how_asked(asked: str, prompt: PromptFormat, base_prompt: PromptFormat | Non
             *_block(base_prompt.render("{input}")),
         ]
     return lines
+
+
+def _rival_asked(name: str, rival: Mapping[str, Any]) -> list[str]:
+    prompt = PromptFormat.from_json(dict(rival["prompt"]))
+    return [
+        f"{name} is {rival['origin']} (`{rival['reference']}`, licence {rival['licence']}, sha256 "
+        f"`{rival['sha256']}`). It was asked by raw completion, greedy, stopping at the end of the line; of the "
+        "prompts tried on validation rows this one has the lowest loss for it:",
+        "",
+        *_block(prompt.render("{input}")),
+    ]
 
 
 def _block(text: str) -> list[str]:

@@ -33,6 +33,8 @@ class Checkpoint:
         stop: str | None = None,
     ) -> None:
         self.name = name
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token  # what is padded is not looked at
         self._model, self._tokenizer, self._prompt = model, tokenizer, prompt
         self._max_tokens, self._stop = max_tokens, stop
 

@@ -4,8 +4,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from metier.spec.contestants import model_reference
 from metier.spec.shape import SIZES, ArchitectureName, ImpossibleShapeError, Shape, shape_of
-from metier.spec.strict import Strict, mistake, printable
+from metier.spec.strict import Strict, mistake
 
 
 class Base(Strict):
@@ -52,12 +53,7 @@ class Base(Strict):
     @field_validator("model")
     @classmethod
     def _known_kind(cls, value: str) -> str:
-        fix = "Write 'hf:owner/name', 'pypi:package', a folder, a .gguf file or 'scratch'"
-        kind, named, rest = printable(value, fix).partition(":")
-        path = len(kind) < 2 or "/" in kind or "\\" in kind
-        if named and not path and (kind not in ("hf", "pypi") or not rest.strip()):
-            raise mistake("", f"{value!r} is no kind of base model", fix)
-        return value
+        return model_reference(value, "Write 'hf:owner/name', 'pypi:package', a folder, a .gguf file or 'scratch'")
 
     @model_validator(mode="after")
     def _sizes_are_for_scratch(self) -> Self:

@@ -3,12 +3,14 @@
 The descriptions below become the JSON schema that editors use (``metier schema``).
 """
 
+import difflib
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from metier.spec.base import Base, Vocabulary
 from metier.spec.compress import Compress
+from metier.spec.contestants import BASE, short_names
 from metier.spec.data import Data
 from metier.spec.outcome import Evaluate, Export, Limits, Release
 from metier.spec.strict import Strict, mistake
@@ -66,6 +68,11 @@ class Job(Strict):
             kept["file_mib"] = self.limits.file_mib if self.export.quantisations else None
         return kept
 
+    @property
+    def rivals(self) -> dict[str, str]:
+        """The models of ``evaluate.against`` by the names that reports call them."""
+        return short_names(self.evaluate.against, self.name)
+
     @model_validator(mode="after")
     def _task_and_its_table(self) -> Self:
         stated = self.model_fields_set
@@ -98,12 +105,26 @@ class Job(Strict):
         if self.base.from_scratch and "vocabulary" in stated:
             fix = "Remove the table, write base.vocabulary for the number of pieces to learn"
             raise mistake("vocabulary", "a model from scratch has no vocabulary to cut", fix)
-        if self.base.from_scratch and "base" in self.release.must_beat:
-            fix = "Write must_beat = [] under [release]"
+        if self.base.from_scratch and BASE in self.release.must_beat:
+            fix = "Write must_beat = [] under [release], or models of evaluate.against"
             raise mistake("release.must_beat", "a model from scratch has no base to beat", fix)
         if self.base.from_scratch and self.train.lora and not self.pretrain:
             fix = "Remove the table, or let the model learn from plain text first: write [pretrain]"
             raise mistake("train.lora", "the frozen weights would be random ones", fix)
+        return self
+
+    @model_validator(mode="after")
+    def _contestants(self) -> Self:
+        against = self.evaluate.against
+        if self.base.model in against:
+            found = f"{self.base.model!r} is the base, which sits the exam anyway"
+            raise mistake("evaluate.against", found, "Remove it; in must_beat it is 'base'")
+        for name in self.release.must_beat:
+            if name not in (BASE, *against):
+                known = {BASE: BASE, **{one: one for one in against}, **self.rivals}
+                near = difflib.get_close_matches(name, known, n=1)
+                fix = f"Did you mean {known[near[0]]!r}?" if near else "Add it to evaluate.against, or write 'base'"
+                raise mistake("release.must_beat", f"{name!r} is no contestant", fix)
         return self
 
     @model_validator(mode="after")

@@ -45,7 +45,8 @@ def load_job(path: Path) -> Job:
             "facts": [_local_facts(source, folder) for source in job.data.facts],
         }
     )
-    return job.model_copy(update={"base": _local_base(job.base, folder, file), "data": data})
+    base = _local_base(job.base, folder, file)
+    return job.model_copy(update={"base": base, "data": data, **_local_rivals(job, base.model, folder, file)})
 
 
 def json_schema() -> dict[str, Any]:
@@ -192,11 +193,34 @@ def _local_facts(source: FactSource, folder: Path) -> FactSource:
 
 
 def _local_base(base: Base, folder: Path, file: Path) -> Base:
-    if base.from_scratch or base.model.startswith(("hf:", "pypi:")):
+    if base.from_scratch:
         return base
-    path = _absolute(folder, base.model)
+    near = difflib.get_close_matches(base.model, ["scratch"], n=1)
+    fix = "Did you mean 'scratch'?" if near else "Write 'hf:...', 'pypi:...', 'scratch' or an existing path"
+    return base.model_copy(update={"model": _local_model(base.model, folder, f"{file}, base.model", fix)})
+
+
+def _local_rivals(job: Job, base: str, folder: Path, file: Path) -> dict[str, BaseModel]:
+    if not job.evaluate.against:
+        return {}
+    where, fix = f"{file}, evaluate.against", "Write 'hf:...', 'pypi:...' or an existing path"
+    found = {reference: _local_model(reference, folder, where, fix) for reference in job.evaluate.against}
+    paths = list(found.values())
+    for number, path in enumerate(paths):
+        if path in paths[:number] or path == base:
+            raise SpecError(where, f"{path} is named {'twice' if path != base else 'as the base, too'}", "Name it once")
+    must_beat = [found.get(name, name) for name in job.release.must_beat]
+    return {
+        "evaluate": job.evaluate.model_copy(update={"against": paths}),
+        "release": job.release.model_copy(update={"must_beat": must_beat}),
+    }
+
+
+def _local_model(reference: str, folder: Path, where: str, fix: str) -> str:
+    """Return the reference of a model, a path made absolute; one that is not there is an error."""
+    if reference.startswith(("hf:", "pypi:")):
+        return reference
+    path = _absolute(folder, reference)
     if not path.exists():
-        near = difflib.get_close_matches(base.model, ["scratch"], n=1)
-        fix = "Did you mean 'scratch'?" if near else "Write 'hf:...', 'pypi:...', 'scratch' or an existing path"
-        raise SpecError(f"{file}, base.model", f"there is no folder or file {path}", fix)
-    return base.model_copy(update={"model": str(path)})
+        raise SpecError(where, f"there is no folder or file {path}", fix)
+    return str(path)

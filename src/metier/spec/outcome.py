@@ -1,10 +1,10 @@
 """What comes of the job: exams, files, limits and release, as tables of the job description."""
 
 import difflib
-from typing import Literal
 
 from pydantic import Field, field_validator
 
+from metier.spec.contestants import BASE, model_reference
 from metier.spec.examples import TEST_ROWS, VALIDATION_ROWS
 from metier.spec.quantisation import QUANTISATIONS, TYPES
 from metier.spec.strict import Strict, mistake
@@ -21,6 +21,24 @@ class Evaluate(Strict):
         "is chosen on 64 of them, a vocabulary's size and a training's best weights on 100.",
     )
     max_answer_tokens: int = Field(128, ge=1, description="Longest answer of any contestant.")
+    against: list[str] = Field(
+        default_factory=list,
+        description="Released models that sit the exam beside the base, each with the best prompt found for it: "
+        "'hf:owner/name', 'pypi:package', a folder or a .gguf file.",
+    )
+
+    @field_validator("against")
+    @classmethod
+    def _different_models(cls, value: list[str]) -> list[str]:
+        for number, reference in enumerate(value):
+            model_reference(reference, "Write 'hf:owner/name', 'pypi:package', a folder or a .gguf file")
+            if reference == BASE:
+                raise mistake("", "found 'base', which sits the exam anyway", "Remove it")
+            if reference == "scratch":
+                raise mistake("", "found 'scratch', which is no released model", "Remove it")
+            if reference in value[:number]:
+                raise mistake("", f"{reference!r} is named twice", "Name it once")
+        return value
 
 
 class Export(Strict):
@@ -57,8 +75,10 @@ class Limits(Strict):
 class Release(Strict):
     """The gate between a build and a release."""
 
-    must_beat: list[Literal["base"]] = Field(
-        default=["base"], description="Contestants to beat with p < 0.05; empty for none."
+    must_beat: list[str] = Field(
+        default=[BASE],
+        description="Contestants to beat with p < 0.05: 'base', or models of evaluate.against, written as there; empty "
+        "for none.",
     )
     parity_margin: float = Field(
         0.5,

@@ -36,8 +36,8 @@ def bundle(
         job: the job description.
         shipped: the chosen GGUF file, None when none was asked for.
         model_folder: the checkpoint as a Hugging Face folder.
-        facts: results of the steps before: ``verdict``, ``ledger``, ``train``, ``prompt``, ``sweep``, ``cut``, that of
-            the chosen cut or None, and of a job about facts ``knowledge``, the shipped file's first.
+        facts: results of the steps before: ``verdict``, ``ledger``, ``train``, ``prompt``, ``rivals``, ``sweep``,
+            ``cut``, that of the chosen cut or None, and of a job about facts ``knowledge``, the shipped file's first.
         measured: the folder with the numbers and the plot of the sweep.
         data: the folder of the data step, with what the sources' packages say of their licences.
         folder: where the bundle goes.
@@ -52,7 +52,7 @@ def bundle(
         _link(file, folder / "huggingface" / file.name)
     known = [Knowledge.from_json(one) for one in facts.get("knowledge", ())]
     prompt = PromptFormat.from_json(facts["prompt"]["prompt"])
-    rival = facts["prompt"]["base_prompt"]
+    of_base = facts["prompt"]["base_prompt"]
     limit = job.evaluate.max_answer_tokens
     papers = {
         "README.md": card(
@@ -66,7 +66,8 @@ def bundle(
             candidates=candidates,
             chosen=facts["sweep"]["chosen"],
             prompt=prompt,
-            base_prompt=PromptFormat.from_json(rival) if rival else None,
+            base_prompt=PromptFormat.from_json(of_base) if of_base else None,
+            rivals=facts["rivals"],
             knowledge=known,
             languages=[job.translation.source, job.translation.target] if job.translation else [],
         ),

@@ -63,7 +63,7 @@ def ask_shipped(job: Job, data: Path, shipped: Path, folder: Path) -> dict[str, 
 
 
 def ask_released(
-    job: Job, data: Path, name: str, reference: str, prompt: PromptFormat, folder: Path, context_tokens: int = 1024
+    job: Job, data: Path, name: str, reference: str, prompt: PromptFormat, context_tokens: int, folder: Path
 ) -> dict[str, Any]:
     """Ask a released model with a prompt; one without a GGUF file is not asked, as only llama.cpp says how likely.
 
@@ -73,8 +73,8 @@ def ask_released(
         name: what the model is called.
         reference: where it comes from, as in ``base.model``.
         prompt: how it is asked.
-        folder: where the answers are kept.
         context_tokens: longest prompt and answer together.
+        folder: where the answers are kept.
     """
     found = find_base(reference)
     if found.gguf is None:

@@ -4,10 +4,10 @@ Where no file was asked for, the checkpoint takes its place; it is not released.
 a job demands may change without anybody being asked again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from metier.data.records import Record, read_records
 from metier.evaluate.answers import collect, read_answers
@@ -21,6 +21,7 @@ from metier.model.answer import Checkpoint
 from metier.model.bases import find_base
 from metier.model.loading import load
 from metier.run.engine import Engine
+from metier.spec.contestants import BASE
 from metier.spec.job import Job
 from metier.steps.answering import SLOTS, TIMED_ROWS
 from metier.steps.answering_memory import memory_mib
@@ -29,6 +30,16 @@ from metier.tasks.registry import task_from_json
 
 _OURS, _THEIRS = "shipped.jsonl", "base.jsonl"
 """Where the answers are kept."""
+
+
+class Released(NamedTuple):
+    """A released model as a contestant: what it is called, where it comes from, and how it is asked."""
+
+    name: str
+    reference: str
+    prompt: PromptFormat
+    context_tokens: int = 1024
+    """Longest prompt and answer together."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ def examine_base(job: Job, data: Path, prompts: dict[str, Any], folder: Path) ->
         prompts: the result of the step ``prompt``.
         folder: where the answers are kept, so that a killed exam goes on.
     """
-    return asdict(_ask_base(job, prompts, _test_rows(job, data), folder))
+    return asdict(_ask_base(job, prompts, rows_of_exam(job, data), folder))
 
 
 def examine(
@@ -65,7 +76,7 @@ def examine(
         base: the folder of the base's answers; None for a model from scratch.
         folder: where the answers are kept, so that a killed exam goes on.
     """
-    rows = _test_rows(job, data)
+    rows = rows_of_exam(job, data)
     contestant = _ask_ours(job, ours, prompts, rows, folder)
     return {
         "contestant": asdict(contestant),
@@ -81,6 +92,7 @@ def judge(
     base: dict[str, Any] | None,
     swept: dict[str, Any],
     shipping: dict[str, Any],
+    rivals: Mapping[str, dict[str, Any]],
     knowledge: Knowledge | None = None,
 ) -> Verdict:
     """Decide whether the chosen file is released, by what was measured and what the job demands now.
@@ -92,18 +104,22 @@ def judge(
         base: what `examine_base` returned; None for a model from scratch.
         swept: all files, judged by the parity gate.
         shipping: what the ledger says of the licences.
+        rivals: what was found of each rival, by name: ``contestant`` and ``comparison``.
         knowledge: of a job about facts, what the chosen file knows; None where there is none.
     """
-    found = examined["comparison"]
+    found = {"base": examined["comparison"]} if examined["comparison"] else {}
+    found |= {name: rival["comparison"] for name, rival in rivals.items()}
+    names = {reference: name for name, reference in job.rivals.items()}
+    theirs = [*([base] if base else []), *(rival["contestant"] for rival in rivals.values())]
     ours = replace(Contestant.from_json(examined["contestant"]), file_mib=file_mib)
     return decide(
-        must_beat=job.release.must_beat,
-        comparisons={"base": Comparison(**found)} if found else {},
+        must_beat=[names.get(one, one) for one in job.release.must_beat],
+        comparisons={name: Comparison(**one) for name, one in found.items()},
         file_mib=Limit(file_mib, job.limits.file_mib),
         ram_mib=Limit(examined["ram_mib"], job.limits.ram_mib),
         parity=_parity(swept),
         licences=Licences(shipping["allowed"], "; ".join(shipping["terms"]), tuple(shipping["reasons"])),
-        scores=(ours, *([Contestant.from_json(base)] if base else [])),
+        scores=(ours, *map(Contestant.from_json, theirs)),
         risk=job.qa.risk if job.task == "qa" else None,
         knowledge=knowledge,
     )
@@ -126,7 +142,8 @@ def head_to_head(job: Job, ours: Path, prompts: dict[str, Any], rows: Sequence[R
     return HeadToHead((contestant, base), against(job, rows, folder, read_answers(folder / _THEIRS)))
 
 
-def _test_rows(job: Job, data: Path) -> list[Record]:
+def rows_of_exam(job: Job, data: Path) -> list[Record]:
+    """Return the rows of the exam."""
     return read_records(data / "test.jsonl")[: job.evaluate.test_rows]
 
 
@@ -152,24 +169,37 @@ def _ask_ours(job: Job, ours: Path, prompts: dict[str, Any], rows: Sequence[Reco
         return graded(job, "checkpoint", collect(checkpoint, rows, folder / _OURS), rows)
     with Engine(ours, slots=SLOTS) as engine:
         answers = collect(ShippedFile(job.name, engine, limit), rows, folder / _OURS)
-        return graded(job, ours.stem, answers, rows, ours, tokens_per_s(engine, _timed(prompts, rows)))
+        speed = tokens_per_s(engine, _timed(PromptFormat.from_json(prompts["prompt"]), rows))
+        return graded(job, ours.stem, answers, rows, ours, speed)
 
 
 def _ask_base(job: Job, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> Contestant:
-    """Ask the base: its released file, or the checkpoint where it is none."""
-    limit = job.evaluate.max_answer_tokens
-    base, shown = find_base(job.base.model), PromptFormat.from_json(prompts["base_prompt"])
-    if base.gguf is None:
-        checkpoint = Checkpoint("base", *load(base.folder), shown, limit, stop="\n")
-        return graded(job, "base", collect(checkpoint, rows, folder / _THEIRS), rows)
-    with Engine(base.gguf, slots=SLOTS) as engine:
-        answers = collect(PromptedFile("base", engine, shown, limit), rows, folder / _THEIRS)
-        return graded(job, "base", answers, rows, base.gguf, tokens_per_s(engine, _timed(prompts, rows)))
+    base = Released(BASE, job.base.model, PromptFormat.from_json(prompts["base_prompt"]))
+    return ask_released(job, base, PromptFormat.from_json(prompts["prompt"]), rows, folder / _THEIRS)
 
 
-def _timed(prompts: dict[str, Any], rows: Sequence[Record]) -> list[str]:
-    """Return the prompts that speed is measured on, the same for both."""
-    prompt = PromptFormat.from_json(prompts["prompt"])
+def ask_released(job: Job, released: Released, timed: PromptFormat, rows: Sequence[Record], path: Path) -> Contestant:
+    """Ask a released model: its file as it is, or the checkpoint where it has none.
+
+    Args:
+        job: the job description.
+        released: the model.
+        timed: the format in which speed is measured, the same for all.
+        rows: questions and references.
+        path: where the answers are kept.
+    """
+    name, limit = released.name, job.evaluate.max_answer_tokens
+    found = find_base(released.reference)
+    if found.gguf is None:
+        checkpoint = Checkpoint(name, *load(found.folder), released.prompt, limit, stop="\n")
+        return graded(job, name, collect(checkpoint, rows, path), rows)
+    with Engine(found.gguf, slots=SLOTS, context_tokens=released.context_tokens) as engine:
+        answers = collect(PromptedFile(name, engine, released.prompt, limit), rows, path)
+        return graded(job, name, answers, rows, found.gguf, tokens_per_s(engine, _timed(timed, rows)))
+
+
+def _timed(prompt: PromptFormat, rows: Sequence[Record]) -> list[str]:
+    """Return the prompts that speed is measured on."""
     return [prompt.render(row.input) for row in rows[:TIMED_ROWS]]
 
 

@@ -1,4 +1,4 @@
-"""An exam outside the build: the shipped file, its base and recorded systems on rows of the user's own."""
+"""An exam outside the build: the shipped file, its base, rivals and recorded systems on rows of the user's own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,16 @@ from metier.data.leaks import count_leaks
 from metier.data.records import Record
 from metier.data.sources import read_source
 from metier.errors import DataError
+from metier.evaluate.answers import read_answers
 from metier.evaluate.recorded import recorded
 from metier.evaluate.significance import Comparison
 from metier.evaluate.verdict import Contestant
+from metier.spec.contestants import BASE
 from metier.spec.data import Source
 from metier.spec.job import Job
-from metier.steps.exam import against, graded, head_to_head
+from metier.steps import rivals
+from metier.steps.exam import against, ask_released, graded, head_to_head
+from metier.tasks.prompt import PromptFormat
 
 
 @dataclass(frozen=True)
@@ -26,13 +30,13 @@ class OutsideExam:
     leaks: int
     """Rows that the training text gives away, by the job's own definition of a leak."""
     contestants: tuple[Contestant, ...]
-    """The shipped file (or, without one, the checkpoint), its base if it has one, and the recorded systems."""
+    """The shipped file (or, without one, the checkpoint), its base if it has one, rivals, recorded systems."""
     comparisons: dict[str, Comparison]
     """The first contestant minus each of the others, by name."""
 
 
 def examine_outside(job: Job, run: Path, on: str, rows: int, others: Sequence[Path] = ()) -> OutsideExam:
-    """Ask the shipped file and the base the first rows of a file; answers are kept in the run folder.
+    """Ask the shipped file, the base and the rivals the first rows of a file; answers are kept in the run folder.
 
     Args:
         job: a job that was built.
@@ -42,10 +46,11 @@ def examine_outside(job: Job, run: Path, on: str, rows: int, others: Sequence[Pa
         others: files with the recorded answers of other systems, a line for each row of the file; see `recorded`.
 
     Raises:
-        ArtifactError: when the job is not built.
+        ArtifactError: when the job is not built, or not with these rivals.
         DataError: when the rows or the recorded answers cannot be read, are too few or do not belong together.
     """
     exported, prompts = (load_step(run / name) for name in ("export", "prompt"))
+    prompted = rivals.of_run(job, run)
     paths = ",".join(str(Path(part).expanduser().resolve()) for part in on.split(","))
     table = read_source(Source(source=f"file:{paths}", licence="unknown")).table
     records = [Record(asked.strip(), wanted.strip()) for asked, wanted in islice(table.pairs, rows)]
@@ -55,7 +60,7 @@ def examine_outside(job: Job, run: Path, on: str, rows: int, others: Sequence[Pa
         left_out = ", ".join(f"{count} {reason}" for reason, count in table.removed.items())
         fix = "Take these rows out, and their lines out of the recorded answers"
         raise DataError(on, f"recorded answers belong to all rows, and some cannot be used ({left_out})", fix)
-    systems = recorded(others, table.read)
+    systems = recorded(others, table.read, taken=(BASE, *prompted))
     rules = job.data.split
     leaks = count_leaks(records, run / "data" / "train.jsonl", rules.leak_similarity, rules.leak_sides)
     asked = [records, exported.manifest["inputs"]["exam"], prompts.key, job.base.model, job.evaluate.max_answer_tokens]
@@ -64,7 +69,13 @@ def examine_outside(job: Job, run: Path, on: str, rows: int, others: Sequence[Pa
     ours = exported.folder / (exported.result["file"] or "huggingface")
     met = head_to_head(job, ours, prompts.result, records, folder)
     contestants = list(met.contestants)
-    comparisons = {"base": met.comparison} if met.comparison else {}
+    comparisons = {BASE: met.comparison} if met.comparison else {}
+    timed = PromptFormat.from_json(prompts.result["prompt"])
+    for name, prompt in prompted.items():
+        kept = run / "outside" / key_of([records, prompt.key, job.evaluate.max_answer_tokens]) / "answers.jsonl"
+        kept.parent.mkdir(exist_ok=True)
+        contestants.append(ask_released(job, rivals.released(job, name, prompt), timed, records, kept))
+        comparisons[name] = against(job, records, folder, read_answers(kept))
     for name, answers in systems.items():
         contestants.append(graded(job, name, answers[: len(records)], records))
         comparisons[name] = against(job, records, folder, answers[: len(records)])

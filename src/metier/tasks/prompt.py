@@ -11,7 +11,7 @@ class PromptFormat:
     r"""How one input is wrapped before a model sees it, and how its answer begins.
 
     The text is ``head + shots + before + input + after``; the answer follows as ``lead + output`` and ends
-    with the model's end token. A shot, ``before + input + after + lead + output + "\n"``, is an example.
+    with the model's end token. A shot, ``before + input + after + lead + output + between``, is an example.
     """
 
     name: str
@@ -19,6 +19,7 @@ class PromptFormat:
     before: str = ""
     after: str
     lead: str = ""
+    between: str = "\n"
     shots: tuple[tuple[str, str], ...] = ()
 
     def render(self, text: str) -> str:
@@ -80,7 +81,7 @@ class PromptFormat:
         return cls(**{**value, "shots": shots})
 
     def _front(self) -> str:
-        shots = (f"{self.before}{shown}{self.after}{self.lead}{out}\n" for shown, out in self.shots)
+        shots = (f"{self.before}{shown}{self.after}{self.lead}{out}{self.between}" for shown, out in self.shots)
         return self.head + "".join(shots)
 
 
@@ -90,6 +91,19 @@ class Turn:
 
     before: str
     after: str
+    next: str | None = None
+    """What stands between an answer and the user's next words; None where that is not known."""
+
+    def prompt(self, instruction: str) -> PromptFormat:
+        """Return the format of a message that begins with an instruction; its examples are earlier turns."""
+        following = f"\n{self.before}" if self.next is None else self.next
+        # What the first turn alone begins with, such as a system message, is said once.
+        same = max(n for n in range(len(following) + 1) if self.before.endswith(following[len(following) - n :]))
+        before, between = following[len(following) - same :], following[: len(following) - same]
+        head = self.before.removesuffix(before)
+        return PromptFormat(
+            name="chat", head=head, before=f"{before}{instruction}\n", after=self.after, between=between
+        )
 
 
 def candidates(
@@ -112,7 +126,7 @@ def candidates(
     )
     if turn is None:
         return plain
-    return (*plain, PromptFormat(name="chat", before=f"{turn.before}{instruction}\n", after=turn.after))
+    return (*plain, turn.prompt(instruction))
 
 
 def _go_literal(text: str) -> str:

