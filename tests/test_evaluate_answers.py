@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from metier.data.records import Record
 from metier.errors import RunError
-from metier.evaluate.answers import collect
+from metier.evaluate.answers import Answer, collect, collect_surely, read_answers, read_surely
 
 RECORDS = [Record(f"question {number}", f"wanted {number}", "own") for number in range(10)]
 
@@ -148,3 +148,46 @@ def test_an_exam_without_rows_has_no_answers(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_an_error_that_says_so(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="cannot be kept"):
         collect(Shouter(), RECORDS, tmp_path)
+
+
+class SureShouter(Shouter):
+    """Answers in capitals, with a different log-probability each."""
+
+    def answer_surely(self, questions: Sequence[str]) -> list[Answer]:
+        return [Answer(text, -1 / (3 + hash(text) % 7)) for text in self.answer(questions)]
+
+
+SURE = SureShouter().answer_surely([record.input for record in RECORDS])
+
+
+def test_log_probabilities_are_kept_beside_the_answers_to_the_last_bit(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    assert collect_surely(SureShouter(), RECORDS, path, chunk_rows=4) == SURE
+    assert read_surely(path) == SURE and read_answers(path) == WANTED
+    assert collect_surely(SureShouter(dies_after=0), RECORDS, path, chunk_rows=4) == SURE
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_a_torn_file_with_log_probabilities_ends_like_an_untorn_one(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("exam") / "answers.jsonl"
+    collect_surely(SureShouter(), RECORDS, path, chunk_rows=4)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
+    assert collect_surely(SureShouter(), RECORDS, path, chunk_rows=4) == SURE
+    assert path.read_bytes() == whole
+
+
+def test_answers_kept_without_log_probabilities_are_asked_again_where_these_are_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    collect(Shouter(), RECORDS, path, chunk_rows=4)
+    assert collect_surely(SureShouter(), RECORDS, path, chunk_rows=4) == SURE
+
+
+@pytest.mark.parametrize("logprob", [b"NaN", b"null", b'"-1"', b"-1", b"-Infinity"])
+def test_a_log_probability_that_is_no_number_is_never_trusted(tmp_path: Path, logprob: bytes) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_bytes(b'{"input": "question 0", "output": "wanted 0", "answer": "stale", "logprob": ' + logprob + b"}\n")
+    assert collect_surely(SureShouter(), RECORDS, path, chunk_rows=1) == SURE

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from metier.artifact import Step, read_json, run_step, write_json
+from metier.artifact import Step, key_of, read_json, run_step, write_json
 from metier.data.ledger import with_base
 from metier.data.prepare import fingerprint, prepare
 from metier.errors import MetierError, RunError
+from metier.evaluate.confidence import Knowledge
 from metier.evaluate.verdict import Verdict
 from metier.progress import say
 from metier.spec.data import AnySource
@@ -194,6 +195,42 @@ def _measured(job: Job, run: Path, trained: _Trained) -> _Measured:
     return _Measured(models, made_from, cuts, ledger, files, swept)
 
 
+def _known(job: Job, run: Path, trained: _Trained, measured: _Measured, shipped: Path) -> list[Knowledge]:
+    """Return what the chosen file knows, and what its base and the rivals do that are GGUF files."""
+    from metier.steps import confidence, rivals
+
+    step, data, theirs = _Steps(run), trained.data, trained.prompts.result["base_prompt"]
+    asked = confidence.inputs(job, data)
+    ours = step(
+        "confidence",
+        {**asked, "models": measured.key, "chosen": measured.swept["chosen"]},
+        lambda folder: confidence.ask_shipped(job, data.folder, shipped, folder),
+    )
+    found = [confidence.knowledge(job, data.folder, shipped.stem, ours.folder)]
+    others = {}
+    if not job.base.from_scratch:
+        others["base"] = step(
+            "base_confidence",
+            {**asked, "prompt": trained.prompts.key},
+            lambda folder: confidence.ask_released(
+                job, data.folder, "base", job.base.model, PromptFormat.from_json(theirs), 1024, folder
+            ),
+        )
+    for name, prompt in trained.rivals.items():
+        rival = rivals.released(job, name, prompt)
+        others[name] = step(
+            f"rivals/{name}/confidence",
+            {**asked, "prompt": prompt.key},
+            partial(confidence.ask_released, job, data.folder, *rival),
+        )
+    found += [
+        confidence.knowledge(job, data.folder, name, other.folder)
+        for name, other in others.items()
+        if other.result["asked"]
+    ]
+    return found
+
+
 def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verdict:
     from metier.steps import bundle, exam, rivals, ship
 
@@ -201,6 +238,7 @@ def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verd
     chosen = swept["chosen"]
     cut = swept["candidates"][chosen]["cut"] if chosen else ship.WHOLE
     shipped = ship.gguf_path(measured.files.folder, job, chosen) if chosen else None
+    known = _known(job, run, trained, measured, shipped) if job.task == "qa" and shipped else []
     asked = {
         "rows": _rows(trained.data, learned=False),
         "first": job.evaluate.test_rows,
@@ -222,16 +260,21 @@ def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verd
     )
     size, theirs = measured.files.result["file_mib"].get(chosen), base.result if base else None
     met = rivals.met(job, data, trained.rivals, {**asked, "timed": prompts.result["prompt"]}, examined, step)
-    verdict = exam.judge(job, size, examined.result, theirs, swept, measured.ledger["shipping"], met)
-    papers = {
+    shipping = measured.ledger["shipping"]
+    verdict = exam.judge(job, size, examined.result, theirs, swept, shipping, met, known[0] if known else None)
+    papers: dict[str, Any] = {
         "ledger": measured.ledger,
         "verdict": verdict.to_json(),
         "sweep": swept,
         "rivals": {name: prompt.result for name, prompt in trained.rivals.items()},
     }
+    of_facts: dict[str, Any] = {}
+    if job.task == "qa":
+        papers["knowledge"] = [one.to_json() for one in known]
+        of_facts = {"knowledge": key_of(papers["knowledge"]), "store": trained.data.hashes[bundle.STORE]}
     step(
         "export",
-        {"exam": examined.key, "files": measured.files.key, "context": job.export.context_tokens, **papers},
+        {"exam": examined.key, "files": measured.files.key, "context": job.export.context_tokens, **papers, **of_facts},
         lambda folder: bundle.bundle(
             job,
             shipped,

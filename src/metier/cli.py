@@ -133,7 +133,8 @@ def build(
         typer.echo(json.dumps(verdict.to_json(), ensure_ascii=False))
     else:
         _print_verdict(verdict)
-        say(f"\nIn {run / 'export'}: the model, its card, ledger and checksums.")
+        report = " report.html on what it knows," if (run / "export" / "report.html").exists() else ""
+        say(f"\nIn {run / 'export'}: the model, its card,{report} ledger and checksums.")
     if not verdict.released:
         raise typer.Exit(NOT_RELEASED)
 

@@ -1,15 +1,23 @@
 """Asking: what a contestant is, and an exam that goes on where it was killed."""
 
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from metier.artifact import write_atomically
 from metier.data.records import Record
 from metier.errors import RunError
 from metier.progress import bar
+
+
+class Answer(NamedTuple):
+    """What a contestant says, and the natural logarithm of its own probability of saying it, if that was asked for."""
+
+    text: str
+    logprob: float | None = None
 
 
 class Answerer(Protocol):
@@ -19,6 +27,16 @@ class Answerer(Protocol):
 
     def answer(self, questions: Sequence[str]) -> list[str]:
         """Return one answer for each question, in order."""
+        ...
+
+
+class SureAnswerer(Protocol):
+    """A contestant that can say how likely its answers are."""
+
+    name: str
+
+    def answer_surely(self, questions: Sequence[str]) -> list[Answer]:
+        """Return one answer with its log-probability, in nats, for each question, in order."""
         ...
 
 
@@ -42,13 +60,47 @@ def collect(answerer: Answerer, records: Sequence[Record], path: Path, chunk_row
         RunError: when the file cannot be read or written.
         ValueError: when the contestant returns another number of answers than it was asked questions.
     """
+
+    def ask(questions: Sequence[str]) -> list[Answer]:
+        return [Answer(text) for text in answerer.answer(questions)]
+
+    return [answer.text for answer in _collect(answerer.name, ask, records, path, chunk_rows, sure=False)]
+
+
+def collect_surely(answerer: SureAnswerer, records: Sequence[Record], path: Path, chunk_rows: int = 64) -> list[Answer]:
+    """Ask as `collect` does, and keep with each answer how likely it is, as ``logprob``."""
+    return _collect(answerer.name, answerer.answer_surely, records, path, chunk_rows, sure=True)
+
+
+def read_answers(path: Path) -> list[str]:
+    """Return the answers that a finished exam kept."""
+    return [answer.text for answer in read_surely(path)]
+
+
+def read_surely(path: Path) -> list[Answer]:
+    """Return the answers that a finished exam kept, with their log-probabilities where it kept those."""
+    rows = (json.loads(line) for line in path.read_bytes().split(b"\n") if line)
+    return [Answer(row["answer"], row.get("logprob")) for row in rows]
+
+
+def _collect(
+    name: str,
+    ask: Callable[[Sequence[str]], list[Answer]],
+    records: Sequence[Record],
+    path: Path,
+    chunk_rows: int,
+    *,
+    sure: bool,
+) -> list[Answer]:
     try:
-        answers = _resume(path, records, chunk_rows)
+        answers = _resume(path, records, chunk_rows, sure)
         with path.open("ab") as file, bar() as progress:
-            asking = progress.add_task(f"exam of {answerer.name}", total=len(records), completed=len(answers))
+            asking = progress.add_task(f"exam of {name}", total=len(records), completed=len(answers))
             for start in range(len(answers), len(records), chunk_rows):
                 chunk = records[start : start + chunk_rows]
-                found = _ask(answerer, chunk)
+                found = ask([record.input for record in chunk])
+                if len(found) != len(chunk):
+                    raise ValueError(f"{name} gave {len(found)} answers to {len(chunk)} questions")
                 file.write(b"".join(map(_line, chunk, found)))
                 file.flush()
                 os.fsync(file.fileno())
@@ -61,29 +113,18 @@ def collect(answerer: Answerer, records: Sequence[Record], path: Path, chunk_row
     return answers
 
 
-def read_answers(path: Path) -> list[str]:
-    """Return the answers that a finished exam kept."""
-    return [json.loads(line)["answer"] for line in path.read_bytes().split(b"\n") if line]
-
-
-def _ask(answerer: Answerer, chunk: Sequence[Record]) -> list[str]:
-    answers = answerer.answer([record.input for record in chunk])
-    if len(answers) != len(chunk):
-        raise ValueError(f"{answerer.name} gave {len(answers)} answers to {len(chunk)} questions")
-    return answers
-
-
-def _line(record: Record, answer: str) -> bytes:
-    row = {"input": record.input, "output": record.output, "answer": answer}
+def _line(record: Record, answer: Answer) -> bytes:
+    row = {"input": record.input, "output": record.output, "answer": answer.text}
+    likely = {} if answer.logprob is None else {"logprob": answer.logprob}
     # UTF-8 has no lone surrogates; written with a backslash they are JSON's own escape for them.
-    return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+    return (json.dumps({**row, **likely}, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
-def _resume(path: Path, records: Sequence[Record], chunk_rows: int) -> list[str]:
+def _resume(path: Path, records: Sequence[Record], chunk_rows: int, sure: bool) -> list[Answer]:
     """Cut the file back to its whole, matching chunks and return the answers in them."""
     content = path.read_bytes() if path.exists() else b""
     lines = content.split(b"\n")[:-1]  # what follows the last line end is torn, or nothing
-    answers = _answers(lines, records)
+    answers = _answers(lines, records, sure)
     if len(answers) < len(records):
         del answers[len(answers) - len(answers) % chunk_rows :]
     kept = b"".join(line + b"\n" for line in lines[: len(answers)])
@@ -92,17 +133,20 @@ def _resume(path: Path, records: Sequence[Record], chunk_rows: int) -> list[str]
     return answers
 
 
-def _answers(lines: Sequence[bytes], records: Sequence[Record]) -> list[str]:
-    """Return the answers on the lines, or none at all when a line is not about its record."""
+def _answers(lines: Sequence[bytes], records: Sequence[Record], sure: bool) -> list[Answer]:
+    """Return the answers on the lines, or none at all when a line is not about its record or not as sure."""
     if len(lines) > len(records):
         return []
     answers = []
     for line, record in zip(lines, records, strict=False):
         try:
-            answer = json.loads(line)["answer"]
-        except (ValueError, TypeError, KeyError):
+            row = json.loads(line)
+            text, logprob = row["answer"], row.get("logprob")
+        except (ValueError, TypeError, KeyError, AttributeError):
             return []
-        if not isinstance(answer, str) or _line(record, answer) != line + b"\n":
+        likely = isinstance(logprob, float) and math.isfinite(logprob)
+        answer = Answer(text, logprob)
+        if not isinstance(text, str) or likely != sure or _line(record, answer) != line + b"\n":
             return []
         answers.append(answer)
     return answers

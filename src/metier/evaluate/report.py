@@ -7,10 +7,21 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from metier.evaluate.calibration import Auroc
 from metier.evaluate.candidates import Candidate
-from metier.evaluate.verdict import NOT_ASKED, Contestant, Gate, Verdict
+from metier.evaluate.confidence import Knowledge
+from metier.evaluate.verdict import NOT_ASKED, Contestant, Gate, Verdict, rate_text
 
 _LABELS = {"chrf2": "chrF2", "bleu": "BLEU", "exact": "exact %", "answer": "right %", "f1": "F1"}
+_WAY = {
+    "coverage": "known: answered",
+    "right": "known: right of these",
+    "withheld": "withheld: answered",
+    "invented": "invented: answered",
+    "wrong": "wrong of all answers",
+}
+"""Columns of the two ways of not answering, by the attributes of `Way`."""
+_CONFIDENCE = ("threshold", "ECE before", "after", "AUROC known", "AUROC right", "AURC known", "AURC all")
 
 
 def render(verdict: Verdict) -> RenderableType:
@@ -33,6 +44,56 @@ def candidates_table(candidates: Sequence[Candidate], chosen: str | None) -> Tab
 def candidates_markdown(candidates: Sequence[Candidate], chosen: str | None) -> str:
     """Return the same as Markdown."""
     return "\n".join(_markdown_table(_candidate_rows(candidates, chosen)))
+
+
+def knowledge_rows(knowledge: Sequence[Knowledge]) -> tuple[list[list[str]], list[list[str]]]:
+    """Return two tables of cells, header first: both ways of not answering, and how good the confidence is."""
+    ways = [["contestant", "says no", *_WAY.values()]]
+    for one in knowledge:
+        for label, way in (("in its own words", one.own), ("and by the threshold", one.sure)):
+            ways.append([one.name, label, *(rate_text(getattr(way, name)) for name in _WAY)])
+    sure = [["contestant", *_CONFIDENCE]]
+    for one in knowledge:
+        calibration = one.calibration
+        sure.append(
+            [
+                one.name,
+                f"{calibration.threshold:.3f}" if calibration.threshold <= 1 else "none keeps the risk",
+                _share(one.before.error),
+                _share(one.after.error),
+                _area(one.known_or_not),
+                _area(one.right_or_wrong),
+                _share(one.known_curve.area),
+                _share(one.all_curve.area),
+            ]
+        )
+    return ways, sure
+
+
+def knowledge_markdown(knowledge: Sequence[Knowledge]) -> str:
+    """Return what the contestants know as Markdown: two tables and how they are to be read."""
+    ways, sure = knowledge_rows(knowledge)
+    lines = [
+        *_markdown_table(ways),
+        "",
+        *_markdown_table(sure),
+        "",
+        "Known: questions whose answer training taught, in words that training never used. Withheld: about subjects "
+        "that training never saw; invented: about subjects that are not. Brackets: 95% interval of Clopper and "
+        "Pearson. The threshold is meant to keep wrong answers, and answers to what is unknown, at "
+        f"{100 * knowledge[0].calibration.risk:g}% at most; any llama.cpp app has the file's own words alone. ECE: "
+        "expected calibration error before and after "
+        "calibration; AURC: area under the risk-coverage curve. `report.html` has the curves and answers to read.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _area(found: Auroc) -> str:
+    return f"{_share(found.value)}, n = {found.positive} + {found.negative}"
 
 
 def _table(cells: Sequence[Sequence[str]]) -> Table:

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from metier.errors import ArtifactError
+from metier.evaluate.calibration import Rate
+from metier.evaluate.confidence import Knowledge
 from metier.evaluate.metrics import Score
 from metier.evaluate.significance import LEVEL, Comparison
 
@@ -121,6 +123,8 @@ def decide(
     parity: Parity | None,
     licences: Licences | None,
     scores: Sequence[Contestant],
+    risk: float | None = None,
+    knowledge: Knowledge | None = None,
 ) -> Verdict:
     """Decide whether the shipped file is released; what was not measured passes no gate.
 
@@ -132,6 +136,9 @@ def decide(
         parity: how the shipped file compares to the checkpoint; None when that was not examined.
         licences: what the ledger says about shipping; None when there is no ledger.
         scores: everybody's scores on the test set, the shipped file's first.
+        risk: of a job about facts, the largest share, 0 to 1, of wrong answers among those given, and of questions
+            without an answer that are answered; None for other jobs.
+        knowledge: what the shipped file was found to know; None when that was not measured.
     """
     gates = (
         *([_beats(name, comparisons.get(name)) for name in must_beat] or [_nobody_to_beat(scores)]),
@@ -139,6 +146,7 @@ def decide(
         _within("memory", ram_mib),
         _parity(parity),
         _licences(licences),
+        *([] if risk is None else _risks(risk, knowledge)),
     )
     return Verdict(gates, tuple(scores), dict(comparisons))
 
@@ -192,3 +200,31 @@ def _licences(licences: Licences | None) -> Gate:
     why = f" ({'; '.join(licences.reasons)})" if licences.reasons else ""
     passed = licences.allowed and bool(licences.terms.strip())
     return Gate("licences", passed, wanted, (licences.terms.strip() or "no terms") + why)
+
+
+def _risks(risk: float, knowledge: Knowledge | None) -> tuple[Gate, Gate]:
+    """Return the gates of a job about facts, with the threshold on top.
+
+    They look at the share that was found, not at its bound: the threshold was chosen by bounds, on other questions.
+    """
+    wrong, unknown = (knowledge.sure.wrong, knowledge.sure.unknown) if knowledge else (None, None)
+    return (
+        _at_most("wrong answers", risk, "of the answers given", wrong),
+        _at_most("unknown questions", risk, "answered", unknown),
+    )
+
+
+def _at_most(name: str, risk: float, of_what: str, found: Rate | None) -> Gate:
+    wanted = f"at most {100 * risk:g}% {of_what}"
+    if found is None:
+        return Gate(name, False, wanted, NOT_MEASURED)
+    if found.share is None:
+        return Gate(name, False, wanted, "none: no answer is given" if name == "wrong answers" else "no such question")
+    return Gate(name, found.share <= risk, wanted, rate_text(found))
+
+
+def rate_text(rate: Rate) -> str:
+    """Return a share as text: per cent, interval and n."""
+    if rate.share is None:
+        return "-"
+    return f"{rate.share:.1%} [{rate.low:.1%}, {rate.high:.1%}], n = {rate.n}"

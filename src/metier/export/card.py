@@ -6,7 +6,8 @@ from typing import Any
 
 from metier.artifact import sha256_file
 from metier.evaluate.candidates import Candidate
-from metier.evaluate.report import candidates_markdown, markdown
+from metier.evaluate.confidence import Knowledge
+from metier.evaluate.report import candidates_markdown, knowledge_markdown, markdown
 from metier.evaluate.verdict import Verdict
 from metier.tasks.prompt import PromptFormat
 
@@ -36,6 +37,7 @@ def card(
     prompt: PromptFormat,
     base_prompt: PromptFormat | None,
     rivals: Mapping[str, Mapping[str, Any]],
+    knowledge: Sequence[Knowledge] = (),
     languages: Sequence[str],
 ) -> str:
     """Return the model card: Hugging Face front matter, what it is, its verdict, its sources and their terms.
@@ -53,6 +55,7 @@ def card(
         prompt: the format the model was trained on and the file's template wraps messages in.
         base_prompt: how the base was prompted in the exam.
         rivals: other released models in the exam, by name: facts of each, and its ``prompt``.
+        knowledge: of a job about facts, what the contestants know, the shipped file's first.
         languages: codes for the front matter.
     """
     shipping, losses = ledger["shipping"], training["validation_loss_nats"]
@@ -75,6 +78,7 @@ def card(
         markdown(verdict),
         *_how_asked("shipped file" if file_name else "checkpoint", prompt, base_prompt),
         *(line for name, rival in rivals.items() for line in _rival_asked(name, rival)),
+        *(["## What it knows", "", knowledge_markdown(knowledge)] if knowledge else []),
         *_candidates(candidates, chosen),
         "## Made from",
         "",

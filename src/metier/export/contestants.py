@@ -3,7 +3,8 @@
 import time
 from collections.abc import Sequence
 
-from metier.run.engine import Engine
+from metier.evaluate.answers import Answer
+from metier.run.engine import Completion, Engine
 from metier.tasks.prompt import PromptFormat
 
 _TIMED_TOKENS = 32
@@ -34,8 +35,16 @@ class ShippedFile:
         """Return one answer a question, in order."""
         return list(self._engine.many(self._one, questions))
 
+    def answer_surely(self, questions: Sequence[str]) -> list[Answer]:
+        """Return one answer with its log-probability, in nats, a question, in order."""
+        return list(self._engine.many(self._surely, questions))
+
     def _one(self, question: str) -> str:
         return self._engine.chat(question, max_tokens=self._max_tokens).text.strip()
+
+    def _surely(self, question: str) -> Answer:
+        reply = self._engine.chat(question, max_tokens=self._max_tokens, probabilities=True)
+        return Answer(reply.text.strip(), reply.logprob)
 
 
 class PromptedFile:
@@ -49,6 +58,17 @@ class PromptedFile:
         """Return one answer a question, in order."""
         return list(self._engine.many(self._one, questions))
 
+    def answer_surely(self, questions: Sequence[str]) -> list[Answer]:
+        """Return one answer with its log-probability, in nats, a question, in order; that of the line end left out."""
+        return list(self._engine.many(self._surely, questions))
+
     def _one(self, question: str) -> str:
+        return self._complete(question, 0).text.strip()
+
+    def _surely(self, question: str) -> Answer:
+        found = self._complete(question, 1)
+        return Answer(found.text.strip(), found.logprob)
+
+    def _complete(self, question: str, probabilities: int) -> Completion:
         prompt = self._prompt.render(question.strip())
-        return self._engine.complete(prompt, max_tokens=self._max_tokens, stop=("\n",)).text.strip()
+        return self._engine.complete(prompt, max_tokens=self._max_tokens, stop=("\n",), probabilities=probabilities)

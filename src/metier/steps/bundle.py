@@ -5,14 +5,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from metier.analysis.knowledge_page import page
 from metier.artifact import write_atomically, write_json
 from metier.data.ledger import LICENCES
 from metier.evaluate.candidates import Candidate
+from metier.evaluate.confidence import Knowledge
 from metier.evaluate.verdict import Verdict
 from metier.export.card import card, checksums, modelfile
+from metier.facts.store import open_store
 from metier.spec.job import Job
 from metier.steps.parity import PLOT, SWEEP
 from metier.tasks.prompt import PromptFormat
+
+STORE, REPORT, KNOWLEDGE = "facts.db", "report.html", "knowledge.json"
+"""What the folder of a job about facts has beside the file."""
 
 
 def bundle(
@@ -30,8 +36,8 @@ def bundle(
         job: the job description.
         shipped: the chosen GGUF file, None when none was asked for.
         model_folder: the checkpoint as a Hugging Face folder.
-        facts: results of the steps before: ``verdict``, ``ledger``, ``train``, ``prompt``, ``rivals``, ``sweep``, and
-            ``cut``, that of the chosen cut or None.
+        facts: results of the steps before: ``verdict``, ``ledger``, ``train``, ``prompt``, ``rivals``, ``sweep``,
+            ``cut``, that of the chosen cut or None, and of a job about facts ``knowledge``, the shipped file's first.
         measured: the folder with the numbers and the plot of the sweep.
         data: the folder of the data step, with what the sources' packages say of their licences.
         folder: where the bundle goes.
@@ -44,6 +50,7 @@ def bundle(
     candidates = [Candidate.from_json(one) for one in facts["sweep"]["candidates"].values()]
     for file in sorted(model_folder.iterdir()):
         _link(file, folder / "huggingface" / file.name)
+    known = [Knowledge.from_json(one) for one in facts.get("knowledge", ())]
     prompt = PromptFormat.from_json(facts["prompt"]["prompt"])
     of_base = facts["prompt"]["base_prompt"]
     limit = job.evaluate.max_answer_tokens
@@ -61,6 +68,7 @@ def bundle(
             prompt=prompt,
             base_prompt=PromptFormat.from_json(of_base) if of_base else None,
             rivals=facts["rivals"],
+            knowledge=known,
             languages=[job.translation.source, job.translation.target] if job.translation else [],
         ),
     }
@@ -70,12 +78,23 @@ def bundle(
         write_atomically(folder / name, text)
     write_json(folder / "ledger.json", facts["ledger"])
     write_json(folder / "verdict.json", facts["verdict"])
-    write_json(
-        folder / "metier.json",
-        {"format": 1, "job": job.name, "file": shipped.name if shipped else None, "task": job.task_settings},
-    )
+    described = {"format": 1, "job": job.name, "file": shipped.name if shipped else None, "task": job.task_settings}
+    if job.task == "qa":
+        described |= _store(data, folder)
+    if known:
+        described["calibration"] = known[0].calibration.to_json()
+        write_json(folder / KNOWLEDGE, {"format": 1, "contestants": facts["knowledge"]})
+        write_atomically(folder / REPORT, page(job.name, known))
+    write_json(folder / "metier.json", described)
     write_atomically(folder / "SHA256SUMS", checksums(folder))
     return {"file": shipped.name if shipped else None}
+
+
+def _store(data: Path, folder: Path) -> dict[str, str]:
+    """Put the fact store beside the file; return what ``metier.json`` says of it."""
+    _link(data / STORE, folder / STORE)
+    with open_store(folder / STORE) as store:
+        return {"store": STORE, "store_key": store.key}
 
 
 def _link(source: Path, target: Path) -> None:

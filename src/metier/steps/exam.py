@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from metier.data.records import Record, read_records
 from metier.evaluate.answers import collect, read_answers
 from metier.evaluate.candidates import Candidate
+from metier.evaluate.confidence import Knowledge
 from metier.evaluate.metrics import score
 from metier.evaluate.significance import Comparison, compare
 from metier.evaluate.verdict import Contestant, Licences, Limit, Parity, Verdict, decide
@@ -92,6 +93,7 @@ def judge(
     swept: dict[str, Any],
     shipping: dict[str, Any],
     rivals: Mapping[str, dict[str, Any]],
+    knowledge: Knowledge | None = None,
 ) -> Verdict:
     """Decide whether the chosen file is released, by what was measured and what the job demands now.
 
@@ -103,6 +105,7 @@ def judge(
         swept: all files, judged by the parity gate.
         shipping: what the ledger says of the licences.
         rivals: what was found of each rival, by name: ``contestant`` and ``comparison``.
+        knowledge: of a job about facts, what the chosen file knows; None where there is none.
     """
     found = {"base": examined["comparison"]} if examined["comparison"] else {}
     found |= {name: rival["comparison"] for name, rival in rivals.items()}
@@ -117,6 +120,8 @@ def judge(
         parity=_parity(swept),
         licences=Licences(shipping["allowed"], "; ".join(shipping["terms"]), tuple(shipping["reasons"])),
         scores=(ours, *map(Contestant.from_json, theirs)),
+        risk=job.qa.risk if job.task == "qa" else None,
+        knowledge=knowledge,
     )
 
 

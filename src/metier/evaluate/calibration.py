@@ -1,0 +1,267 @@
+"""From log-probabilities and right or wrong to a calibrated curve, a threshold with a guarantee, and what they reach.
+
+N = answers or questions, G = groups of equal ones.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import betaincinv
+
+from metier.facts.confidence import logit
+
+NEVER = 2.0
+"""A threshold that no confidence reaches."""
+LEVEL = 0.05
+"""One minus the confidence of bounds and intervals."""
+BINS = 15
+_NEWTON_STEPS = 100
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How many of how many, with the 95% interval of Clopper and Pearson (1934) for the share, 0 to 1."""
+
+    n: int
+    count: int
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, flags: Sequence[bool] | Flags) -> Self:
+        """Return how many flags are set."""
+        n, count = len(flags), int(np.sum(flags))
+        low = lower_bound(count, n, LEVEL / 2)
+        return cls(n, count, low, upper_bound(count, n, LEVEL / 2))
+
+    @property
+    def share(self) -> float | None:
+        """The share, 0 to 1; None of nothing."""
+        return self.count / self.n if self.n else None
+
+
+def upper_bound(count: int, n: int, delta: float) -> float:
+    """Return the share that the true one exceeds with a probability of at most delta (Clopper and Pearson 1934)."""
+    return 1.0 if count >= n else float(betaincinv(count + 1, n - count, 1 - delta))
+
+
+def lower_bound(count: int, n: int, delta: float) -> float:
+    """Return the share that the true one falls below with a probability of at most delta."""
+    return 0.0 if count == 0 else float(betaincinv(count, n - count + 1, delta))
+
+
+def fit(logprobs: Sequence[float], right: Sequence[bool]) -> tuple[float, float]:
+    """Return slope and intercept of the logistic curve from an answer's probability to that of being right.
+
+    Platt 1999 ("Probabilistic Outputs for Support Vector Machines", section 2.2: targets drawn in from 0 and 1 by as
+    much as the number of answers asks for, so that answers that are all right, or few, do not make it certain); Newton
+    steps with backtracking as in Lin, Lin and Weng 2007 ("A note on Platt's probabilistic outputs", algorithm 1). Where
+    likelier answers are less often right, the curve is flat: the probabilities say nothing.
+
+    Args:
+        logprobs: of the answers, in nats, shape (N,).
+        right: whether each is right.
+    """
+    x_N, right_N = np.array([logit(one) for one in logprobs], float), np.array(right, bool)
+    count, n = int(right_N.sum()), len(right_N)
+    high, low = (count + 1) / (count + 2), 1 / (n - count + 2)
+    target_N = np.where(right_N, high, low)
+    mean = float(target_N.mean()) if n else 0.5
+    flat = 0.0, math.log(mean / (1 - mean))
+    slope, intercept = _newton(x_N, target_N, flat) if n else flat
+    return (slope, intercept) if slope > 0 else flat
+
+
+def _newton(x_N: Floats, target_N: Floats, start: tuple[float, float]) -> tuple[float, float]:
+    """Return the curve of the least cross-entropy."""
+
+    def loss(at: Floats) -> float:
+        score_N = at[0] * x_N + at[1]
+        return float(np.sum(np.logaddexp(0, score_N) - target_N * score_N))
+
+    at, found = np.array(start), loss(np.array(start))
+    for _ in range(_NEWTON_STEPS):
+        p_N = np.exp(-np.logaddexp(0, -(at[0] * x_N + at[1])))
+        gradient = np.array([np.dot(p_N - target_N, x_N), np.sum(p_N - target_N)])
+        if np.all(np.abs(gradient) < 1e-6):
+            break
+        weight_N = p_N * (1 - p_N)
+        across = np.dot(weight_N, x_N)
+        hessian = np.array([[np.dot(weight_N, x_N * x_N), across], [across, np.sum(weight_N)]])
+        step = -np.linalg.solve(hessian + 1e-9 * np.eye(2), gradient)
+        size = 1.0
+        while size > 1e-10 and loss(at + size * step) > found + 1e-4 * size * np.dot(gradient, step):
+            size /= 2
+        if size <= 1e-10:
+            break
+        at = at + size * step
+        found = loss(at)
+    return float(at[0]), float(at[1])
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A least confidence for an answer to be given, and what it was found to keep.
+
+    Attributes:
+        value: the threshold, 0 to 1; `NEVER` where none keeps the risk.
+        given: answers given on the rows it was chosen on.
+        wrong: how many of them are wrong.
+        wrong_bound: the share of wrong ones that is not exceeded, at 95%.
+        unknown_answered: how many of the questions without an answer are answered.
+        unknown_bound: their share that is not exceeded, at 95%; 0 where there is no such question.
+    """
+
+    value: float
+    given: int = 0
+    wrong: int = 0
+    wrong_bound: float = 0.0
+    unknown_answered: int = 0
+    unknown_bound: float = 0.0
+
+
+def threshold(
+    confidences: Sequence[float],
+    right: Sequence[bool],
+    unknown: Sequence[bool],
+    said: Sequence[bool],
+    risk: float,
+) -> Threshold:
+    """Return the least threshold found that keeps two risks, each by a one-sided 95% bound of Clopper and Pearson.
+
+    The share of wrong answers among those given, the questions mixed as they are here; and the share of the questions
+    without an answer that are answered. Numbers of given answers are searched by halving, and each bound is taken at
+    0.05 divided by how many of them are tried: selection with guaranteed risk (Geifman and El-Yaniv 2017, arXiv
+    1705.08500, algorithm 1). Numbers too small to keep the risk even without a mistake are not tried.
+
+    Args:
+        confidences: of all answers, 0 to 1, shape (N,).
+        right: whether each is right; those to questions without an answer are not.
+        unknown: whether a question has no answer.
+        said: whether the answer is one; words for not knowing are never given.
+        risk: most of either share, 0 to 1.
+    """
+    sure_N = np.where(np.array(said, bool), np.array(confidences, float), -1.0)
+    wrong_N, unknown_N = ~np.array(right, bool), np.array(unknown, bool)
+    levels = np.sort(sure_N[sure_N >= 0])[::-1]
+    delta = LEVEL / max(math.ceil(math.log2(len(levels) + 1)), 1)
+
+    def tried(number: int) -> Threshold:
+        given_N = sure_N >= levels[number - 1]
+        given, wrong, answered = int(given_N.sum()), int((given_N & wrong_N).sum()), int((given_N & unknown_N).sum())
+        unknowns = int(unknown_N.sum())
+        bound = upper_bound(answered, unknowns, delta) if unknowns else 0.0
+        return Threshold(float(levels[number - 1]), given, wrong, upper_bound(wrong, given, delta), answered, bound)
+
+    best = Threshold(NEVER)
+    fewest = math.ceil(math.log(delta) / math.log1p(-risk))
+    low, high = fewest - 1, len(levels) + 1
+    while high - low > 1:
+        number = (low + high) // 2
+        found = tried(number)
+        if found.wrong_bound <= risk and found.unknown_bound <= risk:
+            low, best = number, found
+        else:
+            high = number
+    return best
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Answers of like confidence: their number, mean confidence, and how many are right."""
+
+    mean: float
+    right: Rate
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Bins of equal numbers of answers, and the expected calibration error, 0 to 1."""
+
+    error: float | None
+    bins: tuple[Bin, ...]
+
+
+def reliability(confidences: Sequence[float], right: Sequence[bool]) -> Reliability:
+    """Return how far confidence is from the share of right answers.
+
+    Expected calibration error: the mean over answers of the distance in their bin, with bins of equal numbers of
+    sorted answers (Naeini, Cooper and Hauskrecht 2015, "Obtaining Well Calibrated Probabilities Using Bayesian
+    Binning"), 15 of them as in Guo et al. 2017 (arXiv 1706.04599, equation 3). Equal confidences share a bin.
+    """
+    sure_N, right_N = np.array(confidences, float), np.array(right, bool)
+    if not len(sure_N):
+        return Reliability(None, ())
+    less_N, _ = _ranks(sure_N)
+    bin_N = less_N * BINS // len(sure_N)
+    bins = tuple(Bin(float(sure_N[bin_N == b].mean()), Rate.of(right_N[bin_N == b])) for b in np.unique(bin_N))
+    apart = sum(abs(one.right.count - one.mean * one.right.n) for one in bins)
+    return Reliability(apart / len(sure_N), bins)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Risk by coverage: the share of wrong answers among the surest, and the area under it, 0 to 1."""
+
+    area: float | None
+    coverage: tuple[float, ...]
+    risk: tuple[float, ...]
+
+
+def risk_coverage(sureness: Sequence[float], right: Sequence[bool], points: int = 200) -> Curve:
+    """Return the risk-coverage curve (El-Yaniv and Wiener 2010; Geifman and El-Yaniv 2017).
+
+    The area is the mean risk over all numbers of given answers. Equally sure answers are mixed evenly.
+
+    Args:
+        sureness: of the answers, in any unit; higher is given earlier.
+        right: whether each is right.
+        points: the curve is thinned out to so many.
+    """
+    sure_N, wrong_N = np.array(sureness, float), ~np.array(right, bool)
+    n = len(sure_N)
+    if not n:
+        return Curve(None, (), ())
+    order = np.argsort(-sure_N, kind="stable")
+    _, group_N = np.unique(-sure_N[order], return_inverse=True)
+    share_N = np.bincount(group_N, wrong_N[order]) / np.bincount(group_N)
+    risk_N = np.cumsum(share_N[group_N]) / np.arange(1, n + 1)
+    shown = np.unique(np.linspace(0, n - 1, min(points, n)).round().astype(int))
+    coverage = tuple(((shown + 1) / n).tolist())
+    return Curve(float(risk_N.mean()), coverage, tuple(risk_N[shown].tolist()))
+
+
+@dataclass(frozen=True)
+class Auroc:
+    """How well confidence tells two kinds apart: 0.5 not at all, 1 entirely; None where a kind is missing."""
+
+    value: float | None
+    positive: int
+    negative: int
+
+
+def auroc(sureness: Sequence[float], positive: Sequence[bool]) -> Auroc:
+    """Return the probability that one of the positive is surer than one of the others, ties counting half.
+
+    The area under the ROC curve as the statistic of Mann and Whitney (1947; Hanley and McNeil 1982).
+    """
+    positive_N = np.array(positive, bool)
+    many, others = int(positive_N.sum()), int((~positive_N).sum())
+    if not many or not others:
+        return Auroc(None, many, others)
+    less_N, equal_N = _ranks(np.array(sureness, float))
+    ranks = float((less_N + (equal_N + 1) / 2)[positive_N].sum())
+    return Auroc((ranks - many * (many + 1) / 2) / (many * others), many, others)
+
+
+def _ranks(value_N: Floats) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return for each value how many are less, and how many are equal to it, itself among them."""
+    _, group_N, size_G = np.unique(value_N, return_inverse=True, return_counts=True)
+    return (np.cumsum(size_G) - size_G)[group_N], size_G[group_N]

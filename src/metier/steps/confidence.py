@@ -1,0 +1,115 @@
+"""The step ``confidence``: a job about facts is asked what it knows and what it cannot know, with log-probabilities.
+
+Only the answers are kept in the step. What is measured of them, and the threshold that a risk asks for, is worked out
+anew at every build, so that another risk asks nobody again.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from metier.artifact import Step
+from metier.data.questions.about import About, about_path, read_about
+from metier.data.records import Record, read_records
+from metier.errors import DataError
+from metier.evaluate.answers import SureAnswerer, collect_surely, read_surely
+from metier.evaluate.confidence import Asked, Knowledge, asked, knowledge_of
+from metier.export.contestants import PromptedFile, ShippedFile
+from metier.model.bases import find_base
+from metier.progress import say
+from metier.run.engine import Engine
+from metier.spec.job import Job
+from metier.steps.answering import SLOTS
+from metier.tasks.prompt import PromptFormat
+
+VALIDATION = ("validation.jsonl", "validation_unknown.jsonl")
+"""Exams to calibrate on: with an answer, and without one."""
+TEST = ("test.jsonl", "test_unknown.jsonl")
+"""Exams to measure on."""
+
+
+def inputs(job: Job, data: Step) -> dict[str, Any]:
+    """Return what anybody's answers depend on, beside who answers.
+
+    Args:
+        job: the job description, of task ``qa``.
+        data: the step with the rows.
+    """
+    return {
+        "rows": {exam: data.hashes[exam] for exam in (*VALIDATION, *TEST)},
+        "first": job.evaluate.test_rows,
+        "max_answer_tokens": job.evaluate.max_answer_tokens,
+    }
+
+
+def ask(job: Job, data: Path, answerer: SureAnswerer, folder: Path) -> dict[str, Any]:
+    """Ask a contestant all four exams; return how many questions that were.
+
+    Args:
+        job: the job description.
+        data: the folder of the rows.
+        answerer: the contestant.
+        folder: where the answers are kept, so that a killed exam goes on.
+    """
+    exams = {exam: _rows(job, data, exam)[0] for exam in (*VALIDATION, *TEST)}
+    for exam, rows in exams.items():
+        collect_surely(answerer, rows, folder / exam)
+    return {"asked": sum(map(len, exams.values()))}
+
+
+def ask_shipped(job: Job, data: Path, shipped: Path, folder: Path) -> dict[str, Any]:
+    """Ask the chosen file, through its own template; arguments else as in `ask`."""
+    with Engine(shipped, slots=SLOTS) as engine:
+        return ask(job, data, ShippedFile(job.name, engine, job.evaluate.max_answer_tokens), folder)
+
+
+def ask_released(
+    job: Job, data: Path, name: str, reference: str, prompt: PromptFormat, context_tokens: int, folder: Path
+) -> dict[str, Any]:
+    """Ask a released model with a prompt; one without a GGUF file is not asked, as only llama.cpp says how likely.
+
+    Args:
+        job: the job description.
+        data: the folder of the rows.
+        name: what the model is called.
+        reference: where it comes from, as in ``base.model``.
+        prompt: how it is asked.
+        context_tokens: longest prompt and answer together.
+        folder: where the answers are kept.
+    """
+    found = find_base(reference)
+    if found.gguf is None:
+        say(f"  {name} has no GGUF file, so its confidence is not measured")
+        return {"asked": 0}
+    with Engine(found.gguf, slots=SLOTS, context_tokens=context_tokens) as engine:
+        return ask(job, data, PromptedFile(name, engine, prompt, job.evaluate.max_answer_tokens), folder)
+
+
+def knowledge(job: Job, data: Path, name: str, folder: Path) -> Knowledge:
+    """Return what a contestant knows, by the answers kept in a folder, at the risk that the job states now.
+
+    Args:
+        job: the job description.
+        data: the folder of the rows.
+        name: what the contestant is called.
+        folder: where `ask` kept the answers.
+
+    Raises:
+        DataError: when an exam has no rows, or its rows and what they are about do not belong together.
+    """
+
+    def answered(exam: str) -> list[Asked]:
+        rows, abouts = _rows(job, data, exam)
+        return asked(rows, read_surely(folder / exam), abouts, job.qa.unknown)
+
+    validation, test = ([one for exam in exams for one in answered(exam)] for exams in (VALIDATION, TEST))
+    return knowledge_of(name, validation, test, job.qa.risk)
+
+
+def _rows(job: Job, data: Path, exam: str) -> tuple[list[Record], list[About]]:
+    """Return the first rows of an exam, of each as many at most, so that all are mixed alike; and their subjects."""
+    path = data / exam
+    rows, abouts = read_records(path), read_about(about_path(path))
+    if len(rows) != len(abouts):
+        found = f"{len(rows)} rows, and {about_path(path).name} has {len(abouts)}"
+        raise DataError(str(path), found, "Build the data step again")
+    return rows[: job.evaluate.test_rows], abouts[: job.evaluate.test_rows]

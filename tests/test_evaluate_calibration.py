@@ -1,0 +1,196 @@
+"""Confidence is put right by what was right, and what is promised of a threshold holds."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+
+from metier.evaluate.calibration import (
+    NEVER,
+    Auroc,
+    Rate,
+    auroc,
+    fit,
+    reliability,
+    risk_coverage,
+    threshold,
+    upper_bound,
+)
+from metier.facts.confidence import Calibration, logit
+
+probabilities = st.floats(0.001, 0.999)
+graded = st.lists(st.tuples(st.floats(-40, 0), st.booleans()), max_size=60)
+
+
+def sigmoid(score: float) -> float:
+    return 1 / (1 + math.exp(-score))
+
+
+def test_the_curve_that_made_the_answers_is_found_again() -> None:
+    draw = random.Random(3)
+    logprobs = [-draw.expovariate(1) for _ in range(20_000)]
+    right = [draw.random() < sigmoid(0.6 * logit(one) - 0.8) for one in logprobs]
+    slope, intercept = fit(logprobs, right)
+    assert slope == pytest.approx(0.6, abs=0.04) and intercept == pytest.approx(-0.8, abs=0.06)
+
+
+@settings(max_examples=60)
+@given(graded)
+def test_the_fit_is_the_least_cross_entropy_with_platts_targets(rows: list[tuple[float, bool]]) -> None:
+    logprobs, right = [one for one, _ in rows], [flag for _, flag in rows]
+    slope, intercept = fit(logprobs, right)
+    assert math.isfinite(slope) and math.isfinite(intercept) and slope >= 0
+    if not rows:
+        return
+    many, others = sum(right), len(right) - sum(right)
+    x = np.array([logit(one) for one in logprobs])
+    target = np.where(right, (many + 1) / (many + 2), 1 / (others + 2))
+
+    def loss(at: np.ndarray) -> float:
+        return float(np.sum(np.logaddexp(0, at[0] * x + at[1]) - target * (at[0] * x + at[1])))
+
+    best = minimize(loss, np.zeros(2), bounds=[(0, None), (None, None)], method="L-BFGS-B").fun
+    assert loss(np.array([slope, intercept])) <= best + 1e-3 * len(rows)
+
+
+@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize("number", [1, 5, 200])
+def test_answers_that_are_all_alike_make_nothing_certain(right: bool, number: int) -> None:
+    logprobs = [-0.1 * n for n in range(number)]
+    sure = Calibration(*fit(logprobs, [right] * number), 0.5, 0.05).confidence(-0.05)
+    assert sure == pytest.approx((number + 1) / (number + 2) if right else 1 / (number + 2), abs=1e-6)
+
+
+def test_without_an_answer_confidence_is_a_half() -> None:
+    assert Calibration(*fit([], []), 0.5, 0.05).confidence(-3.0) == 0.5
+
+
+def test_where_likelier_answers_are_less_often_right_confidence_is_the_same_for_all() -> None:
+    slope, _ = fit([-0.1] * 50 + [-3.0] * 50, [False] * 50 + [True] * 50)
+    assert slope == 0
+
+
+@settings(max_examples=60)
+@given(graded, st.floats(-40, 0), st.floats(-40, 0))
+def test_a_likelier_answer_is_never_less_sure(rows: list[tuple[float, bool]], one: float, other: float) -> None:
+    curve = Calibration(*fit([logprob for logprob, _ in rows], [right for _, right in rows]), 0.5, 0.05)
+    low, high = sorted((one, other))
+    assert 0 <= curve.confidence(low) <= curve.confidence(high) <= 1
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), max_size=40))
+def test_auroc_is_the_share_of_pairs_in_the_right_order(rows: list[tuple[int, bool]]) -> None:
+    ours, theirs = [one for one, flag in rows if flag], [one for one, flag in rows if not flag]
+    found = auroc([one for one, _ in rows], [flag for _, flag in rows])
+    if not ours or not theirs:
+        assert found == Auroc(None, len(ours), len(theirs))
+        return
+    pairs = [(a > b) + (a == b) / 2 for a in ours for b in theirs]
+    assert found.value == pytest.approx(sum(pairs) / len(pairs))
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), min_size=1, max_size=40, unique_by=lambda row: row[0]))
+def test_the_risk_coverage_curve_counts_the_wrong_among_the_surest(rows: list[tuple[int, bool]]) -> None:
+    curve = risk_coverage([one for one, _ in rows], [flag for _, flag in rows])
+    surest = [flag for _, flag in sorted(rows, reverse=True)]
+    risks = [1 - sum(surest[:n]) / n for n in range(1, len(rows) + 1)]
+    assert curve.risk == pytest.approx(risks)
+    assert curve.coverage == pytest.approx([n / len(rows) for n in range(1, len(rows) + 1)])
+    assert curve.area == pytest.approx(sum(risks) / len(risks))
+
+
+def test_equally_sure_answers_have_one_risk_whatever_their_order() -> None:
+    assert risk_coverage([1, 1, 1, 1], [True, True, False, False]).risk == (0.5,) * 4
+    assert risk_coverage([], []).area is None
+
+
+def test_the_calibration_error_is_the_mean_distance_over_bins_of_equal_numbers() -> None:
+    sure = [(n + 0.5) / 30 for n in range(30)]
+    found = reliability(sure, [True] * 30)
+    assert [one.right.n for one in found.bins] == [2] * 15
+    assert found.error == pytest.approx(sum(1 - one for one in sure) / 30)
+    assert found.bins[0].mean == pytest.approx(1 / 30)
+
+
+def test_equal_confidences_share_a_bin() -> None:
+    found = reliability([0.5] * 100, [True] * 50 + [False] * 50)
+    assert len(found.bins) == 1 and found.error == 0
+    assert reliability([], []).error is None
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_an_interval_holds_its_share_and_narrows_with_numbers(count: int, more: int) -> None:
+    few, many = Rate.of([True] * count + [False] * more), Rate.of(([True] * count + [False] * more) * 3)
+    assert 0 <= few.low <= (few.share if few.share is not None else 0.5) <= few.high <= 1
+    assert many.high - many.low <= few.high - few.low
+
+
+def test_a_bound_is_what_clopper_and_pearson_give() -> None:
+    assert upper_bound(0, 100, 0.05) == pytest.approx(1 - 0.05 ** (1 / 100))  # the "rule of three", exactly
+    assert upper_bound(5, 5, 0.05) == 1
+
+
+def drawn(draw: random.Random, known: int, unknown: int) -> tuple[list[float], list[bool], list[bool], list[bool]]:
+    """Answers whose confidence is exactly right for known questions, and lower for unknown ones."""
+    sure = [draw.random() ** 0.1 for _ in range(known)] + [draw.random() ** 3 for _ in range(unknown)]
+    right = [draw.random() < one for one in sure[:known]] + [False] * unknown
+    return sure, right, [False] * known + [True] * unknown, [True] * (known + unknown)
+
+
+def test_a_threshold_keeps_both_risks_on_questions_it_never_saw() -> None:
+    """More often than promised, as the bounds are those of the worst case."""
+    draw = random.Random(1)
+    sure, right, unknown, _ = drawn(draw, 30_000, 10_000)
+    whole = np.array(sure), np.array(right), np.array(unknown)
+    broken, found = 0, 0
+    for _ in range(150):
+        chosen = threshold(*drawn(draw, 600, 200), risk=0.1)
+        given_N = whole[0] >= chosen.value
+        if not given_N.any():
+            continue
+        found += 1
+        wrong = (given_N & ~whole[1]).sum() / given_N.sum()
+        broken += wrong > 0.1 or (given_N & whole[2]).sum() / whole[2].sum() > 0.1
+    assert found > 120, "mostly there is such a threshold"
+    assert broken <= 0.1 * found
+
+
+def test_a_threshold_is_not_far_from_the_best_one() -> None:
+    draw = random.Random(2)
+    chosen = threshold(*drawn(draw, 6000, 2000), risk=0.1)
+    assert chosen.wrong / chosen.given > 0.06 or chosen.unknown_answered > 120
+    assert chosen.wrong_bound <= 0.1 and chosen.unknown_bound <= 0.1
+
+
+def test_words_for_not_knowing_are_never_given() -> None:
+    """However likely they are: else the unknown ones among them would be answers."""
+    sure = [0.9] * 400 + [0.99] * 200
+    right, unknown = [True] * 400 + [False] * 200, [False] * 400 + [True] * 200
+    said = [True] * 400 + [False] * 200
+    chosen = threshold(sure, right, unknown, said, 0.05)
+    assert (chosen.value, chosen.given, chosen.unknown_answered) == (0.9, 400, 0)
+    assert threshold(sure, right, unknown, [True] * 600, 0.05).value == NEVER
+
+
+@pytest.mark.parametrize("number", [0, 1, 50])
+def test_too_few_answers_promise_nothing(number: int) -> None:
+    chosen = threshold([0.99] * number, [True] * number, [False] * number, [True] * number, 0.05)
+    assert chosen.value > 1 and chosen.given == 0
+
+
+def test_many_right_answers_are_all_given() -> None:
+    sure = [0.5 + n / 1000 for n in range(400)]
+    assert threshold(sure, [True] * 400, [False] * 400, [True] * 400, 0.05).value == 0.5
+
+
+def test_answers_to_what_has_none_are_held_back_although_few_answers_are_wrong() -> None:
+    """Five wrong ones among a thousand are no risk, but they are half of the questions without an answer."""
+    sure = [0.8] * 1000 + [0.9] * 5 + [0.1] * 5
+    right, unknown = [True] * 1000 + [False] * 10, [False] * 1000 + [True] * 10
+    assert threshold(sure, right, unknown, [True] * 1010, 0.05).value == NEVER

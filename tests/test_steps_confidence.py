@@ -1,0 +1,206 @@
+"""The step asks once, goes on where it was killed, and another risk asks nobody."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from doubles import tiny_gguf
+from fabricated import UNKNOWN, exam
+
+from metier import build
+from metier.artifact import run_step, write_json
+from metier.data.facts.build import build_store
+from metier.data.questions.about import about_path, write_about
+from metier.data.records import read_records, write_records
+from metier.errors import DataError
+from metier.evaluate.answers import Answer
+from metier.facts.confidence import Calibration
+from metier.run.engine import Engine
+from metier.spec.facts import FactSource
+from metier.spec.job import Job
+from metier.steps import bundle, confidence, rivals
+from metier.steps import exam as exam_step
+from metier.tasks.prompt import PromptFormat
+
+JOB = {
+    "name": "history",
+    "task": "qa",
+    "base": {"model": "scratch"},
+    "data": {"facts": [{"source": "file:facts.csv", "format": "csv", "licence": "own"}]},
+    "evaluate": {"test_rows": 40, "max_answer_tokens": 6},
+    "release": {"must_beat": []},
+}
+EXAMS = ("validation", "validation_unknown", "test", "test_unknown")
+
+
+def job(**qa: float) -> Job:
+    return Job.model_validate({**JOB, "qa": {"unknown": UNKNOWN, **qa}})
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number, name in enumerate(EXAMS):
+        known, unknown = (0, 45) if name.endswith("unknown") else (45, 0)
+        records, _, abouts = exam(known=known, unknown=unknown, seed=number)
+        write_records(folder / f"{name}.jsonl", records)
+        write_about(about_path(folder / f"{name}.jsonl"), abouts)
+    return folder
+
+
+class Knowing:
+    """Knows every answer and every question without one; is killed when asked one question too many."""
+
+    name = "knowing"
+
+    def __init__(self, data: Path, dies_after: int = 10**9) -> None:
+        rows = [row for name in EXAMS for row in read_records(data / f"{name}.jsonl")]
+        self.answers = {row.input: Answer(row.output, -0.01) for row in rows}
+        self.asked: list[str] = []
+        self.dies_after = dies_after
+
+    def answer_surely(self, questions: Sequence[str]) -> list[Answer]:
+        self.asked += questions
+        if len(self.asked) > self.dies_after:
+            raise KeyboardInterrupt
+        return [self.answers[question] for question in questions]
+
+
+def test_each_exam_is_asked_in_the_same_number_and_kept(data: Path, tmp_path: Path) -> None:
+    found = confidence.ask(job(), data, Knowing(data), tmp_path)
+    assert found == {"asked": 160}
+    for name in EXAMS:
+        rows = [json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+        assert [row["input"] for row in rows] == [row.input for row in read_records(data / f"{name}.jsonl")[:40]]
+        assert {row["logprob"] for row in rows} == {-0.01}
+
+
+def test_a_killed_step_goes_on_where_it_was_killed(data: Path, tmp_path: Path) -> None:
+    first, second = Knowing(data, dies_after=100), Knowing(data)
+    with pytest.raises(KeyboardInterrupt):
+        run_step(tmp_path / "confidence", {}, lambda folder: confidence.ask(job(), data, first, folder))
+    run_step(tmp_path / "confidence", {}, lambda folder: confidence.ask(job(), data, second, folder))
+    assert len(second.asked) == 80, "two exams were done"
+    run_step(tmp_path / "confidence", {}, lambda folder: confidence.ask(job(), data, Knowing(data, 0), folder))
+    known = confidence.knowledge(job(), data, "file", tmp_path / "confidence")
+    assert known.exact.value == 100 and known.own.unknown.count == 0
+
+
+def test_another_risk_is_another_threshold_of_the_same_answers(data: Path, tmp_path: Path) -> None:
+    confidence.ask(job(), data, Knowing(data), tmp_path)
+    strict, lax = (confidence.knowledge(job(risk=risk), data, "file", tmp_path) for risk in (0.01, 0.3))
+    assert strict.calibration.threshold > 1 >= lax.calibration.threshold
+    assert (strict.calibration.risk, lax.calibration.risk) == (0.01, 0.3)
+    step = SimpleNamespace(hashes={f"{name}.jsonl": name for name in EXAMS})
+    assert confidence.inputs(job(risk=0.01), step) == confidence.inputs(job(risk=0.3), step)  # type: ignore[arg-type]
+
+
+def test_rows_and_what_they_are_about_belong_together(data: Path, tmp_path: Path) -> None:
+    write_about(data / "test_about.jsonl", exam(known=3, unknown=0)[2])
+    with pytest.raises(DataError, match=r"45 rows, and test_about\.jsonl has 3"):
+        confidence.ask(job(), data, Knowing(data), tmp_path)
+
+
+def test_a_file_is_asked_through_its_template_and_a_released_one_with_its_prompt(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tiny_gguf(tmp_path / "tiny.gguf")
+    monkeypatch.setattr(confidence, "Engine", partial(Engine, threads=1))
+    small = Job.model_validate({**JOB, "evaluate": {"test_rows": 20, "max_answer_tokens": 3}})
+    (tmp_path / "ours").mkdir()
+    assert confidence.ask_shipped(small, data, file, tmp_path / "ours") == {"asked": 80}
+    monkeypatch.setattr(confidence, "find_base", lambda _: SimpleNamespace(gguf=file))
+    (tmp_path / "theirs").mkdir()
+    prompt = PromptFormat(name="line", after="\n")
+    assert confidence.ask_released(small, data, "base", "any", prompt, 1024, tmp_path / "theirs") == {"asked": 80}
+    for who in ("ours", "theirs"):
+        known = confidence.knowledge(small, data, who, tmp_path / who)
+        assert (known.name, known.exact.n, known.known_or_not.negative) == (who, 20, 20)
+    assert (tmp_path / "ours/test.jsonl").read_text() != (tmp_path / "theirs/test.jsonl").read_text()
+
+
+def test_a_released_model_without_a_file_is_not_asked(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confidence, "find_base", lambda _: SimpleNamespace(gguf=None))
+    prompt = PromptFormat(name="line", after="\n")
+    assert confidence.ask_released(job(), data, "base", "any", prompt, 1024, tmp_path) == {"asked": 0}
+
+
+def test_the_folder_that_is_passed_on_has_report_numbers_store_and_calibration(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "facts.csv").write_text("subject,relation,value\nHastings,battle,1066\n")
+    source = FactSource(source=f"file:{tmp_path / 'facts.csv'}", format="csv", licence="own")
+    built = build_store([source], data / "facts.db")
+    confidence.ask(job(), data, Knowing(data), tmp_path)
+    known = confidence.knowledge(job(), data, "history-Q8_0", tmp_path)
+    monkeypatch.setattr(bundle, "card", lambda **facts: f"{len(facts['knowledge'])} contestant")
+    monkeypatch.setattr(bundle.Verdict, "from_json", lambda _: None)
+    (tmp_path / "model").mkdir()
+    for name in ("history-Q8_0.gguf", bundle.SWEEP, bundle.PLOT):
+        (tmp_path / name).write_bytes(b"")
+    facts = {
+        "sweep": {"candidates": {}, "chosen": "Q8_0"},
+        "prompt": {"prompt": PromptFormat(name="line", after="\n").to_json(), "base_prompt": None},
+        "ledger": {"base": None},
+        "verdict": {},
+        "train": {},
+        "cut": None,
+        "rivals": {},
+        "knowledge": [known.to_json()],
+    }
+    out = tmp_path / "export"
+    write_json(out / "begun.json", {})
+    bundle.bundle(job(), tmp_path / "history-Q8_0.gguf", tmp_path / "model", facts, tmp_path, data, out)
+    described = json.loads((out / "metier.json").read_text())
+    assert Calibration.from_json(described["calibration"]) == known.calibration
+    assert (described["store"], described["store_key"]) == ("facts.db", built.key)
+    assert (out / "facts.db").read_bytes() == (data / "facts.db").read_bytes()
+    assert json.loads((out / "knowledge.json").read_text())["contestants"][0]["name"] == "history-Q8_0"
+    assert (out / "report.html").read_text().startswith("<!doctype html>")
+    assert (out / "README.md").read_text() == "1 contestant"
+    assert {line.split()[1] for line in (out / "SHA256SUMS").read_text().splitlines()} >= {"report.html", "facts.db"}
+
+
+def test_a_build_asks_the_file_and_its_base_once_whatever_the_risk(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+
+    def ask(job: Job, rows: Path, *rest: Path | str | PromptFormat) -> dict[str, int]:
+        asked.append(rest[-1])  # type: ignore[arg-type]
+        return confidence.ask(job, rows, Knowing(rows), rest[-1])  # type: ignore[arg-type]
+
+    monkeypatch.setattr(confidence, "ask_shipped", ask)
+    monkeypatch.setattr(confidence, "ask_released", ask)
+    line = PromptFormat(name="line", after="\n")
+    monkeypatch.setattr(rivals, "released", lambda _, name, step: exam_step.Released(name, step.key, line))
+    run = tmp_path / "run"
+    rows = run_step(run / "data", {}, lambda folder: str(shutil.copytree(data, folder, dirs_exist_ok=True)))
+    prompt = line.to_json()
+    trained = SimpleNamespace(
+        data=rows,
+        rivals={"other": SimpleNamespace(key="other")},
+        prompts=SimpleNamespace(key="prompt", result={"base_prompt": prompt}),
+    )
+    measured = SimpleNamespace(key="models", swept={"chosen": "Q8_0"})
+
+    def known(model: str, risk: float) -> list[str]:
+        described = {**JOB, "base": {"model": model}, "qa": {"unknown": UNKNOWN, "risk": risk}}
+        found = build._known(Job.model_validate(described), run, trained, measured, Path("history-Q8_0.gguf"))  # type: ignore[arg-type]
+        assert all(one.calibration.risk == risk for one in found)
+        return [one.name for one in found]
+
+    assert known("hf:some/base", 0.05) == known("hf:some/base", 0.3) == ["history-Q8_0", "base", "other"]
+    places = [str(folder.relative_to(run)) for folder in asked]
+    assert places == ["confidence", "base_confidence", "rivals/other/confidence"]
+    measured.swept["chosen"] = "Q4_0"
+    assert known("hf:some/base", 0.3) == ["history-Q8_0", "base", "other"]
+    assert len(asked) == 4, "the base and the rival are asked once"
+    assert known("scratch", 0.3) == ["history-Q8_0", "other"]
