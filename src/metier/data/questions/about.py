@@ -50,14 +50,13 @@ def read_about(path: Path) -> list[About]:
     Raises:
         DataError: at the first line that is none, or when the file is missing.
     """
-    found = []
+    number, fix = 0, "Build the data step again"
     try:
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                found.append(About(**json.loads(line)))
-    except (ValueError, TypeError) as error:
-        fix = "Build the data step again"
-        raise DataError(f"{path}, line {len(found) + 1}", f"says nothing of a question ({error})", fix) from error
+        found = []
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], 1):
+            found.append(About(**json.loads(line)))  # noqa: PERF401 - the error names the line
     except OSError as error:
-        raise DataError(str(path), f"cannot be read ({error.strerror})", "Build the data step again") from error
+        raise DataError(str(path), f"cannot be read ({error.strerror})", fix) from error
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}, line {number}", f"says nothing of a question ({error})", fix) from error
     return found
