@@ -50,13 +50,15 @@ def read_about(path: Path) -> list[About]:
     Raises:
         DataError: at the first line that is none, or when the file is missing.
     """
-    number, fix = 0, "Build the data step again"
+    fix = "Build the data step again"
     try:
-        found = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], 1):
-            found.append(About(**json.loads(line)))  # noqa: PERF401 - the error names the line
-    except OSError as error:
-        raise DataError(str(path), f"cannot be read ({error.strerror})", fix) from error
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path}, line {number}", f"says nothing of a question ({error})", fix) from error
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    except (OSError, ValueError) as error:
+        raise DataError(str(path), f"cannot be read ({error})", fix) from error
+    found = list[About]()
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(About(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{path}, line {number}", f"says nothing of a question ({error})", fix) from error
     return found
