@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from metier.artifact import Step, read_json, run_step, write_json
 from metier.data.ledger import with_base
 from metier.data.prepare import fingerprint, prepare
+from metier.data.questions import prepare as questions
 from metier.errors import MetierError, RunError
 from metier.evaluate.verdict import Verdict
 from metier.progress import say
@@ -24,6 +25,9 @@ from metier.spec.data import AnySource
 from metier.spec.job import Job
 from metier.spec.training import Training
 from metier.tasks.prompt import PromptFormat
+
+_LEARNED = ("train.jsonl", "validation.jsonl", "text.jsonl", "text_validation.jsonl")
+"""Files of rows that models come from."""
 
 
 def build(job: Job, run: Path, nproc: int = 1) -> Verdict:
@@ -84,19 +88,11 @@ class _Measured(NamedTuple):
 
 def _trained(job: Job, run: Path, nproc: int) -> _Trained:
     step = _Steps(run)
-    sources: dict[str, Sequence[AnySource]] = {"train": job.data.train, "test": job.data.test}
-    if job.data.text:
-        sources["text"] = job.data.text
-    data = step(
-        "data",
-        {
-            "cleaning": job.data.cleaning.model_dump(),
-            "split": job.data.split.model_dump(),
-            **{role: [fingerprint(source) for source in these] for role, these in sources.items()},
-            "seed": job.seed,
-        },
-        lambda folder: prepare(job.data, folder, seed=job.seed),
-    )
+    if job.task == "qa":
+        asked = questions.inputs(job.data, job.qa, job.seed)
+        data = step("data", asked, lambda at: questions.prepare_questions(job.data, job.qa, at, seed=job.seed))
+    else:
+        data = step("data", _sources(job), lambda folder: prepare(job.data, folder, seed=job.seed))
 
     # Threads that wait for microseconds before they sleep: by default they spin through whole time slices, which
     # makes a training on a busy machine several times slower.
@@ -146,6 +142,19 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
         lambda folder: by_processes(nproc, job, data.folder, weights, folder, prompt),
     )
     return _Trained(data, start.base_of(job, begun), prompts, train)
+
+
+def _sources(job: Job) -> dict[str, Any]:
+    """Return what rows depend on."""
+    sources: dict[str, Sequence[AnySource]] = {"train": job.data.train, "test": job.data.test}
+    if job.data.text:
+        sources["text"] = job.data.text
+    return {
+        "cleaning": job.data.cleaning.model_dump(),
+        "split": job.data.split.model_dump(),
+        **{role: [fingerprint(source) for source in these] for role, these in sources.items()},
+        "seed": job.seed,
+    }
 
 
 def _measured(job: Job, run: Path, trained: _Trained) -> _Measured:
@@ -241,11 +250,8 @@ def _rows(data: Step, *, learned: bool) -> dict[str, str]:
 
     What is learned depends on them, and not on what the ledger says of their licences.
     """
-    return {
-        name: digest
-        for name, digest in data.hashes.items()
-        if name.endswith(".jsonl") and (name != "test.jsonl") == learned
-    }
+    wanted = _LEARNED if learned else ("test.jsonl",)
+    return {name: digest for name, digest in data.hashes.items() if name in wanted}
 
 
 def _learned(job: Job, settings: Training) -> dict[str, Any]:

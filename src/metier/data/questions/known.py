@@ -1,10 +1,11 @@
 """What can be asked: of each subject and relation the one answer that the sources give, and the names to ask by."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from metier.data.questions.phrasings import Book, is_name, way_of
+from metier.data.questions.phrasings import is_name, way_of
 from metier.data.questions.regions import region_of
 from metier.facts import names
 from metier.facts.dates import CIRCA_YEARS, Date
@@ -12,6 +13,7 @@ from metier.facts.fact import Fact, Kind, relation
 from metier.facts.mentions import holds
 from metier.facts.store import Entry, Store
 
+_FIGURES = re.compile(r"\d+")
 _LONGEST_SPAN = 200
 """Years of the longest date that a subject is asked for by."""
 
@@ -54,8 +56,9 @@ class Known:
         """Return whether a question for the value has it: all words of a text, or a date or one of its years."""
         if self.date is None:
             return names.says(question, self.value)
-        return holds(question, self.date) or any(
-            names.says(question, str(abs(year))) for year in {*self.date.years} if abs(year) > 9
+        figures = set(_FIGURES.findall(question))
+        return bool(figures) and (
+            any(str(abs(year)) in figures for year in self.date.years if abs(year) > 9) or holds(question, self.date)
         )
 
 
@@ -92,7 +95,8 @@ def _event(name: str) -> bool:
 
 
 _EVENTS = frozenset(
-    ["battle", "siege", "war", "wars", "treaty", "peace", "revolution", "rebellion", "revolt", "crusade", "massacre", "invasion", "campaign"]
+    {"battle", "siege", "war", "wars", "treaty", "peace", "revolution", "rebellion"}
+    | {"revolt", "crusade", "massacre", "invasion", "campaign"}
 )
 
 
@@ -111,7 +115,7 @@ def read_known(
     for fact in store:
         groups[fact.subject, fact.relation].append(fact)
     found = []
-    for (subject, said), facts in groups.items():
+    for (_, said), facts in groups.items():
         reason = "relation not asked for" if relations is not None and said not in relations else None
         answer = None if reason else _answer(facts)
         one = None if answer is None else _known(facts, answer, known)
@@ -220,8 +224,3 @@ def _alone_texts(of_subjects: list[list[Fact]]) -> Iterator[list[Fact]]:
         words = [names.key(fact.value).split() for fact in facts]
         if all(each and len(set.intersection(*(having[word] for word in each))) == 1 for each in words):
             yield facts
-
-
-def taught_ways(found: Iterable[Known], book: Book) -> dict[str, int]:
-    """Return how many facts are asked in each way whose exams have the phrasings of training, for there are too few."""
-    return dict(Counter(one.way for one in found if book.asked(one.way).ask.shared))

@@ -27,7 +27,9 @@ _MANY = 8
 """From so many on, each exam has two."""
 
 _SALT = "metier phrasings 1\n"
-_SMALL = frozenset(["of", "the", "in", "at", "on", "and", "for", "de", "la", "le", "du", "des", "von", "van", "der", "&"])
+_SMALL = frozenset(
+    {"of", "the", "in", "at", "on", "and", "for", "&"} | {"de", "la", "le", "du", "des", "von", "van", "der"}
+)
 _FOUGHT = frozenset({"Battle", "Battles", "Siege"})
 
 
@@ -195,7 +197,7 @@ def wants_article(name: str, kind: Kind) -> bool:
         return False
     article = _texts()["article"]
     last = article["places"] if kind == "place" else article["places"] + article["others"]
-    return (words[0] in article["first"] and words[1] in ("of", "for", "on", "between")) or words[-1] in last
+    return (words[0] in article["first"] and words[1] in ("of", "for", "on", "at", "between")) or words[-1] in last
 
 
 def when(date: Date) -> str:

@@ -213,7 +213,7 @@ def _training(material: _Material, pairs: Pairs) -> list[Question]:
         before = len(kept)
         for question in questions:
             text = comparable(question.text)
-            if material.mentions.owners(question.text) or material.mentions.owners(question.answer):
+            if material.mentions.owners(f"{question.text} | {question.answer}"):
                 material.skipped["names a withheld subject"] += 1
             elif text not in kept:
                 kept[text] = question
@@ -288,10 +288,11 @@ def _ledger(data: Data, built: Built, material: _Material, left: Mapping[str, Co
 
 
 def _counts(rows: Iterable[Question]) -> dict[str, dict[str, dict[str, int]]]:
-    """Return the number of rows by kind, form and relation."""
+    """Return the number of rows by kind, form and relation; of the known nothing is said in what is asked in vain."""
     found: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     for one in rows:
-        found[one.about.kind][one.about.form][one.about.relation] += 1
+        kind = "nothing said" if one.about.kind == "known" and not one.about.value else one.about.kind
+        found[kind][one.about.form][one.about.relation] += 1
     return {kind: {form: dict(by.most_common()) for form, by in forms.items()} for kind, forms in found.items()}
 
 

@@ -185,7 +185,7 @@ def in_vain(
     unknown: str,
     dice: random.Random,
 ) -> list[Question]:
-    """Return questions about known subjects for what no source says of them, half of them of what is none of their kind.
+    """Return questions about known subjects for what no source says of them, half of it nothing that their kind has.
 
     Args:
         count: how many are wanted.
