@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from metier.facts import names
 from metier.facts.fact import Kind
 
-_ORDER = 3
-"""Letters that the next one depends on."""
+_ORDERS = (3, 2)
+"""Letters that the next one depends on; fewer where no new names come of more."""
 
 _LONGEST = 40
 _TRIES = 50
@@ -28,7 +28,7 @@ class Inventor:
 
     def __init__(self, by_kind: dict[Kind, Sequence[str]], taken: Callable[[str], bool]) -> None:
         self._names = {kind: sorted(set(of_kind)) for kind, of_kind in by_kind.items()}
-        self._letters = {kind: Letters(of_kind) for kind, of_kind in self._names.items()}
+        self._letters = {kind: [Letters(of_kind, order) for order in _ORDERS] for kind, of_kind in self._names.items()}
         self._taken = taken
         self._made: set[str] = set()
 
@@ -37,10 +37,11 @@ class Inventor:
         known = self._names.get(kind, [])
         if len(known) < 2:
             return None
-        spelt = dice.random() < 0.5
+        more, fewer = self._letters[kind]
+        joined, spelt = (lambda: _joined(*self._two(known, dice))), (lambda: more.name(dice))
+        first, second = (spelt, joined) if dice.random() < 0.5 else (joined, spelt)
         for attempt in range(_TRIES):
-            whole = spelt if attempt < _TRIES // 2 else not spelt
-            name = self._letters[kind].name(dice) if whole else _joined(*self._two(known, dice))
+            name = (first, second, lambda: fewer.name(dice))[3 * attempt // _TRIES]()
             key = names.key(name)
             if 3 < len(name) <= _LONGEST and key and key not in self._made and not self._taken(name):
                 self._made.add(key)
@@ -56,24 +57,25 @@ class Inventor:
 
 
 class Letters:
-    """A model of names, letter by letter: the next one is drawn as it follows the last three in known names."""
+    """A model of names, letter by letter: the next one is drawn as it follows the last few in known names."""
 
-    def __init__(self, known: Iterable[str]) -> None:
+    def __init__(self, known: Iterable[str], order: int) -> None:
+        self._order = order
         self._next: dict[str, list[str]] = defaultdict(list)
         for name in known:
-            spelt = _END * _ORDER + name + _END
-            for at in range(_ORDER, len(spelt)):
-                self._next[spelt[at - _ORDER : at]].append(spelt[at])
+            spelt = _END * order + name + _END
+            for at in range(order, len(spelt)):
+                self._next[spelt[at - order : at]].append(spelt[at])
 
     def name(self, dice: random.Random) -> str:
         """Return a name; one that grows too long is cut short."""
-        spelt = _END * _ORDER
-        while len(spelt) <= _LONGEST + _ORDER:
-            letter = dice.choice(self._next[spelt[-_ORDER:]])
+        spelt = _END * self._order
+        while len(spelt) <= _LONGEST + self._order:
+            letter = dice.choice(self._next[spelt[-self._order :]])
             if letter == _END:
                 break
             spelt += letter
-        return " ".join(spelt[_ORDER:].split())
+        return " ".join(spelt[self._order :].split())
 
 
 def _joined(one: str, two: str) -> str:

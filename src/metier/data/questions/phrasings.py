@@ -46,15 +46,23 @@ class Ways(NamedTuple):
         found: tuple[str, ...] = getattr(self, part)
         return found
 
-    def __add__(self, other: object) -> "Ways":
+    def joined(self, other: "Ways") -> "Ways":
         """Return both, each divided as it is; one that could not be divided is learned from, if the other could."""
-        assert isinstance(other, Ways)
         if not (self.train and other.train):
             return self if self.train else other
         if self.shared == other.shared:
-            return Ways(*(one + two for one, two in zip(self[:3], other[:3], strict=True)), self.shared)
+            return Ways(
+                self.train + other.train, self.validation + other.validation, self.test + other.test, self.shared
+            )
         whole, more = (self, other) if other.shared else (other, self)
         return whole._replace(train=whole.train + more.train)
+
+    def about(self, relation: str) -> "Ways":
+        """Return them with a relation in its place: divided before, so that all relations are divided alike."""
+        train, validation, test = (
+            tuple(text.replace("{relation}", relation) for text in self.of(part)) for part in PARTS
+        )
+        return Ways(train, validation, test, self.shared)
 
 
 class Asked(NamedTuple):
@@ -67,7 +75,8 @@ class Asked(NamedTuple):
 def divide(phrasings: Iterable[str]) -> Ways:
     """Divide a list of phrasings among the parts, by a hash of each; the exams have one or two each."""
     distinct = {comparable(phrasing): phrasing for phrasing in phrasings}
-    ordered = sorted(distinct.values(), key=lambda one: hashlib.sha256((_SALT + one).encode()).digest())
+    keys = sorted(distinct, key=lambda key: hashlib.sha256((_SALT + key).encode()).digest())
+    ordered = [distinct[key] for key in keys]
     if len(ordered) < LEAST:
         return Ways(tuple(ordered), tuple(ordered), tuple(ordered), shared=True)
     each = 2 if len(ordered) >= _MANY else 1
@@ -116,7 +125,7 @@ class Book:
         if relation not in RELATIONS and len(set(ask)) >= LEAST:
             return mine
         theirs = _packaged(way, relation)
-        return Asked(theirs.ask + mine.ask, theirs.reverse + mine.reverse)
+        return Asked(theirs.ask.joined(mine.ask), theirs.reverse.joined(mine.reverse))
 
     def compared(self, relation: str) -> Ways:
         """Return the ways to ask which of two came first."""
@@ -144,18 +153,13 @@ class Book:
 def _packaged(way: str, relation: str) -> Asked:
     texts = _texts()
     if relation not in RELATIONS:
-        return Asked(*(_named(divide(texts["other"][form]), relation) for form in Asked._fields))
+        return Asked(*(divide(texts["other"][form]).about(relation) for form in Asked._fields))
     table = texts.get(way, {})
     found = Asked(divide(table.get("ask", [])), divide(table.get("reverse", [])))
     if way == "occurred:battle":
         name = _packaged("occurred:name", relation)
-        return Asked(name.ask + found.ask, name.reverse + found.reverse)
+        return Asked(name.ask.joined(found.ask), name.reverse.joined(found.reverse))
     return found
-
-
-def _named(ways: Ways, relation: str) -> Ways:
-    """Return phrasings with the relation in its place: divided before, so that all relations are divided alike."""
-    return Ways(*(tuple(text.replace("{relation}", relation) for text in ways.of(part)) for part in PARTS), ways.shared)
 
 
 @cache

@@ -142,8 +142,8 @@ def prepare_questions(data: Data, qa: Qa, folder: Path, *, seed: int = 0) -> dic
         listed = ", ".join(f"{way} ({form})" for way, forms in shared.items() for form in forms)
         say(f"Too few ways to ask to keep some for the exams alone: {listed}. Add to [[qa.phrasings]]")
     if data.text:
-        rows = [Record(one.text, one.answer, one.source) for part in exams for one in exams[part]]
-        facts["text"] = prepare_text(data, rows, folder, ledger)
+        examined = [Record(one.text, one.answer, one.source) for asked in exams.values() for one in asked]
+        facts["text"] = prepare_text(data, examined, folder, ledger)
     ledger.write(folder / "ledger.json")
     return facts
 
@@ -178,7 +178,7 @@ def _material(store: Store, built: Built, qa: Qa, seed: int, left: dict[str, Cou
     texts = [*book.texts(ways), *built.facts, qa.unknown]
     withheld = withhold(askable, known, qa.withheld_share, texts)
     kept_back: dict[Part, list[Known]] = {"validation": [], "test": []}
-    taught = []
+    taught: list[Known] = []
     for one in askable:
         (kept_back[withheld[one.subject]] if one.subject in withheld else taught).append(one)
     by_kind: dict[Kind, list[str]] = defaultdict(list)
@@ -232,7 +232,9 @@ def _training(material: _Material, pairs: Pairs) -> list[Question]:
     got += keep(invented(unknown - got, material.taught, "train", book, material.inventor, qa.unknown, dice))
     if got < unknown:
         material.skipped["names that could not be made up"] = unknown - got
-    return list(kept.values())
+    if not qa.source_tags:
+        return list(kept.values())
+    return [one._replace(text=f"[{one.source}] {one.text}") if at % 2 else one for at, one in enumerate(kept.values())]
 
 
 def _write_rows(
