@@ -38,10 +38,11 @@ class Inventor:
         if len(known) < 2:
             return None
         more, fewer = self._letters[kind]
-        joined, spelt = (lambda: _joined(*self._two(known, dice))), (lambda: more.name(dice))
-        first, second = (spelt, joined) if dice.random() < 0.5 else (joined, spelt)
+        ways: list[Callable[[], str]] = [lambda: _joined(*self._two(known, dice)), lambda: more.name(dice)]
+        dice.shuffle(ways)
+        ways.append(lambda: fewer.name(dice))
         for attempt in range(_TRIES):
-            name = (first, second, lambda: fewer.name(dice))[3 * attempt // _TRIES]()
+            name = ways[len(ways) * attempt // _TRIES]()
             key = names.key(name)
             if 3 < len(name) <= _LONGEST and key and key not in self._made and not self._taken(name):
                 self._made.add(key)
