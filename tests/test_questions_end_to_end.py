@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from facts_of_our_own import write_facts_job
 
 
@@ -17,8 +18,9 @@ def metier(home, *arguments):
     )
 
 
+@pytest.mark.timeout(600)
 def test_a_table_of_facts_becomes_a_model_and_another_risk_repeats_no_step_of_data(tmp_path):
-    job, home = write_facts_job(tmp_path / "job"), tmp_path / "home"
+    job, home = write_facts_job(tmp_path / "job", budget="60 steps"), tmp_path / "home"
     planned = metier(home, "plan", job)
     assert planned.returncode == 0 and "lore" in planned.stdout, planned.stderr
     done = metier(home, "build", job)
@@ -36,6 +38,7 @@ def test_a_table_of_facts_becomes_a_model_and_another_risk_repeats_no_step_of_da
     assert "data: already finished" in again.stderr and "train: already finished" in again.stderr, again.stderr
 
 
+@pytest.mark.timeout(600)
 def test_facts_of_an_unknown_licence_may_not_be_shipped(tmp_path):
     job, home = write_facts_job(tmp_path / "job", budget="2 steps"), tmp_path / "home"
     text = (job / "job.toml").read_text().replace('licence = "own"', 'licence = "proprietary"')

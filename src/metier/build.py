@@ -88,11 +88,11 @@ class _Measured(NamedTuple):
 
 def _trained(job: Job, run: Path, nproc: int) -> _Trained:
     step = _Steps(run)
-    if job.task == "qa":
-        asked = questions.inputs(job.data, job.qa, job.seed)
-        data = step("data", asked, lambda at: questions.prepare_questions(job.data, job.qa, at, seed=job.seed))
-    else:
-        data = step("data", _sources(job), lambda folder: prepare(job.data, folder, seed=job.seed))
+    data = step(
+        "data",
+        questions.inputs(job.data, job.qa, job.seed) if job.task == "qa" else _sources(job),
+        lambda folder: _prepare(job, folder),
+    )
 
     # Threads that wait for microseconds before they sleep: by default they spin through whole time slices, which
     # makes a training on a busy machine several times slower.
@@ -142,6 +142,12 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
         lambda folder: by_processes(nproc, job, data.folder, weights, folder, prompt),
     )
     return _Trained(data, start.base_of(job, begun), prompts, train)
+
+
+def _prepare(job: Job, folder: Path) -> dict[str, Any]:
+    if job.task == "qa":
+        return questions.prepare_questions(job.data, job.qa, folder, seed=job.seed)
+    return prepare(job.data, folder, seed=job.seed)
 
 
 def _sources(job: Job) -> dict[str, Any]:

@@ -69,8 +69,11 @@ class Names:
         self.entries = {entry.subject: entry for entry in entries}
         self._holders = Counter(key for entry in self.entries.values() for key in {*map(names.key, entry.names)})
 
+        self._all = f" {' | '.join(self._holders)} "
+
     def __contains__(self, name: str) -> bool:
-        return names.key(name) in self._holders
+        """Return whether a name, or words of one, is somebody's."""
+        return f" {names.key(name)} " in self._all
 
     def unique(self, subject: str) -> tuple[str, ...]:
         """Return the names that only this subject has."""
