@@ -11,6 +11,7 @@ from facts_of_our_own import made_up_facts, write_facts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metier.data.ledger import with_base
 from metier.data.questions import phrasings
 from metier.data.questions.about import About, about_path, read_about, write_about
 from metier.data.questions.invent import Inventor
@@ -380,6 +381,13 @@ def test_the_ledger_counts_every_fact_once(made):
     kept = counts["train"] + counts["validation"] + counts["test"]
     assert counts["read"] == kept + sum(entry["removed"].values()) == len(made_up_facts())
     assert counts["validation"] and counts["test"]
+
+
+def test_a_model_may_be_shipped_if_the_licences_of_its_facts_allow_it(made):
+    ledger = json.loads((made.at / "ledger.json").read_text())
+    assert with_base(ledger, None)["shipping"]["allowed"]
+    ledger["sources"][0]["licence"] = "proprietary"
+    assert not with_base(ledger, None)["shipping"]["allowed"]
 
 
 def test_a_step_depends_on_the_table_and_not_on_where_it_lies_nor_on_the_risk(tmp_path):

@@ -36,12 +36,3 @@ def test_a_table_of_facts_becomes_a_model_and_another_risk_repeats_no_step_of_da
     (job / "job.toml").write_text((job / "job.toml").read_text().replace("[qa]", "[qa]\nrisk = 0.2"))
     again = metier(home, "build", job)
     assert "data: already finished" in again.stderr and "train: already finished" in again.stderr, again.stderr
-
-
-@pytest.mark.timeout(600)
-def test_facts_of_an_unknown_licence_may_not_be_shipped(tmp_path):
-    job, home = write_facts_job(tmp_path / "job", budget="2 steps"), tmp_path / "home"
-    text = (job / "job.toml").read_text().replace('licence = "own"', 'licence = "proprietary"')
-    (job / "job.toml").write_text(text)
-    done = metier(home, "build", job)
-    assert done.returncode == 1 and "proprietary: it gives no right to distribute" in done.stdout, done.stdout
