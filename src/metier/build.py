@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from metier.artifact import Step, key_of, read_json, run_step, write_json
 from metier.data.ledger import with_base
 from metier.data.prepare import fingerprint, prepare
+from metier.data.questions import prepare as questions
 from metier.errors import MetierError, RunError
 from metier.evaluate.confidence import Knowledge
 from metier.evaluate.verdict import Verdict
@@ -26,6 +27,9 @@ from metier.spec.data import AnySource
 from metier.spec.job import Job
 from metier.spec.training import Training
 from metier.tasks.prompt import PromptFormat
+
+_LEARNED = ("train.jsonl", "validation.jsonl", "text.jsonl", "text_validation.jsonl")
+"""Files of rows that models come from."""
 
 
 def build(job: Job, run: Path, nproc: int = 1) -> Verdict:
@@ -88,18 +92,10 @@ class _Measured(NamedTuple):
 
 def _trained(job: Job, run: Path, nproc: int) -> _Trained:
     step = _Steps(run)
-    sources: dict[str, Sequence[AnySource]] = {"train": job.data.train, "test": job.data.test}
-    if job.data.text:
-        sources["text"] = job.data.text
     data = step(
         "data",
-        {
-            "cleaning": job.data.cleaning.model_dump(),
-            "split": job.data.split.model_dump(),
-            **{role: [fingerprint(source) for source in these] for role, these in sources.items()},
-            "seed": job.seed,
-        },
-        lambda folder: prepare(job.data, folder, seed=job.seed),
+        questions.inputs(job.data, job.qa, job.seed) if job.task == "qa" else _sources(job),
+        lambda folder: _prepare(job, folder),
     )
 
     # Threads that wait for microseconds before they sleep: by default they spin through whole time slices, which
@@ -151,6 +147,25 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
         lambda folder: by_processes(nproc, job, data.folder, weights, folder, prompt),
     )
     return _Trained(data, start.base_of(job, begun), prompts, prompted, train)
+
+
+def _prepare(job: Job, folder: Path) -> dict[str, Any]:
+    if job.task == "qa":
+        return questions.prepare_questions(job.data, job.qa, folder, seed=job.seed)
+    return prepare(job.data, folder, seed=job.seed)
+
+
+def _sources(job: Job) -> dict[str, Any]:
+    """Return what rows depend on."""
+    sources: dict[str, Sequence[AnySource]] = {"train": job.data.train, "test": job.data.test}
+    if job.data.text:
+        sources["text"] = job.data.text
+    return {
+        "cleaning": job.data.cleaning.model_dump(),
+        "split": job.data.split.model_dump(),
+        **{role: [fingerprint(source) for source in these] for role, these in sources.items()},
+        "seed": job.seed,
+    }
 
 
 def _measured(job: Job, run: Path, trained: _Trained) -> _Measured:
@@ -294,11 +309,8 @@ def _rows(data: Step, *, learned: bool) -> dict[str, str]:
 
     What is learned depends on them, and not on what the ledger says of their licences.
     """
-    return {
-        name: digest
-        for name, digest in data.hashes.items()
-        if name.endswith(".jsonl") and (name != "test.jsonl") == learned
-    }
+    wanted = _LEARNED if learned else ("test.jsonl",)
+    return {name: digest for name, digest in data.hashes.items() if name in wanted}
 
 
 def _learned(job: Job, settings: Training) -> dict[str, Any]:

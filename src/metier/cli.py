@@ -64,9 +64,9 @@ def _metier(
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="Name of the job; its folder is jobs/NAME.")],
-    task: Annotated[str, typer.Option(help="translation or text2text.")],
+    task: Annotated[str, typer.Option(help="translation, text2text or qa.")],
     examples: Annotated[
-        Optional[Path], typer.Option(help="A csv, tsv or jsonl file of inputs and outputs.")  # noqa: UP045
+        Optional[Path], typer.Option(help="A csv, tsv or jsonl file: inputs and outputs, or facts.")  # noqa: UP045
     ] = None,
 ) -> None:
     """Write a commented job description to edit."""

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from metier.artifact import write_json
-from metier.data.licences import may_ship
+from metier.artifact import write_atomically, write_json
+from metier.data.debian import Copyright
+from metier.data.licences import find_licence, from_debian, may_ship
+from metier.progress import say
 
 FORMAT = 1
 
@@ -87,6 +89,17 @@ class Ledger:
         """Write the ledger as JSON, atomically."""
         entries = [entry.to_json() for entry in self.entries.values()]
         write_json(path, {"format": FORMAT, "sources": entries})
+
+
+def keep_paper(paper: Copyright, source: str, licence: str, folder: Path) -> dict[str, Any]:
+    """Store what a package says of its licences, and say so if the job says something else."""
+    file = folder / LICENCES / f"{paper.package}_{paper.version.replace(':', '%3a')}.txt"
+    write_atomically(file, paper.text)
+    known = {find_licence(from_debian(name)) for name in paper.licences}
+    if known and find_licence(licence) not in known:
+        stated = ", ".join(paper.licences)
+        say(f"{source}: its own copyright file states {stated}, the job states {licence}: read {file}")
+    return {**paper._asdict(), "file": f"{LICENCES}/{file.name}"}
 
 
 def with_base(ledger: Mapping[str, Any], base: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -1,29 +1,26 @@
 """The data step: sources to three clean, separate parts and a ledger."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from metier.artifact import write_atomically
 from metier.data.clean import cleaned
-from metier.data.debian import Copyright
 from metier.data.duplicates import exact_duplicates, near_rows
 from metier.data.leaks import REASONS, count_leaks, leaking, leaks, quoting
-from metier.data.ledger import LICENCES, Entry, Ledger, Role
-from metier.data.licences import find_licence, from_debian
+from metier.data.ledger import Entry, Ledger, Role, keep_paper
 from metier.data.records import Record, write_documents, write_lines
 from metier.data.rows import Rows, rows_beside
 from metier.data.similarity import Ints
 from metier.data.sources import fingerprint, open_source
 from metier.data.split import in_hash_order, parts_of
 from metier.errors import DataError
-from metier.progress import say, track
+from metier.progress import track
 from metier.spec.data import AnySource, Cleaning, Data
 
-__all__ = ["MIN_EXAM_ROWS", "count_leaks", "fingerprint", "prepare"]
+__all__ = ["MIN_EXAM_ROWS", "check_exam", "count_leaks", "fingerprint", "prepare", "prepare_text"]
 
 MIN_EXAM_ROWS = 20
 """Below this no exam can tell two systems apart."""
@@ -85,12 +82,12 @@ def _prepare(data: Data, rows: Rows, ledger: Ledger, folder: Path) -> dict[str, 
     validation = without(validation, rows.compared.repeats(validation, [0]), "repeated question")
     if data.test:
         train, test = pool[part != 1], rows.in_hash_order(given)
-        _check_exam("test", test, "its sources hold too few usable rows", "Add rows to data.test")
+        check_exam("test", test, "its sources hold too few usable rows", "Add rows to data.test")
     else:
         test = rows.in_hash_order(pool[part == 0])
         test = without(test, rows.compared.repeats(test, [0]), "repeated question")
-        _check_exam("test", test, *_share_advice("test_share", len(pool)))
-    _check_exam("validation", validation, *_share_advice("validation_share", len(pool)))
+        check_exam("test", test, *_share_advice("test_share", len(pool)))
+    check_exam("validation", validation, *_share_advice("validation_share", len(pool)))
 
     def without_leaks(chosen: Ints, exam: Ints) -> tuple[Ints, Counter[str]]:
         found = leaking(rows.compared, chosen, exam, data.split.leak_similarity, data.split.leak_sides)
@@ -103,7 +100,7 @@ def _prepare(data: Data, rows: Rows, ledger: Ledger, folder: Path) -> dict[str, 
         f"{_listed(validation_leaks)} with the test set were removed",
         f"Raise data.split.validation_share. {_ALIKE}",
     )
-    _check_exam("validation", validation, *advice)
+    check_exam("validation", validation, *advice)
     before = len(train)
     train, train_leaks = without_leaks(train, np.concatenate((test, validation)))
     _check_train(train, before, train_leaks)
@@ -124,12 +121,12 @@ def _prepare(data: Data, rows: Rows, ledger: Ledger, folder: Path) -> dict[str, 
         "leaks": {"train": dict(train_leaks), "validation": dict(validation_leaks)},
     }
     if data.text:
-        facts["text"] = _prepare_text(data, rows.records(np.concatenate((test, validation))), folder, ledger)
+        facts["text"] = prepare_text(data, rows.records(np.concatenate((test, validation))), folder, ledger)
     ledger.write(folder / "ledger.json")
     return facts
 
 
-def _prepare_text(data: Data, exam: Sequence[Record], folder: Path, ledger: Ledger) -> dict[str, Any]:
+def prepare_text(data: Data, exam: Sequence[Record], folder: Path, ledger: Ledger) -> dict[str, Any]:
     """Clean plain text, remove duplicates and what gives the exam away, hold some out; write and describe it.
 
     A document is a record whose two sides are the same, so that it is compared with both sides of an exam row.
@@ -193,20 +190,9 @@ def _each(sources: Iterable[AnySource], role: Role, rules: Cleaning, ledger: Led
                 rows_read=reading.table.read,
                 removed=reading.table.removed + removed,
                 exam=source.exam,
-                papers=[_keep_paper(paper, source, folder) for paper in reading.papers],
+                papers=[keep_paper(paper, source.source, source.licence, folder) for paper in reading.papers],
             )
         )
-
-
-def _keep_paper(paper: Copyright, source: AnySource, folder: Path) -> dict[str, Any]:
-    """Store what a package says of its licences, and say so if the job says something else."""
-    file = folder / LICENCES / f"{paper.package}_{paper.version.replace(':', '%3a')}.txt"
-    write_atomically(file, paper.text)
-    known = {find_licence(from_debian(name)) for name in paper.licences}
-    if known and find_licence(source.licence) not in known:
-        stated = ", ".join(paper.licences)
-        say(f"{source.source}: its own copyright file states {stated}, the job states {source.licence}: read {file}")
-    return {**paper._asdict(), "file": f"{LICENCES}/{file.name}"}
 
 
 def _without(records: list[Record], indices: Iterable[int], reason: str, ledger: Ledger) -> list[Record]:
@@ -215,7 +201,8 @@ def _without(records: list[Record], indices: Iterable[int], reason: str, ledger:
     return [record for index, record in enumerate(records) if index not in gone]
 
 
-def _check_exam(part: str, rows: Ints, why: str, fix: str) -> None:
+def check_exam(part: str, rows: Sized, why: str, fix: str) -> None:
+    """Raise DataError when an exam has too few rows."""
     if len(rows) < MIN_EXAM_ROWS:
         raise DataError(
             f"the {part} set", f"{len(rows)} rows are left of the {MIN_EXAM_ROWS} an exam needs: {why}", fix

@@ -42,8 +42,11 @@ _TELLING_WORDS, _SHARE = 3, 0.75
 
 def words(text: str) -> list[str]:
     """Return the words and numbers of a text without case, accents and punctuation."""
-    plain = unicodedata.normalize("NFKD", text.replace("_", " "))
-    bare = "".join(mark for mark in plain if not unicodedata.combining(mark)).casefold()
+    bare = text.replace("_", " ")
+    if not bare.isascii():
+        plain = unicodedata.normalize("NFKD", bare)
+        bare = "".join(mark for mark in plain if not unicodedata.combining(mark))
+    bare = bare.casefold()
     return re.findall(r"\w+", re.sub(r"(?<=\w)['\u2018\u2019.](?=\w)", "", bare))
 
 

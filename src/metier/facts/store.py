@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from metier.errors import ArtifactError, RunError
 from metier.facts import dates, names
-from metier.facts.fact import Fact, Origin
+from metier.facts.fact import Fact, Kind, Origin
 
 APPLICATION = 0x6D746661
 FORMAT = 1
@@ -53,6 +53,15 @@ _MOST_GIVEN = 900
 # SQLite's bound for the values of one query was 999 for long.
 _WAIT_SECONDS = 2.0
 _MEND = "Build the job again, or copy its folder again"
+
+
+class Entry(NamedTuple):
+    """A subject of a store."""
+
+    subject: str
+    """As `Fact.subject` has it."""
+    kind: Kind
+    names: tuple[str, ...]
 
 
 class Store:
@@ -135,6 +144,17 @@ class Store:
             (most,) = self._rows("SELECT max(length(key) - length(replace(key, ' ', ''))) FROM names")[0]
             self._longest = 0 if most is None else int(most) + 1
         return self._longest
+
+    def subjects(self) -> list[Entry]:
+        """Return all subjects, in the order they were read in. Raises as `open_store`."""
+        rows = self._rows(
+            "SELECT id, shown, kind, name FROM subjects JOIN names ON names.subject = id ORDER BY id, names.key"
+        )
+        found: dict[int, Entry] = {}
+        for number, shown, kind, name in rows:
+            entry = found.get(number, Entry(shown, kind, ()))
+            found[number] = entry._replace(names=(*entry.names, name))
+        return list(found.values())
 
     def search(self, text: str, most: int = 10) -> list[Fact]:
         """Return the facts that share most words with a text, best first: rare words count more, names most.

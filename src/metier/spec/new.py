@@ -10,6 +10,7 @@ from metier.artifact import write_atomically
 from metier.errors import DataError, SpecError
 from metier.home import run_dir
 from metier.progress import say
+from metier.spec import new_facts
 from metier.spec.examples import TEST_ROWS, VALIDATION_ROWS, Examples, Rules, look_at
 from metier.tasks.registry import TASKS
 from metier.tasks.translation import language_name
@@ -89,8 +90,8 @@ def new_job(
 
     Args:
         name: the job's name; one like ``de-fr`` sets the languages of a translation.
-        task: ``translation`` or ``text2text``.
-        examples: a csv, tsv or jsonl file of examples to learn from, or None to fill in later.
+        task: ``translation``, ``text2text`` or ``qa``.
+        examples: a csv, tsv or jsonl file of examples, or facts, to learn from; or None to fill in later.
         folder: where to write; made when missing.
         measure: returns the rules that fit the examples; without it the defaults for so many rows are written.
 
@@ -105,8 +106,34 @@ def new_job(
     if path.exists():
         raise SpecError(str(path), "there is a job description already", "Edit it, or choose another name")
     found = look_at(examples) if examples else None
-    rules = _rules(examples, found, task, measure)
-    text = _TEMPLATE.format(
+    if task == "qa":
+        text = _facts_job(name, examples, found, folder)
+        rules = _DEFAULTS
+    else:
+        rules = _rules(examples, found, task, measure)
+        text = _rows_job(name, task, examples, found, folder, rules)
+    try:
+        write_atomically(path, text)
+    except OSError as error:
+        raise SpecError(str(path), f"cannot be written ({error.strerror})", "Choose another folder") from error
+    if task != "qa" and not found:
+        say(f"It reads {folder / _ROWS_FILE}: put your rows there before building, or name your file in it")
+    elif not rules.enough:
+        say(f"Only {rules.usable} usable, different rows were found: too few for an exam. Add rows before building")
+    return path
+
+
+def _facts_job(name: str, examples: Path | None, found: Examples | None, folder: Path) -> str:
+    return new_facts.TEMPLATE.format(
+        folder=folder.as_posix(),
+        name=_toml(name),
+        relations=new_facts.relations(found),
+        source=new_facts.source(examples, found, _relative(examples, folder) if examples else ""),
+    )
+
+
+def _rows_job(name: str, task: str, examples: Path | None, found: Examples | None, folder: Path, rules: Rules) -> str:
+    return _TEMPLATE.format(
         folder=folder.as_posix(),
         name=_toml(name),
         task=_toml(task),
@@ -118,15 +145,6 @@ def new_job(
         leak_sides=_toml(rules.leak_sides),
         **{key: getattr(rules, key) for key in _MEASURED},
     )
-    try:
-        write_atomically(path, text)
-    except OSError as error:
-        raise SpecError(str(path), f"cannot be written ({error.strerror})", "Choose another folder") from error
-    if not found:
-        say(f"It reads {folder / _ROWS_FILE}: put your rows there before building, or name your file in it")
-    elif not rules.enough:
-        say(f"Only {rules.usable} usable, different rows were found: too few for an exam. Add rows before building")
-    return path
 
 
 def _rules(

@@ -102,3 +102,10 @@ class Qa(Strict):
     @classmethod
     def _one_line(cls, value: str) -> str:
         return printable(value, 'Write a sentence such as "I don\'t know."')
+
+    @model_validator(mode="after")
+    def _facts_left(self) -> Self:
+        if self.abstain_share + self.comparison_share >= 1:
+            found = f"together with comparison_share = {self.comparison_share} no row is left for the facts"
+            raise mistake("abstain_share", found, "Write lower shares")
+        return self

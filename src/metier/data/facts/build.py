@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Built:
     """By source and reason."""
     examples: dict[str, dict[str, str]]
     """By source and reason the first line left out, with its place."""
+    read: dict[str, Opened] = field(default_factory=dict)
+    """By source what was read; its files are gone."""
 
     @property
     def total(self) -> int:
@@ -83,7 +85,7 @@ def build_store(sources: Sequence[FactSource], path: Path, key: str | None = Non
             raise DataError(str(path), f"no facts are left ({why})", "Look at the first lines of the sources")
         with _written(path) as connection:
             _write(connection, key, opened, described, merged)
-    return _counted(path, key, list(opened), merged)
+    return _counted(path, key, opened, merged)
 
 
 def _key(described: dict[str, FactSource], opened: dict[str, Opened]) -> str:
@@ -92,7 +94,7 @@ def _key(described: dict[str, FactSource], opened: dict[str, Opened]) -> str:
     return key_of({"readers": READERS, "format": FORMAT, "sources": read})
 
 
-def _counted(path: Path, key: str, sources: list[str], merged: Merged) -> Built:
+def _counted(path: Path, key: str, sources: dict[str, Opened], merged: Merged) -> Built:
     counts: dict[str, dict[str, int]] = {name: {} for name in sources}
     with open_store(path, key) as store:
         for (name, relation), count in store.counts().items():
@@ -104,6 +106,7 @@ def _counted(path: Path, key: str, sources: list[str], merged: Merged) -> Built:
         len(merged.subjects),
         {name: dict(merged.left[name].most_common()) for name in sources},
         {name: {reason: _shown(left) for reason, left in merged.examples[name].items()} for name in sources},
+        {name: one._replace(files=[]) for name, one in sources.items()},
     )
 
 

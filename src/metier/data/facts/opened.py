@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from packaging.requirements import Requirement
 
@@ -37,6 +37,27 @@ class Opened(NamedTuple):
     """What its package says of its licences."""
 
 
+def fingerprint(source: FactSource) -> dict[str, Any]:
+    """Return a source's JSON-able identity, without downloading: if it changes, what is made from it is made again.
+
+    A local file counts by its name and content, not by where it is. Raises DataError when it is missing.
+    """
+    identity = source.model_dump(mode="json")
+    kind, _, reference = source.source.partition(":")
+    if kind == "file":
+        path = _local(reference)
+        identity |= {"source": path.name, "sha256": sha256_file(path)}
+    return identity
+
+
+def _local(reference: str) -> Path:
+    path = Path(reference)
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "there is no such file"
+        raise DataError(str(path), found, "Name a table; the path starts at the job's folder")
+    return path
+
+
 @contextmanager
 def open_facts(source: FactSource) -> Iterator[Opened]:
     """Fetch a source of facts; its files are there for as long as the context lasts.
@@ -47,10 +68,7 @@ def open_facts(source: FactSource) -> Iterator[Opened]:
     """
     kind, _, reference = source.source.partition(":")
     if kind == "file":
-        path = Path(reference)
-        if not path.is_file():
-            found = "is a folder" if path.is_dir() else "there is no such file"
-            raise DataError(str(path), found, "Name a table; the path starts at the job's folder")
+        path = _local(reference)
         yield Opened(path.name, f"file:{path.name}", path.name, sha256_file(path), [File(path, str(path))], ())
         return
     assert source.path  # the source demands it

@@ -1,0 +1,78 @@
+"""Subjects of which nothing is taught, and the check that no training row names one."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+from metier.data.questions.known import Known, Names
+from metier.facts import names
+
+_SALT = "metier withheld 1\n"
+
+
+class Mentions:
+    """Finds names in texts, as words.
+
+    Args:
+        of: names, with what they are of.
+    """
+
+    def __init__(self, of: Iterable[tuple[str, str]]) -> None:
+        self._by_first: dict[str, list[tuple[list[str], str]]] = defaultdict(list)
+        for name, owner in of:
+            words = names.key(name).split()
+            if words:
+                self._by_first[words[0]].append((words, owner))
+
+    def owners(self, text: str) -> set[str]:
+        """Return what the names that a text has are of."""
+        words = _words(text)
+        return {
+            owner
+            for at, word in enumerate(words)
+            for name, owner in self._by_first.get(word, ())
+            if words[at : at + len(name)] == name
+        }
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a text as a name's key has them, titles and all."""
+    return names.key(f"x {text}").split()[1:]
+
+
+def withhold(
+    facts: Sequence[Known], known: Names, share: float, other_texts: Iterable[str]
+) -> dict[str, Literal["validation", "test"]]:
+    """Choose the subjects that are kept from the model, and by which exam they are asked about.
+
+    They are the first by a hash of their names, of those whose names nothing else has in it: neither another subject's
+    names, nor an answer, nor the words of the questions.
+
+    Args:
+        facts: all that can be asked.
+        known: the names in the store.
+        share: of the subjects.
+        other_texts: what else the rows are made of.
+    """
+    subjects = sorted({one.subject for one in facts})
+    wanted = round(share * len(subjects))
+    if not wanted:
+        return {}
+    mentions = Mentions((name, subject) for subject in subjects for name in known.unique(subject))
+    taken: set[str] = set()
+    for text in other_texts:
+        taken |= mentions.owners(text)
+    for entry in known.entries.values():
+        for text in (entry.subject, *entry.names):
+            taken |= mentions.owners(text) - {entry.subject}
+    for one in facts:
+        taken |= mentions.owners(one.value) - {one.subject}
+    free = [subject for subject in subjects if subject not in taken and known.unique(subject)]
+    ordered = sorted(free, key=lambda subject: hashlib.sha256((_SALT + subject).encode()).digest())[:wanted]
+    return {subject: "test" if at % 2 else "validation" for at, subject in enumerate(ordered)}
+
+
+def names_of(withheld: Mapping[str, str], known: Names) -> Mentions:
+    """Return what finds the withheld subjects' own names in a text."""
+    return Mentions((name, subject) for subject in withheld for name in known.unique(subject))

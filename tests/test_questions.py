@@ -1,0 +1,442 @@
+"""Facts become questions: phrasings stay in their part, what is withheld stays out, and what is invented is unknown."""
+
+import json
+import random
+from collections import defaultdict
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from facts_of_our_own import made_up_facts, write_facts
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metier.data.ledger import with_base
+from metier.data.questions import phrasings
+from metier.data.questions.about import About, about_path, read_about, write_about
+from metier.data.questions.invent import Inventor
+from metier.data.questions.phrasings import PARTS, Book, asks_of, divide, is_name, way_of, when
+from metier.data.questions.prepare import exam_rows, inputs, prepare_questions
+from metier.data.questions.regions import region_of
+from metier.data.questions.withheld import Mentions
+from metier.data.records import read_records
+from metier.data.similarity import comparable
+from metier.errors import DataError
+from metier.facts import names
+from metier.facts.dates import parse
+from metier.facts.fact import RELATIONS
+from metier.facts.mentions import holds
+from metier.facts.store import open_store
+from metier.spec.data import Data
+from metier.spec.facts import FactSource
+from metier.spec.task import Phrasings, Qa
+
+EXAMS = ("validation", "test", "validation_unknown", "test_unknown")
+UNKNOWN = "I don't know."
+QA = Qa(variants=6, withheld_share=0.1)
+
+
+def source(path, **keys):
+    return FactSource(source=f"file:{path}", format="csv", licence="own", **keys)
+
+
+def prepared(folder, facts=None, qa=QA, seed=0, **keys):
+    """Make the questions of a table; return its folder and the facts of the step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = write_facts(folder / "facts.csv", facts)
+    data = Data(facts=[source(table, **keys)])
+    return SimpleNamespace(at=folder / "data", told=prepare_questions(data, qa, folder / "data", seed=seed))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return prepared(tmp_path_factory.mktemp("questions"))
+
+
+def rows_of(made, part):
+    return read_records(made.at / f"{part}.jsonl")
+
+
+def about(made, part):
+    return read_about(about_path(made.at / f"{part}.jsonl"))
+
+
+def all_ways():
+    plain = [one for one in RELATIONS if one not in ("described as", "occurred")]
+    return [*plain, "described as:person", "described as:thing", "occurred:name", "occurred:battle", "occurred:clause"]
+
+
+def test_every_relation_has_many_ways_to_ask_each_with_its_place():
+    book = Book()
+    for way in all_ways():
+        asked = book.asked(way)
+        ask = [text for part in PARTS for text in asked.ask.of(part)]
+        reverse = [text for part in PARTS for text in asked.reverse.of(part)]
+        assert len(ask) >= (16 if way in ("born", "died") or way.startswith("occurred") else 10), way
+        assert all(text.count("{subject}") == 1 for text in ask), way
+        assert all(text.count("{value}") + text.count("{when}") == 1 for text in reverse), way
+        assert not asked.ask.shared and len(asked.ask.validation) == len(asked.ask.test) >= 1
+
+
+def test_no_phrasing_is_in_two_parts_nor_asks_for_two_relations():
+    book = Book()
+    book.check(all_ways())
+    for way in all_ways():
+        for ways in book.asked(way):
+            parts = [{comparable(text) for text in ways.of(part)} for part in PARTS]
+            assert len(set.union(*parts)) == sum(map(len, parts)), way
+
+
+@given(st.lists(st.text("abc {}", min_size=1, max_size=5), max_size=20), st.randoms())
+def test_phrasings_are_divided_the_same_in_any_order_and_never_between_parts(texts, shuffle):
+    ways = divide(texts)
+    mixed = list(dict.fromkeys(texts))
+    shuffle.shuffle(mixed)
+    assert [set(map(comparable, ways.of(part))) for part in PARTS] == [
+        set(map(comparable, divide(mixed).of(part))) for part in PARTS
+    ]
+    if not ways.shared:
+        parts = [set(map(comparable, ways.of(part))) for part in PARTS]
+        assert all(parts) and not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "question"),
+    [
+        ("Battle of Wick", "event", "When was the Battle of Wick?"),
+        ("Marlish Revolution", "event", "When was the Marlish Revolution?"),
+        ("Wick's Last Stand", "event", "When was Wick's Last Stand?"),
+        ("Battle Creek", "place", "When was Battle Creek?"),
+        ("Marl Sea", "place", "When was the Marl Sea?"),
+        ("Ada Revolution", "person", "When was Ada Revolution?"),
+    ],
+)
+def test_the_stands_before_names_that_want_it(name, kind, question):
+    assert asks_of("When was {subject}?", name, kind) == question
+    assert asks_of("{subject} date", name, kind) == f"{name} date"
+
+
+def test_events_are_told_by_a_name_or_by_a_sentence():
+    assert is_name("War of 1812") and is_name("Siege of Wick")
+    assert not is_name("Marl joins Tarn") and not is_name("First tax in Marl is raised")
+    assert way_of("occurred", "event", "Battle of Wick") == "occurred:battle"
+    assert way_of("occurred", "event", "Marl joins Tarn") == "occurred:clause"
+    assert way_of("described as", "person", "Ada") == "described as:person"
+
+
+@pytest.mark.parametrize(
+    ("date", "shown"),
+    [
+        ("44 BC", "in 44 BC"),
+        ("8 May 1945", "on 8 May 1945"),
+        ("May 1945", "in May 1945"),
+        ("circa 570 BC", "around 570 BC"),
+        ("5th century", "in the 5th century"),
+        ("1914-1918", "from 1914 to 1918"),
+    ],
+)
+def test_a_date_comes_with_its_preposition(date, shown):
+    assert when(parse(date)) == shown
+
+
+def test_regions_are_those_of_the_first_country_or_people_named():
+    assert region_of("United States painter (born in Italy)") == "North America"
+    assert region_of("Ada Brook, weaver of Wick", "an Italian") == "Europe"
+    assert region_of("Ada Brook") == ""
+
+
+def test_the_parts_hold_what_they_should(made):
+    told = made.told
+    assert told["rows"] == {
+        "train": len(rows_of(made, "train")),
+        **{part: len(rows_of(made, part)) for part in EXAMS},
+    }
+    for part in EXAMS:
+        assert len(about(made, part)) == len(rows_of(made, part)) > 19
+    for part in ("validation", "test"):
+        assert {one.kind for one in about(made, part)} == {"known"}
+        assert {one.kind for one in about(made, f"{part}_unknown")} == {"withheld", "invented"}
+        assert {row.output for row in rows_of(made, f"{part}_unknown")} == {UNKNOWN}
+        assert {one.relation for one in about(made, part)} == {"born", "died", "occurred", "height"}
+        assert {one.form for one in about(made, part)} == {"ask", "reverse", "comparison"}
+    assert {row.source for row in rows_of(made, "train")} == {"facts.csv"}
+
+
+def test_no_exam_question_is_in_the_training_nor_in_the_other_exam(made):
+    asked = [{comparable(row.input) for row in rows_of(made, part)} for part in ("train", *EXAMS)]
+    assert len(set.union(*asked)) == sum(map(len, asked))
+
+
+def test_what_is_examined_as_known_is_taught(made):
+    taught = defaultdict(set)
+    for row in rows_of(made, "train"):
+        taught[row.output].add(row.input)
+    for part in ("validation", "test"):
+        for row, one in zip(rows_of(made, part), about(made, part), strict=True):
+            answers = {one.value} if one.form == "ask" else {one.subject}
+            assert answers & set(taught) and row.output in taught, row
+
+
+def assert_nothing_withheld_is_taught(at):
+    kept_back = [
+        (one.subject, row)
+        for part in ("validation_unknown", "test_unknown")
+        for row, one in zip(read_records(at / f"{part}.jsonl"), read_about(at / f"{part}_about.jsonl"), strict=True)
+        if one.kind == "withheld"
+    ]
+    with open_store(at / "facts.db") as store:
+        entries = store.subjects()
+    holders = defaultdict(set)
+    for entry in entries:
+        for name in entry.names:
+            holders[names.key(name)].add(entry.subject)
+    subjects = {subject for subject, _ in kept_back}
+    unique = [key for key, who in holders.items() if len(who) == 1 and who <= subjects]
+    for row in read_records(at / "train.jsonl"):
+        text = f" {names.key(f'x {row.input} x {row.output}')} "
+        assert not any(f" {key} " in text for key in unique), row
+    return subjects
+
+
+def test_no_name_of_a_withheld_subject_is_in_a_training_row(made):
+    subjects = assert_nothing_withheld_is_taught(made.at)
+    assert len(subjects) >= 4
+    with open_store(made.at / "facts.db") as store:
+        withheld = {name: store.about(name) for name in subjects}
+    assert all(withheld.values()), "the store holds what is withheld, too"
+
+
+def test_invented_names_are_nobodys_and_differ_between_the_parts(made):
+    with open_store(made.at / "facts.db") as store:
+        known = {names.key(name) for entry in store.subjects() for name in entry.names}
+    invented = [
+        {names.key(one.subject) for one in about(made, f"{part}_unknown") if one.kind == "invented"}
+        for part in ("validation", "test")
+    ]
+    assert all(invented) and not invented[0] & invented[1]
+    assert not known & set.union(*invented)
+    trained = " | ".join(f" {names.key(f'x {row.input}')} " for row in rows_of(made, "train"))
+    assert not [name for name in set.union(*invented) if " " in name and f" {name} " in trained]
+
+
+def test_shares_of_the_training_rows_are_as_asked_for(made):
+    rows = rows_of(made, "train")
+    unknown = sum(row.output == UNKNOWN for row in rows)
+    assert unknown / len(rows) == pytest.approx(0.1, abs=0.02)
+    compared = made.told["questions"]["train"]["known"]["comparison"]
+    assert sum(compared.values()) / len(rows) == pytest.approx(0.05, abs=0.02)
+
+
+def test_a_pair_that_an_exam_compares_is_compared_in_no_training_row(tmp_path):
+    made = prepared(tmp_path, qa=Qa(variants=6, comparison_share=0.5))
+
+    def pairs(part):
+        with open_store(made.at / "facts.db") as store:
+            known = {entry.subject for entry in store.subjects()}
+        found = set()
+        for row in rows_of(made, part):
+            named = frozenset(name for name in known if name in row.input)
+            if len(named) == 2:
+                assert row.output in named
+                found.add((named, "born" in row.input, "die" in row.input or "death" in row.input))
+        return found
+
+    assert pairs("test") and pairs("validation")
+    assert not pairs("train") & (pairs("test") | pairs("validation"))
+
+
+def test_no_question_has_its_answer_in_it(made):
+    for part in ("train", "validation", "test"):
+        for row in rows_of(made, part):
+            if row.output != UNKNOWN and " or " not in row.input and not row.input.lower().startswith(("of ", "whose")):
+                assert not names.says(row.input, row.output), row
+
+
+def test_the_same_facts_and_seed_give_the_same_bytes_and_another_seed_the_same_exams(made, tmp_path):
+    again, other = prepared(tmp_path / "again"), prepared(tmp_path / "other", seed=1)
+    for file in sorted(made.at.iterdir()):
+        assert file.read_bytes() == (again.at / file.name).read_bytes(), file.name
+    for part in ("validation", "test"):
+        assert rows_of(made, part) == rows_of(other, part)
+    assert rows_of(made, "train") != rows_of(other, "train")
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 10_000), st.integers(30, 60), st.sampled_from([0.02, 0.1, 0.3]))
+def test_whatever_the_facts_nothing_withheld_is_taught(tmp_path_factory, seed, people, share):
+    folder = tmp_path_factory.mktemp("any")
+    made = prepared(folder, made_up_facts(people, seed), Qa(variants=3, withheld_share=share))
+    assert_nothing_withheld_is_taught(made.at)
+
+
+def test_every_other_question_has_its_sources_name_in_front_where_tags_are_asked_for(tmp_path):
+    made = prepared(tmp_path, qa=QA.model_copy(update={"source_tags": True}))
+    rows = rows_of(made, "train")
+    for chosen in (rows, [row for row in rows if row.output == UNKNOWN]):
+        tagged = sum(row.input.startswith("[facts.csv] ") for row in chosen)
+        assert tagged / len(chosen) == pytest.approx(0.5, abs=0.1)
+    assert not any(row.input.startswith("[") for part in EXAMS for row in rows_of(made, part))
+
+
+def test_some_questions_are_written_carelessly(made):
+    rows = rows_of(made, "train")
+    assert 0.03 < sum(row.input == row.input.lower() for row in rows) / len(rows) < 0.25
+    with_mark = sum(row.input.endswith(("?", ".")) for row in rows) / len(rows)
+    assert 0.5 < with_mark < 0.98
+
+
+def test_disputed_values_and_several_ones_are_left_out_and_counted(tmp_path):
+    facts = made_up_facts()
+    facts += [("Ada Doubt", "born", "1700"), ("Ada Doubt", "born", "1750"), ("Ada Doubt", "died", "1790")]
+    facts += [("Odo Two", "born in", "Wick"), ("Odo Two", "born in", "Marl")]
+    facts += [("Una Nest", "born in", "Wick"), ("Una Nest", "born in", "Wick, Tarn")]
+    made = prepared(tmp_path, facts, Qa(variants=6, withheld_share=0))
+    assert made.told["skipped"]["disputed"] == 2
+    assert made.told["skipped"]["several values"] == 2
+    rows = rows_of(made, "train")
+    assert {row.output for row in rows if "Una Nest" in row.input} >= {"Wick, Tarn"}
+    assert not [row for row in rows if "Odo Two" in row.input and row.output in ("Wick", "Marl")]
+
+
+def test_of_dates_that_agree_the_most_precise_is_the_answer(tmp_path):
+    facts = [*made_up_facts(), ("Ada Exact", "born", "1702"), ("Ada Exact", "born", "3 May 1702")]
+    (tmp_path / "more").mkdir()
+    more = write_facts(tmp_path / "more" / "more.csv", [("Ada Exact", "born", "1702")])
+    table = write_facts(tmp_path / "facts.csv", facts[:-2] + facts[-1:])
+    told = prepare_questions(
+        Data(facts=[source(more), source(table)]), Qa(variants=6, withheld_share=0), tmp_path / "data"
+    )
+    rows = read_records(tmp_path / "data" / "train.jsonl")
+    assert {row.output for row in rows if "Ada Exact" in row.input and "or" not in row.input.split()} >= {"3 May 1702"}
+    assert "1702" not in {row.output for row in rows}
+    assert told["facts"]["taught"] > 0
+
+
+def test_two_of_one_name_are_asked_for_with_what_tells_them_apart(tmp_path):
+    facts = [(*fact, "") for fact in made_up_facts()]
+    facts += [("Bo Same", "born", "1801", "weaver"), ("Bo Same", "born", "1850", "smith of Wick")]
+    facts += [("Bo Hint", "craft", "potter", "potter"), ("Bo Hint", "craft", "miller", "fiddler")]
+    table = tmp_path / "facts.csv"
+    table.write_text("\n".join(["subject,relation,value,hint", *(",".join(fact) for fact in facts)]))
+    told = prepare_questions(
+        Data(facts=[source(table, hint="hint")]), Qa(variants=6, withheld_share=0), tmp_path / "data"
+    )
+    asked = {row.input: row.output for row in read_records(tmp_path / "data" / "train.jsonl")}
+    known = {text.lower(): answer for text, answer in asked.items() if answer != UNKNOWN}
+    assert all("(" in text for text, answer in known.items() if "bo same" in text and answer in ("1801", "1850"))
+    assert any("bo same (weaver)" in text and answer == "1801" for text, answer in known.items())
+    assert "potter" not in known.values() and "miller" in known.values()
+    assert told["skipped"]["its name gives the answer away"] == 1
+
+
+def test_relations_of_ones_own_are_asked_in_general_words_or_in_ones_own(tmp_path):
+    made = prepared(tmp_path / "general")
+    texts = [row.input for part in ("train", "validation", "test") for row in rows_of(made, part)]
+    assert any("height of the" in text or "height of" in text for text in texts)
+    own = Phrasings(
+        relation="height",
+        ask=["How high is {subject}?", "How tall is {subject}?", "{subject}: how high?", "How far up goes {subject}?"],
+        reverse=["What is {value} high?"],
+    )
+    made = prepared(tmp_path / "own", qa=QA.model_copy(update={"phrasings": [own]}))
+    texts = [row.input for part in ("train", "validation", "test") for row in rows_of(made, part)]
+    assert not any("height" in text for text in texts) and any("how" in text.lower() for text in texts)
+    shared = made.told["asked in the exams as in training"]
+    assert list(shared) == ["height"] and list(shared["height"]) == ["reverse"]
+
+
+def test_the_same_words_for_two_relations_are_refused(tmp_path):
+    both = [Phrasings(relation="height", ask=["How much is {subject}?"])]
+    both.append(Phrasings(relation="weight", ask=["How much is {subject}?"]))
+    facts = [*made_up_facts(), ("Oldwick Keep", "weight", "9 tons")]
+    with pytest.raises(DataError) as caught:
+        prepared(tmp_path, facts, QA.model_copy(update={"phrasings": both}))
+    assert "asks for both 'height' and 'weight'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("facts", "qa", "found"),
+    [
+        ([("Ada Brook", "born", "1802")], QA, "an exam needs"),
+        ([("Ada Brook", "born", "1802"), ("Ada Brook", "born", "1750")], QA, "can be asked for"),
+        (made_up_facts(), QA.model_copy(update={"relations": ["weight"]}), "no source says anything of 'weight'"),
+        ([*made_up_facts(9), *((f"Bo {n}", "born", f"31 April {1800 + n}") for n in range(9))], QA, "dates are none"),
+    ],
+)
+def test_facts_that_are_no_exam_are_refused(tmp_path, facts, qa, found):
+    with pytest.raises(DataError) as caught:
+        prepared(tmp_path, facts, qa)
+    assert found in str(caught.value)
+
+
+def test_impossible_dates_are_counted(tmp_path):
+    made = prepared(tmp_path, [*made_up_facts(), ("Bo Never", "born", "31 April 1802")])
+    assert made.told["skipped"]["impossible date"] == 1
+
+
+def test_the_ledger_counts_every_fact_once(made):
+    (entry,) = json.loads((made.at / "ledger.json").read_text())["sources"]
+    counts = entry["rows"]
+    assert entry["role"] == "facts" and entry["licence"] == "own"
+    kept = counts["train"] + counts["validation"] + counts["test"]
+    assert counts["read"] == kept + sum(entry["removed"].values()) == len(made_up_facts())
+    assert counts["validation"] and counts["test"]
+
+
+def test_a_model_may_be_shipped_if_the_licences_of_its_facts_allow_it(made):
+    ledger = json.loads((made.at / "ledger.json").read_text())
+    assert with_base(ledger, None)["shipping"]["allowed"]
+    ledger["sources"][0]["licence"] = "proprietary"
+    assert not with_base(ledger, None)["shipping"]["allowed"]
+
+
+def test_a_step_depends_on_the_table_and_not_on_where_it_lies_nor_on_the_risk(tmp_path):
+    (tmp_path / "other").mkdir()
+    one, two = write_facts(tmp_path / "facts.csv"), write_facts(tmp_path / "other" / "facts.csv")
+    first = inputs(Data(facts=[source(one)]), Qa(), 0)
+    assert first == inputs(Data(facts=[source(two)]), Qa(risk=0.2), 0)
+    assert first != inputs(Data(facts=[source(two)]), Qa(variants=3), 0)
+    two.write_text(two.read_text() + "Bo More,born,1900\n")
+    assert first != inputs(Data(facts=[source(two)]), Qa(), 0)
+    json.dumps(first)
+
+
+def test_exams_have_at_least_three_hundred_rows_where_there_are_facts():
+    assert exam_rows(8000, 0.005, 2000) == 300 and exam_rows(8000, 0.05, 2000) == 400
+    assert exam_rows(90_000, 0.05, 2000) == 1000 and exam_rows(90_000, 0.05, 200) == 200
+    assert exam_rows(80, 0.05, 2000) == 160
+
+
+def test_what_questions_are_about_comes_back(tmp_path):
+    written = [About("known", "ask", "born", "\u00c9l\u2028a", "44 BC", -44, "Europe")]
+    written.append(About("invented", "ask", "born", "Bo", "", None, ""))
+    write_about(tmp_path / "a.jsonl", written)
+    assert read_about(tmp_path / "a.jsonl") == written
+    (tmp_path / "a.jsonl").write_text('{"kind": "known"}\n')
+    for path in (tmp_path / "a.jsonl", tmp_path / "b.jsonl"):
+        with pytest.raises(DataError):
+            read_about(path)
+
+
+@given(st.text("abc ", max_size=12), st.text("abc ", max_size=30))
+def test_a_name_is_found_as_words(name, text):
+    found = Mentions([(name, "owner")]).owners(text)
+    words, wanted = text.split(), name.split()
+    inside = any(words[at : at + len(wanted)] == wanted for at in range(len(words)))
+    assert bool(found) == bool(wanted and inside)
+
+
+@given(st.lists(st.text("abcdefg ", min_size=2, max_size=9), min_size=2, max_size=30), st.integers(0, 99))
+def test_what_is_invented_is_new_every_time(known, seed):
+    keys = {names.key(name) for name in known}
+    inventor, dice = Inventor({"person": known}, lambda name: names.key(name) in keys), random.Random(seed)
+    made = [name for _ in range(20) if (name := inventor.name("person", dice))]
+    assert len({names.key(name) for name in made}) == len(made)
+    assert not keys & {names.key(name) for name in made}
+    assert inventor.name("place", dice) is None
+
+
+def test_phrasings_change_the_key():
+    assert len(phrasings.fingerprint()) == 16
+    assert Path(phrasings.__file__).with_name("phrasings.toml").is_file()
+    assert not holds("When was Ada born?", parse("1802"))
