@@ -13,6 +13,7 @@ from typing import NamedTuple
 _PORTED = re.compile(r"(cc-by(?:-nc)?(?:-sa|-nd)?-[1-4]\.[05])-[a-z]{2,3}")
 """Creative Commons ports to a country's law, such as CC-BY-2.0-FR: the same obligations."""
 
+_BY_DEBIAN = {"Expat": "MIT", "zlib": "Zlib", "WordNet3.0": "WordNet", "public_domain": "public-domain"}
 _DEBIAN_GNU = re.compile(r"(?P<family>A?GPL|LGPL|GFDL)(?:-NIV)?-(?P<version>\d(?:\.\d)?)(?P<later>\+)?")
 
 
@@ -145,7 +146,7 @@ def from_debian(name: str) -> str:
     if gnu := _DEBIAN_GNU.fullmatch(name):
         version = gnu["version"] if "." in gnu["version"] else f"{gnu['version']}.0"
         return f"{gnu['family']}-{version}-{'or-later' if gnu['later'] else 'only'}"
-    return {"Expat": "MIT", "zlib": "Zlib"}.get(name, name)
+    return _BY_DEBIAN.get(name, name)
 
 
 def may_ship(licences: Iterable[str]) -> Shipping:
