@@ -402,7 +402,7 @@ def test_a_step_depends_on_the_table_and_not_on_where_it_lies_nor_on_the_risk(tm
 
 
 def test_exams_have_at_least_three_hundred_rows_where_there_are_facts():
-    assert exam_rows(8000, 0.005, 2000) == 300 and exam_rows(8000, 0.05, 2000) == 400
+    assert exam_rows(8000, 0.005, 2000) == 500 and exam_rows(8000, 0.1, 2000) == 800
     assert exam_rows(90_000, 0.05, 2000) == 1000 and exam_rows(90_000, 0.05, 200) == 200
     assert exam_rows(80, 0.05, 2000) == 160
 

@@ -38,7 +38,7 @@ layers = 6
 {source}
 
 [data.split]
-validation_share = 0.05            # share of the facts in each exam; at least 300 of them
+validation_share = 0.05            # share of the facts in each exam; at least 500 of them
 test_share = 0.05
 
 [train]

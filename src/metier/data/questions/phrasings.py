@@ -199,6 +199,8 @@ def wants_article(name: str, kind: Kind) -> bool:
     words = name.partition(" (")[0].split()
     if kind == "person" or len(words) < 2 or words[0] == "The" or any(word.endswith("'s") for word in words[:-1]):
         return False
+    if kind == "event" and not is_name(name):
+        return False
     article = _texts()["article"]
     last = article["places"] if kind == "place" else article["places"] + article["others"]
     return (words[0] in article["first"] and words[1] in ("of", "for", "on", "at", "between")) or words[-1] in last

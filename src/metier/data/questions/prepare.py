@@ -42,10 +42,10 @@ from metier.spec.task import Qa
 
 STORE = "facts.db"
 
-LEAST_KNOWN, MOST_KNOWN = 300, 1000
+LEAST_KNOWN, MOST_KNOWN = 500, 1000
 """Rows of an exam about what is known, where there are facts for so many."""
 
-UNKNOWN_SHARE, LEAST_UNKNOWN = 1 / 4, 60
+UNKNOWN_SHARE, LEAST_UNKNOWN = 1 / 2, 60
 """Rows of an exam about what is not known, beside those about what is; and the least, where there are so many."""
 
 COMPARED_SHARE = 0.05
