@@ -113,6 +113,11 @@ def test_any_text_can_be_searched_for(path):
         any_text()
 
 
+def test_initials_are_one_name_with_and_without_spaces():
+    assert names.key("T. S. Brook") == names.key("T.S. Brook") == "ts brook"
+    assert names.key("W. E. B. du Brook") == "web du brook" and names.key("George V. Brook") == "george v brook"
+
+
 @given(st.text(max_size=40))
 def test_a_key_is_its_own_key(text):
     assert names.key(names.key(text)) == names.key(text)

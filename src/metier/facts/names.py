@@ -7,42 +7,24 @@ _TITLES = frozenset({"the", "sir", "dr", "mr", "mrs", "lord", "lady"})
 SAME = {"st": "saint", "ste": "sainte", "mt": "mount"}
 """Short forms within names, and what they are short for."""
 COMMON = frozenset(
-    {
-        *(
-            "a",
-            "an",
-            "and",
-            "are",
-            "as",
-            "at",
-            "be",
-            "by",
-            "for",
-            "from",
-            "has",
-            "his",
-            "her",
-            "in",
-            "into",
-            "is",
-            "it",
-        ),
-        *("its", "of", "off", "on", "or", "over", "than", "that", "the", "their", "to", "was", "were", "when", "with"),
-        *("first", "last", "becomes", "became", "begin", "begins", "began", "ends", "ended", "day", "during", "after"),
-        *("before", "against", "who", "whom", "what", "where", "which", "how", "did", "do", "does"),
-    }
+    re.findall(
+        r"\w+",
+        "a an and are as at be by for from has his her in into is it its of off on or over than that the their to "
+        "was were when with first last becomes became begin begins began ends ended day during after before "
+        "against who whom what where which how did do does",
+    )
 )
 """Words that do not tell what a sentence is about."""
 
-
+_INITIALS = re.compile(r"(?<=\b\w)\.\s+(?=\w\b\.)")
 _POSSESSIVE = re.compile(r"['\u2019]s?\b(?=\W|$)")
 _TELLING_WORDS, _SHARE = 3, 0.75
 """Least number of telling words that sentences of one event share, and least part of the shorter one's."""
 
 
 def words(text: str) -> list[str]:
-    """Return the words and numbers of a text without case, accents and punctuation."""
-    bare = text.replace("_", " ")
+    """Return the words and numbers of a text without case, accents and punctuation; initials are one word."""
+    bare = _INITIALS.sub(".", text.replace("_", " "))
     if not bare.isascii():
         plain = unicodedata.normalize("NFKD", bare)
         bare = "".join(mark for mark in plain if not unicodedata.combining(mark))
