@@ -65,6 +65,16 @@ class Knowing:
         pass
 
 
+class Spelling:
+    """A store with one name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def spells(self, word: str) -> bool:
+        return word in self._name
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("facts")
@@ -148,6 +158,19 @@ def test_the_files_own_words_for_not_knowing_are_no_guess(session: Session, ques
 def test_an_empty_question_is_not_known_and_not_asked(session: Session, question: str) -> None:
     assert session.ask(question).text == "I don't know." == session.answer(question)
     assert session.engine.asked == []  # type: ignore[attr-defined]
+
+
+def test_a_question_is_asked_as_the_keyboard_has_it(session: Session) -> None:
+    session.ask(" When  was\u00a0\u201cAda\u2019s\u201d\nwar? ")
+    assert session.engine.asked == ["""When was "Ada's" war?"""]  # type: ignore[attr-defined]
+
+
+def test_accents_that_no_name_in_the_store_has_are_left_out(session: Session) -> None:
+    session.ask("When was \u00c1da Br\u00f6ok born, in \u5df4\u91cc?")
+    assert session.engine.asked == ["When was Ada Brook born, in \u5df4\u91cc?"]  # type: ignore[attr-defined]
+    spelt = replace(session.asker, store=Spelling("Br\u00f6ok"))  # type: ignore[type-var]
+    assert spelt._as_written("\u00c1da Br\u00f6ok") == "Ada Br\u00f6ok"
+    assert replace(spelt, store=None)._as_written("\u00c1da") == "\u00c1da"
 
 
 def test_an_answer_that_finds_no_end_is_not_given(store: Store) -> None:

@@ -119,6 +119,10 @@ class Store:
         )
         return [name for (name,) in rows]
 
+    def spells(self, word: str) -> bool:
+        """Return whether some name has a word written just so, accents and capitals and all. Raises as `open_store`."""
+        return bool(self._rows("SELECT 1 FROM names WHERE instr(name, ?) LIMIT 1", word))
+
     def known(self, keys: Iterable[str]) -> dict[str, list[int]]:
         """Return the numbers of the subjects that have a name, of those names that there are.
 

@@ -1,5 +1,7 @@
 """Answer a question of a qa job: the model first, then how sure it is, then what the store says."""
 
+import re
+import unicodedata
 from dataclasses import dataclass, replace
 from math import exp
 
@@ -10,6 +12,12 @@ from metier.facts.lookup import look_up
 from metier.facts.store import Store
 from metier.run.engine import Engine, Reply
 from metier.tasks.qa import Qa
+
+_AS_TYPED = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00a0": " "})
+"""Marks that programs put for those of the keyboard, by which sources write names."""
+
+_ACCENTED = re.compile(r"[^\W\d_]*[\u00c0-\u024f][^\W\d_]*")
+"""Words with a Latin letter that is none of the alphabet's."""
 
 MOST_TOKENS = 96
 """Longest answer; the facts' own have at most 80 characters."""
@@ -62,11 +70,19 @@ class Asker:
         if not any(map(str.isalnum, question)):
             return Answer(self.task.unknown, looked_up=self.store is not None)
         limit = min(MOST_TOKENS, self.engine.context_tokens // 2)
-        reply = self.engine.chat(question.strip(), max_tokens=limit, probabilities=True)
+        reply = self.engine.chat(self._as_written(question), max_tokens=limit, probabilities=True)
         said = reply.text.strip()
         if not said or plain(said) == plain(self.task.unknown):
             return self._with_facts(question, Answer(said or self.task.unknown))
         return self._with_facts(question, self._weighed(said, reply))
+
+    def _as_written(self, question: str) -> str:
+        """Return a question as the model was taught to read it: accents that no name in the store has are left out."""
+        asked = " ".join(question.translate(_AS_TYPED).split())
+        store = self.store
+        if store is None or asked.isascii():
+            return asked
+        return _ACCENTED.sub(lambda word: word[0] if store.spells(word[0]) else _without_accents(word[0]), asked)
 
     def _weighed(self, said: str, reply: Reply) -> Answer:
         probability = None if reply.logprob is None else exp(min(0.0, reply.logprob))
@@ -84,3 +100,7 @@ class Asker:
         return replace(
             answer, looked_up=True, sources=found.sources, store_says=found.values, disagrees=found.disagrees
         )
+
+
+def _without_accents(word: str) -> str:
+    return "".join(mark for mark in unicodedata.normalize("NFKD", word) if not unicodedata.combining(mark))
