@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +31,10 @@ class About:
     """First year of the fact's date, BC being negative; None where there is none."""
     region: str
     """Part of the world, such as ``Europe``; empty where the fact does not tell."""
+
+    def of_kind(self, kind: Kind) -> "About":
+        """Return the same, of another kind."""
+        return replace(self, kind=kind)
 
 
 def about_path(exam: Path) -> Path:

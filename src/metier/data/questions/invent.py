@@ -4,6 +4,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
+from metier.data.questions.naming import within
 from metier.facts import names
 from metier.facts.fact import Kind
 
@@ -19,7 +20,7 @@ _END = "\0"
 
 
 class Inventor:
-    """Makes up names, each one once.
+    """Makes up names, each one once, and none with an earlier one within it.
 
     Args:
         by_kind: names of known subjects, to make others of.
@@ -29,6 +30,7 @@ class Inventor:
     def __init__(self, by_kind: dict[Kind, Sequence[str]], taken: Callable[[str], bool]) -> None:
         self._names = {kind: sorted(set(of_kind)) for kind, of_kind in by_kind.items()}
         self._letters = {kind: [Letters(of_kind, order) for order in _ORDERS] for kind, of_kind in self._names.items()}
+        self._beginnings = {name.split()[0] for name in set().union(*self._names.values()) if name.split()}
         self._taken = taken
         self._made: set[str] = set()
 
@@ -44,10 +46,16 @@ class Inventor:
         for attempt in range(_TRIES):
             name = ways[len(ways) * attempt // _TRIES]()
             key = names.key(name)
-            if 3 < len(name) <= _LONGEST and key and key not in self._made and not self._taken(name):
+            if not (key and 3 < len(name) <= _LONGEST and self._begins_well(name)):
+                continue
+            if self._made.isdisjoint(within(key)) and not self._taken(name):
                 self._made.add(key)
                 return name
         return None
+
+    def _begins_well(self, name: str) -> bool:
+        """Return whether a name has a capital, or a first word such as "von" that known ones have, too."""
+        return not name[:1].islower() or name.split()[0] in self._beginnings
 
     @staticmethod
     def _two(known: Sequence[str], dice: random.Random) -> tuple[str, str]:

@@ -5,13 +5,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from metier.data.questions.phrasings import is_name, way_of
+from metier.data.questions.naming import Names
+from metier.data.questions.phrasings import way_of
 from metier.data.questions.regions import region_of
 from metier.facts import names
 from metier.facts.dates import CIRCA_YEARS, Date
 from metier.facts.fact import Fact, Kind, relation
 from metier.facts.mentions import holds
-from metier.facts.store import Entry, Store
+from metier.facts.store import Store
 
 _FIGURES = re.compile(r"\d+")
 _LONGEST_SPAN = 200
@@ -62,47 +63,6 @@ class Known:
         )
 
 
-class Names:
-    """Who has which name in a store."""
-
-    def __init__(self, entries: Iterable[Entry]) -> None:
-        self.entries = {entry.subject: entry for entry in entries}
-        self._holders = Counter(key for entry in self.entries.values() for key in {*map(names.key, entry.names)})
-
-        self._all = f" {' | '.join(self._holders)} "
-
-    def __contains__(self, name: str) -> bool:
-        """Return whether a name, or words of one, is somebody's."""
-        return f" {names.key(name)} " in self._all
-
-    def unique(self, subject: str) -> tuple[str, ...]:
-        """Return the names that only this subject has."""
-        return tuple(name for name in self.entries[subject].names if self._holders[names.key(name)] == 1)
-
-    def to_ask_by(self, subject: str) -> tuple[str, tuple[str, ...]]:
-        """Return the label of a subject, and the other names it can be asked by."""
-        entry, bare = self.entries[subject], subject.partition(" (")[0]
-        unique = self.unique(subject)
-        main = bare if self._holders[names.key(bare)] == 1 else subject
-        others = (
-            name
-            for name in unique
-            if names.key(name) != names.key(bare) and not name[:1].islower() and (entry.kind != "event" or _event(name))
-        )
-        return main, tuple(others)
-
-
-def _event(name: str) -> bool:
-    """Return whether another name of an event is one of an event, not that of its place."""
-    return is_name(name) and " " in name and bool(_EVENTS & set(names.words(name)))
-
-
-_EVENTS = frozenset(
-    {"battle", "siege", "war", "wars", "treaty", "peace", "revolution", "rebellion"}
-    | {"revolt", "crusade", "massacre", "invasion", "campaign"}
-)
-
-
 def read_known(
     store: Store, known: Names, relations: Sequence[str] | None, left: dict[str, Counter[str]]
 ) -> list[Known]:
@@ -130,7 +90,12 @@ def read_known(
         else:
             found.append(one)
     alone = _alone(groups.values())
-    return [replace(one, reverse=(one.subject, one.relation) in alone) for one in found]
+    return [replace(one, reverse=(one.subject, one.relation) in alone and not _is_vague(one)) for one in found]
+
+
+def _is_vague(one: Known) -> bool:
+    """Return whether a value tells nobody, though the sources say it of one alone: a birthplace that is a country."""
+    return one.relation == "born in" and "," not in one.value
 
 
 def _answer(facts: list[Fact]) -> Fact | None:
@@ -155,7 +120,7 @@ def _days(date: Date) -> int:
 def _known(facts: list[Fact], answer: Fact, known: Names) -> Known | None:
     """Return what is asked; None where the only name to ask by gives the answer away."""
     subject, kind = answer.subject, known.entries[answer.subject].kind
-    label, others = known.to_ask_by(subject)
+    label, others = known.to_ask_by(subject, answer.relation)
     date = answer.date if answer.date is not None and answer.value == str(answer.date) else None
     one = Known(
         subject=subject,

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple
@@ -17,7 +17,7 @@ from metier.spec.task import Phrasings
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
-VERSION = 1
+VERSION = 2
 """Raised when the same facts and phrasings become other questions."""
 
 LEAST = 3
@@ -30,6 +30,7 @@ _SALT = "metier phrasings 1\n"
 _SMALL = frozenset(
     {"of", "the", "in", "at", "on", "and", "for", "&"} | {"de", "la", "le", "du", "des", "von", "van", "der"}
 )
+_AFTER_A_HEAD = ("of", "for", "on", "at", "between")
 _FOUGHT = frozenset({"Battle", "Battles", "Siege"})
 
 
@@ -97,10 +98,11 @@ def way_of(relation: str, kind: Kind, name: str) -> str:
 def is_name(text: str) -> bool:
     """Return whether an event is told by a name ("War of 1812"), not by a sentence ("Japan bombs Pearl Harbor").
 
-    A name has capitals or figures at the beginning of each of its words but the small ones.
+    A name has capitals or figures at the beginning of each of its words but the small ones, quotation marks aside.
     """
     words = text.split()
-    return bool(words) and all(word in _SMALL or not word[:1].islower() for word in words) and words[0] not in _SMALL
+    plain = (word in _SMALL or (word[0].isalnum() and not word[0].islower()) for word in text.replace('"', "").split())
+    return bool(words) and all(plain) and words[0] not in _SMALL
 
 
 class Book:
@@ -187,23 +189,49 @@ def asks_back(phrasing: str, value: str, date: Date | None) -> str:
     return phrasing.replace("{value}", value)
 
 
-def asks_which(phrasing: str, one: str, two: str) -> str:
+def asks_which(phrasing: str, one: tuple[str, Kind], two: tuple[str, Kind]) -> str:
     """Return a question for the earlier of two names."""
     parts = re.split(r"\{(one|two)\}", phrasing)
-    names: Mapping[str, str] = {"one": one, "two": two}
-    return "".join(names[part] if at % 2 else part for at, part in enumerate(parts))
+    said = {"one": one, "two": two}
+    return "".join(
+        ("the " if parts[at - 1] and wants_article(*said[part]) else "") + said[part][0] if at % 2 else part
+        for at, part in enumerate(parts)
+    )
 
 
 def wants_article(name: str, kind: Kind) -> bool:
     """Return whether a name takes "the" in a sentence: "the Battle of Wick", "the French Revolution"."""
-    words = name.partition(" (")[0].split()
-    if kind == "person" or len(words) < 2 or words[0] == "The" or any(word.endswith("'s") for word in words[:-1]):
-        return False
-    if kind == "event" and not is_name(name):
-        return False
+    bare = name.partition(" (")[0]
+    words = bare.split()
     article = _texts()["article"]
+    if kind == "person":
+        return re.match(article["persons"], bare) is not None
+    if len(words) < 2 or words[0] == "The" or any(word.endswith("'s") for word in words[:-1]):
+        return False
+    if kind == "event" and not is_name(_in_capitals(bare)):
+        return False
     last = article["places"] if kind == "place" else article["places"] + article["others"]
-    return (words[0] in article["first"] and words[1] in ("of", "for", "on", "at", "between")) or words[-1] in last
+    cut = next((at for at, word in enumerate(words) if word in _AFTER_A_HEAD), 0)
+    head = words[cut - 1].capitalize() if cut else ""
+    of_it = head in article["first"] if cut == 1 or kind == "place" else head in article["first"] + last
+    return of_it or words[-1] in last or words[-1].capitalize() in last
+
+
+def in_small_letters(name: str, kind: Kind) -> str:
+    """Return the name of an event with its common word small, as most people write: "battle of Wick"; or ""."""
+    words = name.split()
+    if kind != "event" or len(words) < 2 or not is_name(name):
+        return ""
+    article = _texts()["article"]
+    if words[0] in article["first"] and words[1] in _AFTER_A_HEAD:
+        return " ".join([words[0].lower(), *words[1:]])
+    return " ".join([*words[:-1], words[-1].lower()]) if words[-1] in article["others"] else ""
+
+
+def _in_capitals(name: str) -> str:
+    """Undo what `in_small_letters` does."""
+    first, *middle, last = name.split()
+    return " ".join([first[:1].upper() + first[1:], *middle, last[:1].upper() + last[1:]])
 
 
 def when(date: Date) -> str:

@@ -15,25 +15,26 @@ from metier.data.prepare import check_exam, prepare_text
 from metier.data.questions import phrasings
 from metier.data.questions.about import about_path, write_about
 from metier.data.questions.compared import Pairs
+from metier.data.questions.doubles import doubles
 from metier.data.questions.invent import Inventor
-from metier.data.questions.known import Known, Names, read_known
+from metier.data.questions.known import Known, read_known
+from metier.data.questions.naming import Names
 from metier.data.questions.phrasings import Book, Part
 from metier.data.questions.rows import (
     Question,
     comparisons,
     exam_of,
     in_hash_order,
-    in_vain,
-    invented,
     training_of,
-    unanswered,
 )
+from metier.data.questions.unknown import in_empty_years, in_vain, invented, unanswered
 from metier.data.questions.withheld import Mentions, names_of, withhold
 from metier.data.records import Record, write_records
 from metier.data.similarity import comparable
 from metier.data.sources import fingerprint as fingerprint_of_text
 from metier.data.split import in_seeded_order
 from metier.errors import DataError
+from metier.facts.dates import Date
 from metier.facts.fact import Kind
 from metier.facts.store import Store, open_store
 from metier.progress import say, track
@@ -47,6 +48,9 @@ LEAST_KNOWN, MOST_KNOWN = 500, 1000
 
 UNKNOWN_SHARE, LEAST_UNKNOWN = 1 / 2, 60
 """Rows of an exam about what is not known, beside those about what is; and the least, where there are so many."""
+
+EMPTY_SHARE = 0.1
+"""Of the training rows without an answer, those that ask by a year of which nothing is said."""
 
 COMPARED_SHARE = 0.05
 """Of an exam's rows about what is known, those that ask which came first."""
@@ -62,7 +66,9 @@ class _Material:
     taught: list[Known]
     kept_back: dict[Part, list[Known]]
     said: dict[str, set[str]]
-    """Of each subject the relations that any source states."""
+    """Of each subject the relations that any source states, of it or of one that it may be, too."""
+    dates: dict[str, list[Date]]
+    """Of each relation all that the sources have."""
     inventor: Inventor
     mentions: Mentions
     """Of the withheld subjects' names."""
@@ -155,13 +161,16 @@ def exam_rows(facts: int, share: float, most: int) -> int:
 
 def _material(store: Store, built: Built, qa: Qa, seed: int, left: dict[str, Counter[str]]) -> _Material:
     """Read what can be asked, withhold subjects, and leave out what no training question can be made of."""
-    known = Names(store.subjects())
     said: dict[str, set[str]] = defaultdict(set)
+    dates: dict[str, list[Date]] = defaultdict(list)
     for fact in store:
         said[fact.subject].add(fact.relation)
+        if fact.date is not None:
+            dates[fact.relation].append(fact.date)
     if missing := set(qa.relations or ()) - {one for relations in said.values() for one in relations}:
         there = ", ".join(sorted({one for relations in said.values() for one in relations}))
         raise DataError("qa.relations", f"no source says anything of {sorted(missing)[0]!r}", f"Known are: {there}")
+    known = Names(store.subjects(), said)
     found = read_known(store, known, qa.relations, left)
     book = Book(qa.phrasings)
     ways = {one.way for one in found}
@@ -176,7 +185,9 @@ def _material(store: Store, built: Built, qa: Qa, seed: int, left: dict[str, Cou
         reasons = dict(sum(left.values(), Counter[str]()))
         raise DataError("data.facts", f"none of {built.total} facts can be asked for ({reasons})", "Add other facts")
     texts = [*book.texts(ways), *built.facts, qa.unknown]
-    withheld = withhold(askable, known, qa.withheld_share, texts)
+    twice = doubles(store, known)
+    withheld = withhold(askable, known, qa.withheld_share, texts, twice)
+    said_of_both = {one: set().union(said[one], *(said[other] for other in twice.get(one, ()))) for one in said}
     kept_back: dict[Part, list[Known]] = {"validation": [], "test": []}
     taught: list[Known] = []
     for one in askable:
@@ -185,8 +196,9 @@ def _material(store: Store, built: Built, qa: Qa, seed: int, left: dict[str, Cou
     for one in taught:
         if not one.way.endswith(":clause"):
             by_kind[one.kind].append(one.name)
-    inventor = Inventor(dict(by_kind), lambda name: name in known)
-    return _Material(qa, seed, book, taught, kept_back, said, inventor, names_of(withheld, known))
+    inventor = Inventor(dict(by_kind), known.resembles)
+    mentions = names_of(withheld, known)
+    return _Material(qa, seed, book, taught, kept_back, said_of_both, dates, inventor, mentions)
 
 
 def _leave(one: Known, reason: str, left: dict[str, Counter[str]]) -> None:
@@ -228,7 +240,9 @@ def _training(material: _Material, pairs: Pairs) -> list[Question]:
     dice = random.Random(f"train {seed}")  # noqa: S311
     keep(comparisons(round(total * qa.comparison_share), pairs, "train", book, dice))
     unknown = round(total * qa.abstain_share)
-    got = keep(in_vain(unknown // 2, material.taught, material.said, book, qa.unknown, dice))
+    empty = round(EMPTY_SHARE * unknown)
+    got = keep(in_empty_years(empty, material.taught, material.dates, book, qa.unknown, dice))
+    got += keep(in_vain(unknown // 2 - got, material.taught, material.said, book, qa.unknown, dice))
     got += keep(invented(unknown - got, material.taught, "train", book, material.inventor, qa.unknown, dice))
     if got < unknown:
         material.skipped["names that could not be made up"] = unknown - got

@@ -3,28 +3,22 @@
 import hashlib
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from metier.data.questions.about import About, Form
 from metier.data.questions.about import Kind as Knowing
 from metier.data.questions.compared import Pair, Pairs
-from metier.data.questions.invent import Inventor
 from metier.data.questions.known import Known
-from metier.data.questions.phrasings import Book, Part, asks_back, asks_of, asks_which, way_of
+from metier.data.questions.phrasings import Book, Part, asks_back, asks_of, asks_which
 from metier.data.split import position
 from metier.facts import names
-from metier.facts.fact import Kind
 
 REVERSE_SHARE = 1 / 3
 """Of the questions about a fact, those for its subject, where the value is this subject's alone."""
 
-_ONE_IN = 10
+_ONE_IN = 6
 """Training questions of which one is in lower case, and another without its mark at the end."""
-
-NOT_ASKED_IN_VAIN = frozenset({"described as", "lived", "located in", "occurred"})
-"""Relations that can be answered from what other facts say: nobody is taught that nothing is known of them."""
 
 
 class Question(NamedTuple):
@@ -57,8 +51,8 @@ def asked_back(one: Known, phrasing: str) -> Question | None:
 
 def which_first(pair: Pair, phrasing: str, dice: random.Random) -> Question:
     """Return the question which of two came first."""
-    one, two = dice.sample([pair.earlier.label, pair.later.label], 2)
-    text = asks_which(phrasing, one, two)
+    one, two = dice.sample(pair, 2)
+    text = asks_which(phrasing, (one.label, one.kind), (two.label, two.kind))
     return Question(text, pair.earlier.label, pair.earlier.source, _about(pair.earlier, "known", "comparison"))
 
 
@@ -69,7 +63,8 @@ def _about(one: Known, kind: Knowing, form: Form) -> About:
 def training_of(one: Known, book: Book, variants: int, seed: int) -> list[Question]:
     """Return different questions about a fact, at most so many: phrasings and names in turn, some written carelessly.
 
-    The name of the exams comes two times out of three, the others share the third.
+    The name of the exams comes two times out of three, the others share the third. Of six questions in turn one is in
+    lower case, so that a fact with a dozen of them has some.
     """
     ways = book.asked(one.way)
     back = ways.reverse.train if one.reverse and not one.way.endswith(":clause") else ()
@@ -79,6 +74,7 @@ def training_of(one: Known, book: Book, variants: int, seed: int) -> list[Questi
     found: dict[str, Question] = {}
     for at in range(wanted_back):
         if question := asked_back(one, back[(start + at) % len(back)]):
+            question = question._replace(text=careless(question.text, start // 7 + at))
             found.setdefault(question.text, question)
     ask = ways.ask.train
     combinations = len(ask) * len(set(labels))
@@ -87,14 +83,14 @@ def training_of(one: Known, book: Book, variants: int, seed: int) -> list[Questi
             break
         label = labels[(at + at // (len(ask) * len(labels))) % len(labels)]
         if question := asked(one, label, ask[(start + at) % len(ask)]):
-            question = question._replace(text=careless(question.text, start + at))
+            question = question._replace(text=careless(question.text, start // 7 + len(found)))
             found.setdefault(question.text, question)
     return list(found.values())
 
 
 def careless(text: str, number: int) -> str:
-    """Return a question as it is, or as people in a hurry write it: one in ten each in lower case, without a mark."""
-    style = drawn(text, number) % _ONE_IN
+    """Return a question as it is, or as people in a hurry write it: of six in turn one in lower case, one unmarked."""
+    style = number % _ONE_IN
     return text.lower() if style == 0 else text.rstrip("?.") if style == 1 else text
 
 
@@ -152,75 +148,15 @@ def _examined(one: Known, part: Part, book: Book, turn: int, seen: set[str]) -> 
     return next((question for question in made if question and question.text not in seen), None)
 
 
-def unanswered(question: Question, unknown: str, kind: Knowing) -> Question:
-    """Return a question with the words for not knowing as its answer."""
-    return question._replace(answer=unknown, about=replace(question.about, kind=kind))
-
-
-def invented(
-    count: int, facts: Sequence[Known], part: Part, book: Book, inventor: Inventor, unknown: str, dice: random.Random
-) -> list[Question]:
-    """Return questions about subjects that there are not; relations come as often as facts have them."""
-    usable = [one for one in facts if not one.way.endswith(":clause")]
-    found: list[Question] = []
-    for _ in range(4 * count if usable else 0):
-        if len(found) == count:
-            break
-        one = dice.choice(usable)
-        name = inventor.name(one.kind, dice)
-        if name is None:
-            continue
-        way = one.way if one.relation != "occurred" else way_of("occurred", one.kind, name).replace(":clause", ":name")
-        phrasing = dice.choice(book.asked(way).ask.of(part))
-        about = About("invented", "ask", one.relation, name, "", None, "")
-        found.append(Question(asks_of(phrasing, name, one.kind), unknown, one.source, about))
-    return found
-
-
-def in_vain(
-    count: int,
-    facts: Sequence[Known],
-    said: Mapping[str, set[str]],
-    book: Book,
-    unknown: str,
-    dice: random.Random,
-) -> list[Question]:
-    """Return questions about known subjects for what no source says of them, half of it nothing that their kind has.
-
-    Args:
-        count: how many are wanted.
-        facts: that are taught.
-        said: of each subject the relations that any source states.
-        book: the ways to ask.
-        unknown: the answer.
-        dice: draws.
-    """
-    kinds: dict[str, set[Kind]] = defaultdict(set)
-    for one in facts:
-        kinds[one.relation].add(one.kind)
-    relations = sorted(set(kinds) - NOT_ASKED_IN_VAIN)
-    usable = [one for one in facts if not one.way.endswith(":clause")]
-    found: dict[str, Question] = {}
-    for number in range(8 * count if usable and relations else 0):
-        if len(found) >= count:
-            break
-        one, relation = dice.choice(usable), dice.choice(relations)
-        if relation in said[one.subject] or (one.kind in kinds[relation]) != bool(number % 2):
-            continue
-        label = dice.choice((one.label, one.label, *one.others))
-        phrasing = dice.choice(book.asked(way_of(relation, one.kind, one.name)).ask.train)
-        text = asks_of(phrasing, label, one.kind)
-        about = About("known", "ask", relation, one.subject, "", None, one.region)
-        found.setdefault(text, Question(text, unknown, one.source, about))
-    return list(found.values())
-
-
 def comparisons(count: int, pairs: Pairs, part: Part, book: Book, dice: random.Random) -> list[Question]:
     """Return questions for which of two came first, each about a pair that was not drawn before."""
-    return [
+    found = [
         which_first(pair, dice.choice(book.compared(pair.earlier.relation).of(part)), dice)
         for pair in pairs.draw(count, dice)
     ]
+    if part != "train":
+        return found
+    return [question._replace(text=careless(question.text, number)) for number, question in enumerate(found)]
 
 
 def in_hash_order(questions: Iterable[Question]) -> list[Question]:

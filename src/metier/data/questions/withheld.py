@@ -2,10 +2,11 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
-from metier.data.questions.known import Known, Names
+from metier.data.questions.known import Known
+from metier.data.questions.naming import Names
 from metier.facts import names
 
 _SALT = "metier withheld 1\n"
@@ -42,25 +43,31 @@ def _words(text: str) -> list[str]:
 
 
 def withhold(
-    facts: Sequence[Known], known: Names, share: float, other_texts: Iterable[str]
+    facts: Sequence[Known],
+    known: Names,
+    share: float,
+    other_texts: Iterable[str],
+    doubles: Mapping[str, Collection[str]],
 ) -> dict[str, Literal["validation", "test"]]:
     """Choose the subjects that are kept from the model, and by which exam they are asked about.
 
     They are the first by a hash of their names, of those whose names nothing else has in it: neither another subject's
-    names, nor an answer, nor the words of the questions.
+    names, nor an answer, nor the words of the questions; and of those that nothing else may be under another name.
 
     Args:
         facts: all that can be asked.
         known: the names in the store.
         share: of the subjects.
         other_texts: what else the rows are made of.
+        doubles: subjects that may be others, too, as `metier.data.questions.doubles.doubles` finds them.
     """
     subjects = sorted({one.subject for one in facts})
     wanted = round(share * len(subjects))
     if not wanted:
         return {}
     mentions = Mentions((name, subject) for subject in subjects for name in known.unique(subject))
-    taken: set[str] = set()
+    taken = {subject for subject, others in doubles.items() if others}
+    taken |= {one.subject for one in facts if not known.is_unique(one.label)}
     for text in other_texts:
         taken |= mentions.owners(text)
     for entry in known.entries.values():

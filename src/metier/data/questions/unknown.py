@@ -1,0 +1,133 @@
+"""Questions that are answered with "I don't know": of subjects that there are not, and of what no source says."""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from math import sqrt
+
+from metier.data.questions.about import About
+from metier.data.questions.about import Kind as Knowing
+from metier.data.questions.invent import Inventor
+from metier.data.questions.known import Known
+from metier.data.questions.phrasings import Book, Part, asks_back, asks_of, way_of
+from metier.data.questions.rows import Question, careless
+from metier.facts.dates import Date
+
+NOT_ASKED_IN_VAIN = frozenset({"described as", "lived", "located in", "occurred"})
+"""Relations that can be answered from what other facts say: nobody is taught that nothing is known of them."""
+
+_BEGINNINGS = frozenset({"founded", "built", "published", "adopted", "independence", "discovered", "occurred"})
+"""Relations of which one answers for another: a republic was founded when it became independent."""
+
+_ABSURD = 0.1
+"""Of the questions for what no source says, those for what the subject's kind cannot have: the capital of a person."""
+
+_YEARS_AROUND = 80
+"""Years from a date that there is to one of which nothing is said, at most."""
+
+
+def unanswered(question: Question, unknown: str, kind: Knowing) -> Question:
+    """Return a question with the words for not knowing as its answer."""
+    return question._replace(answer=unknown, about=question.about.of_kind(kind))
+
+
+def invented(
+    count: int, facts: Sequence[Known], part: Part, book: Book, inventor: Inventor, unknown: str, dice: random.Random
+) -> list[Question]:
+    """Return questions about subjects that there are not; relations come as often as facts have them."""
+    usable = [one for one in facts if not one.way.endswith(":clause")]
+    found: list[Question] = []
+    for number in range(4 * count if usable else 0):
+        if len(found) == count:
+            break
+        one = dice.choice(usable)
+        name = inventor.name(one.kind, dice)
+        if name is None:
+            continue
+        way = one.way if one.relation != "occurred" else way_of("occurred", one.kind, name).replace(":clause", ":name")
+        text = asks_of(dice.choice(book.asked(way).ask.of(part)), name, one.kind)
+        text = careless(text, number) if part == "train" else text
+        found.append(Question(text, unknown, one.source, About("invented", "ask", one.relation, name, "", None, "")))
+    return found
+
+
+def in_vain(
+    count: int, facts: Sequence[Known], said: Mapping[str, set[str]], book: Book, unknown: str, dice: random.Random
+) -> list[Question]:
+    """Return questions about known subjects for what no source says of them.
+
+    Most ask for what others of the subject's kind have: where somebody was born, when somebody died who may be alive.
+    One in ten asks for what no subject of its kind has.
+
+    Args:
+        count: how many are wanted.
+        facts: that are taught.
+        said: of each subject the relations that any source states, of it or of one that it may be, too.
+        book: the ways to ask.
+        unknown: the answer.
+        dice: draws.
+    """
+    kinds = Counter((one.relation, one.kind) for one in facts)
+    having = Counter(one.relation for one in facts if one.relation not in NOT_ASKED_IN_VAIN)
+    subjects = {one.subject: one for one in facts if not one.way.endswith(":clause")}.values()
+    open_to: dict[bool, dict[str, list[Known]]] = {True: defaultdict(list), False: defaultdict(list)}
+    for one in subjects:
+        there = said[one.subject]
+        for relation in having:
+            if relation not in there and not (relation in _BEGINNINGS and there & _BEGINNINGS):
+                open_to[not kinds[relation, one.kind]][relation].append(one)
+    found: dict[str, Question] = {}
+    for number in range(8 * count):
+        there_are = open_to[dice.random() < _ABSURD]
+        if len(found) >= count or not any(open_to.values()):
+            break
+        if not there_are:
+            continue
+        relation = dice.choices(list(there_are), [sqrt(having[one]) for one in there_are])[0]
+        one = dice.choice(there_are[relation])
+        phrasing = dice.choice(book.asked(way_of(relation, one.kind, one.name)).ask.train)
+        text = careless(asks_of(phrasing, dice.choice((one.label, one.label, *one.others)), one.kind), number)
+        about = About("known", "ask", relation, one.subject, "", None, one.region)
+        found.setdefault(text.lower(), Question(text, unknown, one.source, about))
+    return list(found.values())
+
+
+def in_empty_years(
+    count: int,
+    facts: Sequence[Known],
+    dates: Mapping[str, Sequence[Date]],
+    book: Book,
+    unknown: str,
+    dice: random.Random,
+) -> list[Question]:
+    """Return questions for a subject by a year of which the sources say nothing: "Who was born in 1203?".
+
+    Args:
+        count: how many are wanted.
+        facts: that are taught.
+        dates: of each relation all that the sources have.
+        book: the ways to ask.
+        unknown: the answer.
+        dice: draws.
+    """
+    usable = [
+        one for one in facts if one.date and not one.way.endswith(":clause") and book.asked(one.way).reverse.train
+    ]
+    last = {relation: max(date.last[0] for date in of_it) for relation, of_it in dates.items() if of_it}
+    found: dict[str, Question] = {}
+    for number in range(20 * count if usable else 0):
+        if len(found) >= count:
+            break
+        one = dice.choice(usable)
+        assert one.date
+        year = one.date.first[0] + dice.randint(-_YEARS_AROUND, _YEARS_AROUND)
+        if year == 0 or year > last[one.relation]:
+            continue
+        date = Date((year, 1, 1), (year, 12, 31))
+        if any(date.agrees(other) for other in dates[one.relation]):
+            continue
+        phrasing = dice.choice(book.asked(one.way).reverse.train)
+        text = careless(asks_back(phrasing, str(date), date), number)
+        about = About("known", "reverse", one.relation, "", "", year, "")
+        found.setdefault(text.lower(), Question(text, unknown, one.source, about))
+    return list(found.values())
