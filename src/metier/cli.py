@@ -93,12 +93,14 @@ def plan(job: JobPath, as_json: Json = False) -> None:
     """Say what will fit and what to expect, before anything is fetched or trained. Exit code 1: it does not fit."""
     with _workshop():
         from metier.spec.advice import load_evidence
+        from metier.spec.knowledge import read_taught
         from metier.spec.load import load_job
         from metier.spec.machine import this_machine
         from metier.spec.plan import make_plan
         from metier.spec.released import known_weights
     description = load_job(job)
-    found = make_plan(description, known_weights(description), this_machine(), load_evidence())
+    known, taught = known_weights(description), read_taught(description)
+    found = make_plan(description, known, this_machine(), load_evidence(), taught)
     if as_json:
         typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
     else:

@@ -1,6 +1,6 @@
 """What a job's files and trainings will need, beside its limits and the machine."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,7 +47,7 @@ class Stage:
     tokens: int
     minutes: float
     passes: float | None
-    """Over the text, where it lies on this machine; a guess from the bytes of the files."""
+    """Over the text, where it lies on this machine, or over the questions that were made; a guess from the bytes."""
     memory_mib: dict[str, float]
     """By what holds it, and in all."""
     fits: bool | None
@@ -90,23 +90,32 @@ def within(found: float, limit: float | None) -> bool | None:
     return None if limit is None else found <= limit
 
 
-def stages_of(job: Job, weights: Weights, machine: Machine, slowdown: float) -> tuple[Stage, ...]:
-    """Return what the trainings of a job will need; a mixture's are slowed down against a dense model's."""
-    trainings: list[tuple[str, Training, Sequence[AnySource], str | None]] = [
-        ("train", job.train, job.data.train, job.train.quantisation)
+def stages_of(
+    job: Job, weights: Weights, machine: Machine, slowdown: float, question_tokens: int | None = None
+) -> tuple[Stage, ...]:
+    """Return what the trainings of a job will need.
+
+    Args:
+        job: the job description.
+        weights: the model's.
+        machine: where it is to be trained.
+        slowdown: of a mixture, against a dense model.
+        question_tokens: of a job about facts, roughly the tokens of its training rows; None where there are none yet.
+    """
+    tokens = question_tokens if job.task == "qa" else text_tokens(job.data.train)
+    trainings: list[tuple[str, Training, int | None, str | None]] = [
+        ("train", job.train, tokens, job.train.quantisation)
     ]
     if job.pretrain:
-        trainings.insert(0, ("pretrain", job.pretrain, job.data.text, None))
+        trainings.insert(0, ("pretrain", job.pretrain, text_tokens(job.data.text), None))
     return tuple(
-        _stage(name, settings, sources, training_memory(weights, settings, rounded), machine, pace)
-        for name, settings, sources, rounded in trainings
+        _stage(name, settings, text, training_memory(weights, settings, rounded), machine, pace)
+        for name, settings, text, rounded in trainings
         for pace in [tokens_per_s(weights, settings, machine, slowdown)]
     )
 
 
-def _stage(
-    name: str, settings: Training, sources: Sequence[AnySource], memory: Memory, machine: Machine, pace: float
-) -> Stage:
+def _stage(name: str, settings: Training, text: int | None, memory: Memory, machine: Machine, pace: float) -> Stage:
     if settings.budget_seconds is not None:
         seconds = settings.budget_seconds
         tokens = int(pace * seconds)
@@ -114,7 +123,6 @@ def _stage(
         step = settings.step_tokens if isinstance(settings, Pretrain) else settings.batch_tokens
         tokens = (settings.budget_steps or 0) * step
         seconds = tokens / pace
-    text = text_tokens(sources)
     return Stage(
         name=name,
         tokens_per_s=pace,

@@ -7,6 +7,7 @@ from metier.spec.advice import Advice, Evidence, advise, basis
 from metier.spec.changes import changes
 from metier.spec.estimates import share_of_peak, width_of
 from metier.spec.job import Job
+from metier.spec.knowledge import Knowledge, Taught, knowledge_of
 from metier.spec.machine import Machine
 from metier.spec.needs import File, Stage, file_of, files_of, stages_of
 from metier.spec.released import Known
@@ -34,6 +35,8 @@ class Plan:
     stages: tuple[Stage, ...] = ()
     tokens_a_parameter: float | None = None
     """Of a model from scratch; of a mixture, an active one."""
+    knowledge: Knowledge | None = None
+    """Of a model from scratch about facts that were counted."""
     advice: Advice | None = None
     advice_basis: str = ""
     changes: tuple[str, ...] = ()
@@ -50,7 +53,9 @@ class Plan:
         return {"fits": self.fits, **asdict(self)}
 
 
-def make_plan(job: Job, known: Known | None, machine: Machine, evidence: Evidence) -> Plan:
+def make_plan(
+    job: Job, known: Known | None, machine: Machine, evidence: Evidence, taught: Taught | None = None
+) -> Plan:
     """Plan a job.
 
     Args:
@@ -58,6 +63,7 @@ def make_plan(job: Job, known: Known | None, machine: Machine, evidence: Evidenc
         known: what its model is made of; None when its base is not on this machine.
         machine: where it is to be trained.
         evidence: of dense models and mixtures.
+        taught: what was counted of a job about facts; None where nothing was.
 
     Raises:
         SpecError: when the model has no parts for what is to be cut from it.
@@ -69,7 +75,7 @@ def make_plan(job: Job, known: Known | None, machine: Machine, evidence: Evidenc
     weights = known.weights
     scratch = job.base.from_scratch
     slowdown = evidence.seconds_ratio if weights.experts and evidence.seconds_ratio else 1.0
-    stages = stages_of(job, weights, machine, slowdown)
+    stages = stages_of(job, weights, machine, slowdown, taught.tokens if taught else None)
     advice = _advice(job, weights, evidence) if scratch and job.base.architecture != "openmoe" else None
     plan = Plan(
         job=job.name,
@@ -83,6 +89,7 @@ def make_plan(job: Job, known: Known | None, machine: Machine, evidence: Evidenc
         files=files_of(job, weights),
         stages=stages,
         tokens_a_parameter=sum(s.tokens for s in stages) / weights.active_parameters if scratch else None,
+        knowledge=knowledge_of(taught, job.base, weights, stages[-1].tokens) if taught and scratch else None,
         advice=advice,
         advice_basis=basis(evidence) if advice and advice.choice != "not measured" else "",
     )

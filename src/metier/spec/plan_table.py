@@ -30,13 +30,8 @@ def render(plan: Plan, job: Job) -> RenderableType:
     blocks: list[RenderableType] = [_model(plan), Text(), _parts(plan)]
     if plan.files:
         blocks += [Text(), _files(plan, job)]
-    blocks += [
-        Text(),
-        _stages(plan),
-        Text(),
-        *_lines((*_about_the_machine(plan), *_shared(plan), *_expectations(plan), *_cuts(job))),
-        Text(),
-    ]
+    talk = (*_about_the_machine(plan), *_shared(plan), *_expectations(plan), *_facts(plan, job), *_cuts(job))
+    blocks += [Text(), _stages(plan), Text(), *_lines(talk), Text()]
     return Group(*blocks, *_lines(_conclusion(plan)))
 
 
@@ -111,6 +106,28 @@ def _expectations(plan: Plan) -> Iterable[str]:
         yield f"Dense or mixture: {_CHOICES[plan.advice.choice]}; {plan.advice.reason}."
     if plan.advice_basis:
         yield f"  ({plan.advice_basis})"
+
+
+def _facts(plan: Plan, job: Job) -> Iterable[str]:
+    if job.task != "qa" or not job.base.from_scratch:
+        return
+    if plan.knowledge is None:
+        yield "The facts are counted by 'metier build'; then this says how much of them the model can hold."
+        return
+    found = plan.knowledge
+    yield (
+        f"{found.facts:,} facts, {_bits(found.bits)}. This model holds about {_bits(found.well_learned_bits)} of facts "
+        f"seen 1,000 times each, {_bits(found.learned_bits)} of facts seen 100 times; a file of 4 bits a weight at "
+        f"most {_bits(found.int4_bits)} (Allen-Zhu and Li 2024)."
+    )
+    yield f"The budget lets it see each fact about {found.seen:,.0f} times."
+    if not found.enough:
+        yield "It cannot hold them all. What would change that:"
+        yield from (f"  - {change}" for change in found.changes)
+
+
+def _bits(count: float) -> str:
+    return f"{count / 1e6:.1f} Mbit" if count >= 1e6 else f"{count / 1e3:.1f} kbit"
 
 
 def _shared(plan: Plan) -> Iterable[str]:

@@ -39,6 +39,7 @@ from metier.facts.fact import Kind
 from metier.facts.store import Store, open_store
 from metier.progress import say, track
 from metier.spec.data import Data
+from metier.spec.knowledge import counted
 from metier.spec.task import Qa
 
 STORE = "facts.db"
@@ -104,7 +105,9 @@ def prepare_questions(data: Data, qa: Qa, folder: Path, *, seed: int = 0) -> dic
         seed: of what is trained on.
 
     Returns:
-        Counts: rows by part; rows by kind, form and relation; what is not asked, by reason; the store's facts.
+        Counts: rows by part; rows by kind, form and relation; the facts taught and their bits, by relation
+        (`metier.spec.knowledge.counted`); bytes of the training's questions and answers; what is not asked, by reason;
+        the store's facts.
 
     Raises:
         DataError: when a source is damaged, too few facts are left, or two relations are asked for in one way.
@@ -135,6 +138,8 @@ def prepare_questions(data: Data, qa: Qa, folder: Path, *, seed: int = 0) -> dic
     facts: dict[str, Any] = {
         "store": built.to_json(),
         "rows": {"train": len(train), **{name: len(rows) for name, rows in _named(exams, unknown).items()}},
+        "train_bytes": sum(len(text.encode()) for one in train for text in (one.text, one.answer)),
+        "knowledge": counted((one.relation, one.value) for one in material.taught),
         "questions": {name: _counts(rows) for name, rows in {"train": train, **_named(exams, unknown)}.items()},
         "facts": {
             "taught": len(material.taught),
