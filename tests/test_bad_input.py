@@ -343,7 +343,7 @@ def test_a_full_disk_is_told_whichever_library_meets_it(place, said):
         raise said
 
     with place.monkeypatch.context() as patched:
-        patched.setattr("metier.build.prepare", full)
+        patched.setattr("metier.steps.data.prepare", full)
         line = place.refused(5, "build", place.folder)
     assert "no space left on device" in line.lower()
     assert "the/file" in line or str(place.home) in line

@@ -32,9 +32,9 @@ KILLED = """
 import os, signal, sys
 import metier.build
 from metier.cli import main
-from metier.steps import bundle, exam, prompt, ship, start, train
+from metier.steps import bundle, exam, prompt, run_folder, ship, start, train
 import metier.spec.load
-run_step, (job, *kills) = metier.build.run_step, sys.argv[1:]
+run_step, (job, *kills) = run_folder.run_step, sys.argv[1:]
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -46,7 +46,7 @@ def die_at_the_end_of(step):
             die()
         return run_step(folder, inputs, work_and_die if folder.name == step else work, **rest)
 
-    metier.build.run_step = run_step_or_die
+    run_folder.run_step = run_step_or_die
 
 def die_on_opening(file):
     sys.addaudithook(lambda event, seen: die() if event == "open" and f"/{file}" in str(seen[0]) else None)

@@ -97,7 +97,8 @@ def test_another_risk_is_another_threshold_of_the_same_answers(data: Path, tmp_p
     assert strict.calibration.threshold > 1 >= lax.calibration.threshold
     assert (strict.calibration.risk, lax.calibration.risk) == (0.01, 0.3)
     step = SimpleNamespace(hashes={f"{name}.jsonl": name for name in EXAMS})
-    assert confidence.inputs(job(risk=0.01), step) == confidence.inputs(job(risk=0.3), step)  # type: ignore[arg-type]
+    keys = [exam_step.inputs(job(risk=risk), step, *confidence.EXAMS) for risk in (0.01, 0.3)]  # type: ignore[arg-type]
+    assert keys[0] == keys[1] and set(keys[0]["rows"]) == set(step.hashes)
 
 
 def test_rows_and_what_they_are_about_belong_together(data: Path, tmp_path: Path) -> None:
@@ -116,8 +117,8 @@ def test_a_file_is_asked_through_its_template_and_a_released_one_with_its_prompt
     assert confidence.ask_shipped(small, data, file, tmp_path / "ours") == {"asked": 80}
     monkeypatch.setattr(confidence, "find_base", lambda _: SimpleNamespace(gguf=file))
     (tmp_path / "theirs").mkdir()
-    prompt = PromptFormat(name="line", after="\n")
-    assert confidence.ask_released(small, data, "base", "any", prompt, 1024, tmp_path / "theirs") == {"asked": 80}
+    base = exam_step.Released("base", "any", PromptFormat(name="line", after="\n"))
+    assert confidence.ask_released(small, data, base, tmp_path / "theirs") == {"asked": 80}
     for who in ("ours", "theirs"):
         known = confidence.knowledge(small, data, who, tmp_path / who)
         assert (known.name, known.exact.n, known.known_or_not.negative) == (who, 20, 20)
@@ -128,8 +129,8 @@ def test_a_released_model_without_a_file_is_not_asked(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(confidence, "find_base", lambda _: SimpleNamespace(gguf=None))
-    prompt = PromptFormat(name="line", after="\n")
-    assert confidence.ask_released(job(), data, "base", "any", prompt, 1024, tmp_path) == {"asked": 0}
+    base = exam_step.Released("base", "any", PromptFormat(name="line", after="\n"))
+    assert confidence.ask_released(job(), data, base, tmp_path) == {"asked": 0}
 
 
 def test_the_folder_that_is_passed_on_has_report_numbers_store_and_calibration(

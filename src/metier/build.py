@@ -4,32 +4,19 @@ Every step works in a folder of its own below the run folder and is done once: c
 it was stopped, and repeats only what depends on something that changed.
 """
 
-import errno
-import os
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
-
-from metier.artifact import Step, key_of, read_json, run_step, write_json
+from metier.artifact import Step, key_of, read_json, write_json
 from metier.data.ledger import with_base
-from metier.data.prepare import fingerprint, prepare
-from metier.data.questions import prepare as questions
-from metier.errors import MetierError, RunError
 from metier.evaluate.confidence import Knowledge
 from metier.evaluate.verdict import Verdict
-from metier.progress import say
-from metier.spec.data import AnySource
+from metier.spec.contestants import BASE
 from metier.spec.job import Job
-from metier.spec.training import Training
+from metier.steps import threads
+from metier.steps.data import learned_rows, prepare_data, sources
+from metier.steps.run_folder import Steps, building
 from metier.tasks.prompt import PromptFormat
-
-_LEARNED = ("train.jsonl", "validation.jsonl", "text.jsonl", "text_validation.jsonl")
-"""Files of rows that models come from."""
 
 
 def build(job: Job, run: Path, nproc: int = 1) -> Verdict:
@@ -43,7 +30,7 @@ def build(job: Job, run: Path, nproc: int = 1) -> Verdict:
     Raises:
         MetierError: for everything the user can mend; nothing finished is lost.
     """
-    with _alone(run), _told_when_full(run):
+    with building(run):
         trained = _trained(job, run, nproc)
         return _judged(job, run, trained, _measured(job, run, trained))
 
@@ -54,7 +41,7 @@ def sweep(job: Job, run: Path, nproc: int = 1) -> dict[str, Any]:
     Raises:
         MetierError: for everything the user can mend; nothing finished is lost.
     """
-    with _alone(run), _told_when_full(run):
+    with building(run):
         return _measured(job, run, _trained(job, run, nproc)).swept
 
 
@@ -91,26 +78,18 @@ class _Measured(NamedTuple):
 
 
 def _trained(job: Job, run: Path, nproc: int) -> _Trained:
-    step = _Steps(run)
-    data = step(
-        "data",
-        questions.inputs(job.data, job.qa, job.seed) if job.task == "qa" else _sources(job),
-        lambda folder: _prepare(job, folder),
-    )
-
-    # Threads that wait for microseconds before they sleep: by default they spin through whole time slices, which
-    # makes a training on a busy machine several times slower.
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-    # Huge pages for large tensors: without, a new gradient of many experts waits for the system's 4 KiB pages.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    step = Steps(run)
+    data = step("data", sources(job), lambda folder: prepare_data(job, folder))
+    threads.set_up()
     from metier.steps import rivals, start  # torch loads here: bad data is told before
     from metier.steps.prompt import choose_prompt
     from metier.steps.torchrun import by_processes
+    from metier.steps.train import learned
 
     start.check_packages(job)
     begun = step(
         "start",
-        {"job": start.inputs(job), "rows": _rows(data, learned=True)},
+        {"job": start.inputs(job), "rows": learned_rows(data)},
         lambda folder: start.start(job, data.folder, folder),
     )
     start.check(job, begun)
@@ -119,7 +98,7 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
         pretrained = step(
             "pretrain",
             {
-                "pretrain": _learned(job, job.pretrain),
+                "pretrain": learned(job, job.pretrain),
                 "losses": job.losses.model_dump(),
                 "weights": data.result["text"]["weights"],
                 "seed": job.seed,
@@ -138,7 +117,7 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
     train = step(
         "train",
         {
-            "train": _learned(job, job.train),
+            "train": learned(job, job.train),
             "losses": job.losses.model_dump(),
             "seed": job.seed,
             "start": learned_from,
@@ -149,29 +128,10 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
     return _Trained(data, start.base_of(job, begun), prompts, prompted, train)
 
 
-def _prepare(job: Job, folder: Path) -> dict[str, Any]:
-    if job.task == "qa":
-        return questions.prepare_questions(job.data, job.qa, folder, seed=job.seed)
-    return prepare(job.data, folder, seed=job.seed)
-
-
-def _sources(job: Job) -> dict[str, Any]:
-    """Return what rows depend on."""
-    sources: dict[str, Sequence[AnySource]] = {"train": job.data.train, "test": job.data.test}
-    if job.data.text:
-        sources["text"] = job.data.text
-    return {
-        "cleaning": job.data.cleaning.model_dump(),
-        "split": job.data.split.model_dump(),
-        **{role: [fingerprint(source) for source in these] for role, these in sources.items()},
-        "seed": job.seed,
-    }
-
-
 def _measured(job: Job, run: Path, trained: _Trained) -> _Measured:
     from metier.steps import compress, parity, ship
 
-    step, data, prompt = _Steps(run), trained.data.folder, trained.prompt
+    step, data, prompt = Steps(run), trained.data.folder, trained.prompt
     whole = trained.train.folder / "model"
     models, made_from, cuts = {ship.WHOLE: whole}, trained.train.key, {}
     if job.compress.cuts:
@@ -186,12 +146,7 @@ def _measured(job: Job, run: Path, trained: _Trained) -> _Measured:
     licence = "; ".join(ledger["shipping"]["terms"])
     files = step(
         "files",
-        {
-            "train": made_from,
-            "quantisations": job.export.quantisations,
-            "licence": licence,
-            "name": job.name,
-        },
+        {"train": made_from, "quantisations": job.export.quantisations, "licence": licence, "name": job.name},
         lambda folder: ship.write_files(job, models, prompt, licence, folder),
     )
     # what was measured of the files outlives another licence in them
@@ -212,53 +167,35 @@ def _measured(job: Job, run: Path, trained: _Trained) -> _Measured:
 
 def _known(job: Job, run: Path, trained: _Trained, measured: _Measured, shipped: Path) -> list[Knowledge]:
     """Return what the chosen file knows, and what its base and the rivals do that are GGUF files."""
-    from metier.steps import confidence, rivals
+    from metier.steps import confidence, exam, rivals
 
-    step, data, theirs = _Steps(run), trained.data, trained.prompts.result["base_prompt"]
-    asked = confidence.inputs(job, data)
+    step, data, prompts = Steps(run), trained.data.folder, trained.prompts
+    asked = exam.inputs(job, trained.data, *confidence.EXAMS)
     ours = step(
         "confidence",
         {**asked, "models": measured.key, "chosen": measured.swept["chosen"]},
-        lambda folder: confidence.ask_shipped(job, data.folder, shipped, folder),
+        lambda folder: confidence.ask_shipped(job, data, shipped, folder),
     )
-    found = [confidence.knowledge(job, data.folder, shipped.stem, ours.folder)]
-    others = {}
+    told = {shipped.stem: ours}
     if not job.base.from_scratch:
-        others["base"] = step(
+        told[BASE] = step(
             "base_confidence",
-            {**asked, "prompt": trained.prompts.key},
-            lambda folder: confidence.ask_released(
-                job, data.folder, "base", job.base.model, PromptFormat.from_json(theirs), 1024, folder
-            ),
+            {**asked, "prompt": prompts.key},
+            lambda folder: confidence.ask_released(job, data, exam.base_of(job, prompts.result), folder),
         )
-    for name, prompt in trained.rivals.items():
-        rival = rivals.released(job, name, prompt)
-        others[name] = step(
-            f"rivals/{name}/confidence",
-            {**asked, "prompt": prompt.key},
-            partial(confidence.ask_released, job, data.folder, *rival),
-        )
-    found += [
-        confidence.knowledge(job, data.folder, name, other.folder)
-        for name, other in others.items()
-        if other.result["asked"]
-    ]
-    return found
+    told |= rivals.asked_surely(job, data, trained.rivals, asked, step)
+    return [confidence.knowledge(job, data, name, one.folder) for name, one in told.items() if one.result["asked"]]
 
 
 def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verdict:
     from metier.steps import bundle, exam, rivals, ship
 
-    step, data, prompts, swept = _Steps(run), trained.data.folder, trained.prompts, measured.swept
+    step, data, prompts, swept = Steps(run), trained.data.folder, trained.prompts, measured.swept
     chosen = swept["chosen"]
     cut = swept["candidates"][chosen]["cut"] if chosen else ship.WHOLE
     shipped = ship.gguf_path(measured.files.folder, job, chosen) if chosen else None
     known = _known(job, run, trained, measured, shipped) if job.task == "qa" and shipped else []
-    asked = {
-        "rows": _rows(trained.data, learned=False),
-        "first": job.evaluate.test_rows,
-        "max_answer_tokens": job.evaluate.max_answer_tokens,
-    }
+    asked = exam.inputs(job, trained.data)
     base = None
     if not job.base.from_scratch:
         base = step(
@@ -302,60 +239,3 @@ def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verd
     )
     write_json(run / "job.json", job.model_dump())
     return verdict
-
-
-def _rows(data: Step, *, learned: bool) -> dict[str, str]:
-    """Return the hashes of the files of rows that models come from, or of those of the exam.
-
-    What is learned depends on them, and not on what the ledger says of their licences.
-    """
-    wanted = _LEARNED if learned else ("test.jsonl",)
-    return {name: digest for name, digest in data.hashes.items() if name in wanted}
-
-
-def _learned(job: Job, settings: Training) -> dict[str, Any]:
-    """Return what a training's result depends on; a rate that is stated is the same as one by default."""
-    return settings.learned | {"peak_lr": settings.peak(from_scratch=job.base.from_scratch)}
-
-
-class _Steps:
-    """Runs steps in folders below the run folder, telling the user which were already finished."""
-
-    def __init__(self, run: Path) -> None:
-        self._run = run
-
-    def __call__(self, name: str, inputs: dict[str, Any], work: Callable[[Path], Any]) -> Step:
-        packages = ("torch", "transformers", "tokenizers", "gguf", "xllamacpp", "sacrebleu")
-        return run_step(self._run / name, inputs, work, packages=packages, said=partial(self._say, name))
-
-    @staticmethod
-    def _say(name: str, _folder: str, finished: bool) -> None:
-        say(f"{name}: already finished" if finished else name)
-
-
-@contextmanager
-def _told_when_full(run: Path) -> Iterator[None]:
-    """Weights and tokenizers are written by libraries that have errors of their own for what a disk says."""
-    try:
-        yield
-    except Exception as error:
-        code = re.search(r"\(os error (\d+)\)", str(error))
-        if isinstance(error, MetierError) or not code or int(code[1]) not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
-            raise
-        fix = "Free some space or choose another METIER_HOME; the same command goes on where this one stopped"
-        raise RunError(str(run), f"a file cannot be written ({error})", fix) from error
-
-
-@contextmanager
-def _alone(run: Path) -> Iterator[None]:
-    """Let one build at a time work in a run folder; the lock of a killed one is free."""
-    run.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RunError(str(run), "another build is at work in this run folder", "Wait for it to end") from error
-    try:
-        yield
-    finally:
-        lock.release()

@@ -7,7 +7,6 @@ anew at every build, so that another risk asks nobody again.
 from pathlib import Path
 from typing import Any
 
-from metier.artifact import Step
 from metier.data.questions.about import About, about_path, read_about
 from metier.data.records import Record, read_records
 from metier.errors import DataError
@@ -19,26 +18,13 @@ from metier.progress import say
 from metier.run.engine import Engine
 from metier.spec.job import Job
 from metier.steps.answering import SLOTS
-from metier.tasks.prompt import PromptFormat
+from metier.steps.exam import TEST, Released
 
-VALIDATION = ("validation.jsonl", "validation_unknown.jsonl")
+_VALIDATION = ("validation.jsonl", "validation_unknown.jsonl")
 """Exams to calibrate on: with an answer, and without one."""
-TEST = ("test.jsonl", "test_unknown.jsonl")
+_TEST = (TEST, "test_unknown.jsonl")
 """Exams to measure on."""
-
-
-def inputs(job: Job, data: Step) -> dict[str, Any]:
-    """Return what anybody's answers depend on, beside who answers.
-
-    Args:
-        job: the job description, of task ``qa``.
-        data: the step with the rows.
-    """
-    return {
-        "rows": {exam: data.hashes[exam] for exam in (*VALIDATION, *TEST)},
-        "first": job.evaluate.test_rows,
-        "max_answer_tokens": job.evaluate.max_answer_tokens,
-    }
+EXAMS = (*_VALIDATION, *_TEST)
 
 
 def ask(job: Job, data: Path, answerer: SureAnswerer, folder: Path) -> dict[str, Any]:
@@ -50,7 +36,7 @@ def ask(job: Job, data: Path, answerer: SureAnswerer, folder: Path) -> dict[str,
         answerer: the contestant.
         folder: where the answers are kept, so that a killed exam goes on.
     """
-    exams = {exam: _rows(job, data, exam)[0] for exam in (*VALIDATION, *TEST)}
+    exams = {exam: _rows(job, data, exam)[0] for exam in EXAMS}
     for exam, rows in exams.items():
         collect_surely(answerer, rows, folder / exam)
     return {"asked": sum(map(len, exams.values()))}
@@ -62,26 +48,21 @@ def ask_shipped(job: Job, data: Path, shipped: Path, folder: Path) -> dict[str, 
         return ask(job, data, ShippedFile(job.name, engine, job.evaluate.max_answer_tokens), folder)
 
 
-def ask_released(
-    job: Job, data: Path, name: str, reference: str, prompt: PromptFormat, context_tokens: int, folder: Path
-) -> dict[str, Any]:
-    """Ask a released model with a prompt; one without a GGUF file is not asked, as only llama.cpp says how likely.
+def ask_released(job: Job, data: Path, released: Released, folder: Path) -> dict[str, Any]:
+    """Ask a released model; one without a GGUF file is not asked, as only llama.cpp says how likely an answer is.
 
     Args:
         job: the job description.
         data: the folder of the rows.
-        name: what the model is called.
-        reference: where it comes from, as in ``base.model``.
-        prompt: how it is asked.
-        context_tokens: longest prompt and answer together.
+        released: the model.
         folder: where the answers are kept.
     """
-    found = find_base(reference)
+    name, found = released.name, find_base(released.reference)
     if found.gguf is None:
         say(f"  {name} has no GGUF file, so its confidence is not measured")
         return {"asked": 0}
-    with Engine(found.gguf, slots=SLOTS, context_tokens=context_tokens) as engine:
-        return ask(job, data, PromptedFile(name, engine, prompt, job.evaluate.max_answer_tokens), folder)
+    with Engine(found.gguf, slots=SLOTS, context_tokens=released.context_tokens) as engine:
+        return ask(job, data, PromptedFile(name, engine, released.prompt, job.evaluate.max_answer_tokens), folder)
 
 
 def knowledge(job: Job, data: Path, name: str, folder: Path) -> Knowledge:
@@ -101,7 +82,7 @@ def knowledge(job: Job, data: Path, name: str, folder: Path) -> Knowledge:
         rows, abouts = _rows(job, data, exam)
         return asked(rows, read_surely(folder / exam), abouts, job.qa.unknown)
 
-    validation, test = ([one for exam in exams for one in answered(exam)] for exams in (VALIDATION, TEST))
+    validation, test = ([one for exam in exams for one in answered(exam)] for exams in (_VALIDATION, _TEST))
     return knowledge_of(name, validation, test, job.qa.risk)
 
 

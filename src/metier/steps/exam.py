@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from metier.artifact import Step
 from metier.data.records import Record, read_records
 from metier.evaluate.answers import collect, read_answers
 from metier.evaluate.candidates import Candidate
@@ -28,6 +29,8 @@ from metier.steps.answering_memory import memory_mib
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import task_from_json
 
+TEST = "test.jsonl"
+"""The exam."""
 _OURS, _THEIRS = "shipped.jsonl", "base.jsonl"
 """Where the answers are kept."""
 
@@ -49,6 +52,31 @@ class HeadToHead:
     contestants: tuple[Contestant, ...]
     comparison: Comparison | None
     """Shipped file minus base; None for a model from scratch."""
+
+
+def inputs(job: Job, data: Step, *exams: str) -> dict[str, Any]:
+    """Return what anybody's answers depend on, beside who answers.
+
+    Args:
+        job: the job description.
+        data: the step with the rows.
+        exams: files of questions; by default the test set.
+    """
+    return {
+        "rows": {exam: data.hashes[exam] for exam in exams or (TEST,)},
+        "first": job.evaluate.test_rows,
+        "max_answer_tokens": job.evaluate.max_answer_tokens,
+    }
+
+
+def base_of(job: Job, prompts: dict[str, Any]) -> Released:
+    """Return the base as a contestant, asked with the best prompt found for it.
+
+    Args:
+        job: the job description, of a job with a base.
+        prompts: the result of the step ``prompt``.
+    """
+    return Released(BASE, job.base.model, PromptFormat.from_json(prompts["base_prompt"]))
 
 
 def examine_base(job: Job, data: Path, prompts: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -144,7 +172,7 @@ def head_to_head(job: Job, ours: Path, prompts: dict[str, Any], rows: Sequence[R
 
 def rows_of_exam(job: Job, data: Path) -> list[Record]:
     """Return the rows of the exam."""
-    return read_records(data / "test.jsonl")[: job.evaluate.test_rows]
+    return read_records(data / TEST)[: job.evaluate.test_rows]
 
 
 def _parity(swept: dict[str, Any]) -> Parity:
@@ -174,8 +202,8 @@ def _ask_ours(job: Job, ours: Path, prompts: dict[str, Any], rows: Sequence[Reco
 
 
 def _ask_base(job: Job, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> Contestant:
-    base = Released(BASE, job.base.model, PromptFormat.from_json(prompts["base_prompt"]))
-    return ask_released(job, base, PromptFormat.from_json(prompts["prompt"]), rows, folder / _THEIRS)
+    timed = PromptFormat.from_json(prompts["prompt"])
+    return ask_released(job, base_of(job, prompts), timed, rows, folder / _THEIRS)
 
 
 def ask_released(job: Job, released: Released, timed: PromptFormat, rows: Sequence[Record], path: Path) -> Contestant:

@@ -1,8 +1,8 @@
 """Rivals: other released models that sit the job's exam, each with the best prompt found for it.
 
-A rival has a folder ``rivals/NAME`` with three steps. Its ``prompt`` is chosen before the job's model is trained, so
-that a rival that cannot be had is told early. Its ``answers`` outlive every training, and only the ``comparison`` is
-about the job's model, too.
+A rival has a folder ``rivals/NAME`` with one for each of its steps. Its ``prompt`` is chosen before the job's model is
+trained, so that a rival that cannot be had is told early. Its ``answers``, and in a job about facts those with their
+``confidence``, outlive every training; only the ``comparison`` is about the job's model, too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from metier.evaluate.answers import read_answers
 from metier.model.bases import find_base
 from metier.progress import say
 from metier.spec.job import Job
-from metier.steps import exam
+from metier.steps import confidence, exam
 from metier.steps.prompt import try_prompts
 from metier.tasks.prompt import PromptFormat
 
@@ -85,6 +85,28 @@ def met(
         )
         found[name] = {"contestant": answers.result, "comparison": compared.result}
     return found
+
+
+def asked_surely(
+    job: Job, data: Path, prompts: Mapping[str, Step], asked: Mapping[str, Any], step: RunStep
+) -> dict[str, Step]:
+    """Ask every rival of a job about facts what it knows; return the steps by the rivals' names.
+
+    Args:
+        job: the job description.
+        data: the folder of the rows.
+        prompts: what `prompted` returned.
+        asked: what anybody's answers depend on.
+        step: runs a step in the run folder.
+    """
+    return {
+        name: step(
+            f"rivals/{name}/confidence",
+            {**asked, "prompt": prompt.key},
+            partial(confidence.ask_released, job, data, released(job, name, prompt)),
+        )
+        for name, prompt in prompts.items()
+    }
 
 
 def of_run(job: Job, run: Path) -> dict[str, Step]:

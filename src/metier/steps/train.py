@@ -12,6 +12,7 @@ from metier.export.huggingface import write_folder
 from metier.model.loading import load, load_tokenizer
 from metier.progress import say
 from metier.spec.job import Job
+from metier.spec.training import Training
 from metier.steps.training_folder import COPIES, Write, check_disk, train_once
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import task_from_json
@@ -30,6 +31,11 @@ def learn_job(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: P
         DataError: when no row is short enough to be learned.
     """
     return train_once(folder, partial(_learn, job, data, start, prompt, folder))
+
+
+def learned(job: Job, settings: Training) -> dict[str, Any]:
+    """Return what a training's result depends on; a rate that is stated is the same as one by default."""
+    return settings.learned | {"peak_lr": settings.peak(from_scratch=job.base.from_scratch)}
 
 
 def rows_to_learn(job: Job, data: Path) -> list[Record]:
