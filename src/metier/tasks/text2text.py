@@ -1,15 +1,14 @@
 """Any job that turns one text into another: a question into an answer, a column of a table into the next."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from metier.tasks.prompt import PromptFormat, Turn, candidates
-from metier.tasks.segment import Piece, fill, split_whole
+from metier.tasks.whole import AnsweredWhole
 
 
 @dataclass(frozen=True)
-class Text2Text:
+class Text2Text(AnsweredWhole):
     """Turn one text into another; ``input`` and ``output`` are what the two sides are called."""
 
     input: str
@@ -18,11 +17,6 @@ class Text2Text:
     name: ClassVar[str] = "text2text"
     primary_metric: ClassVar[str] = "chrf2"
     metrics: ClassVar[tuple[str, ...]] = ("chrf2", "exact")
-
-    @property
-    def output_language(self) -> str | None:
-        """Code of the language of the answers: not known."""
-        return None
 
     def prompts(self, turn: Turn | None = None) -> tuple[PromptFormat, ...]:
         """Return the candidate prompt formats.
@@ -36,18 +30,6 @@ class Text2Text:
             f"{self.output} for each {self.input}.",
             turn,
         )
-
-    def split(self, text: str) -> list[Piece]:
-        """Return the text as one piece, the white space around it as layout."""
-        return split_whole(text)
-
-    def join(self, pieces: Sequence[Piece], answers: Iterable[str]) -> str:
-        """Put the answer in place of the text.
-
-        Raises:
-            ValueError: when there are not as many answers as pieces to answer.
-        """
-        return "".join(fill(pieces, answers))
 
     def to_json(self) -> dict[str, str]:
         """Return the task as JSON-able values for `metier.tasks.registry.task_from_json`."""
