@@ -1,13 +1,11 @@
 """What contestants know as one HTML page that needs nothing from outside: plots, tables, and answers to read."""
 
 from collections.abc import Sequence
-from importlib import resources
 
-from jinja2 import Environment
 from markupsafe import Markup
 
 from metier.analysis import knowledge_plots as plots
-from metier.analysis.page import Section
+from metier.analysis.page import Section, filled
 from metier.analysis.svg import drawn
 from metier.evaluate.confidence import Group, Knowledge
 from metier.evaluate.report import knowledge_rows
@@ -21,10 +19,9 @@ def page(job: str, knowledge: Sequence[Knowledge]) -> str:
         job: the job's name.
         knowledge: of each contestant, the shipped file's first.
     """
-    source = resources.files("metier.analysis").joinpath("knowledge.html").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     ways, sure = knowledge_rows(knowledge)
-    return environment.from_string(source).render(
+    return filled(
+        "knowledge.html",
         job=job,
         ours=knowledge[0],
         tables=[ways, sure],

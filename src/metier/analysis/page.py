@@ -22,14 +22,26 @@ class Section(NamedTuple):
     sentence: str
 
 
+def filled(template: str, **values: Any) -> str:
+    """Return a page made of a template beside this module, in the style of all pages; values are escaped."""
+    beside = resources.files("metier.analysis")
+    style = Markup(beside.joinpath("page.css").read_text(encoding="utf-8"))  # noqa: S704 -- our own
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    source = beside.joinpath(template).read_text(encoding="utf-8")
+    return environment.from_string(source).render(style=style, **values)
+
+
 def page(found: dict[str, Any]) -> str:
     """Return the HTML page of findings; text from the data, the vocabulary and the names is escaped."""
-    source = resources.files("metier.analysis").joinpath("page.html").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
     ids = found["detail"]["token_ids"]
     least = ids[max(len(ids) - MOST_IDS, MOST_IDS) :]
-    return template.render(
-        found=found, sections=sections(found), most=ids[:MOST_IDS], least=least, detail=found["detail"]["layer"]
+    return filled(
+        "page.html",
+        found=found,
+        sections=sections(found),
+        most=ids[:MOST_IDS],
+        least=least,
+        detail=found["detail"]["layer"],
     )
 
 
