@@ -2,52 +2,20 @@
 
 import json
 import shutil
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
+from builds import Built
 from doubles import write_job
 
 from metier.artifact import read_json
 from metier.build import build
 from metier.errors import RunError, SpecError
-from metier.evaluate.verdict import Verdict
 from metier.spec.load import load_job
 from metier.steps import start
 from metier.steps.outside import examine_outside
 from metier.train import lora
 
-STEPS = ("data", "start", "prompt", "train", "files", "parity", "base", "exam", "export")
 SCRATCH = 'model = "scratch"\nvocabulary = 400\nhidden_size = 64\nlayers = 2\n'
-
-
-@dataclass(frozen=True)
-class Built:
-    """A build of a job on a base, and the same with changes."""
-
-    job: Path
-    run: Path
-
-    def described(self, *changes: tuple[str, str]):
-        """Return the job with some of its text replaced."""
-        text = (self.job / "job.toml").read_text()
-        for old, new in changes:
-            assert old in text, old
-            text = text.replace(old, new)
-        path = self.job / "changed.toml"
-        path.write_text(text)
-        return load_job(path)
-
-    def again(self, *changes: tuple[str, str]) -> tuple[Verdict, set[str]]:
-        """Build with changes; return the verdict and the steps that were done again."""
-        before = self.done()
-        verdict = build(self.described(*changes), self.run)
-        return verdict, {step for step, when in self.done().items() if before.get(step) != when}
-
-    def done(self) -> dict[str, int]:
-        """Return when each step was done."""
-        found = {step: self.run / step / "manifest.json" for step in STEPS}
-        return {step: path.stat().st_mtime_ns for step, path in found.items() if path.exists()}
 
 
 @pytest.fixture(scope="module")

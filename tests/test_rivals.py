@@ -1,11 +1,10 @@
 """Rivals: named in the description, asked once, compared with the job's model, and to be beaten if the job says so."""
 
 import shutil
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import pytest
+from builds import Built
 from doubles import write_job
 from families import CASES, write_released
 from test_job_description import GOOD, SCRATCH, complaint, write
@@ -75,35 +74,6 @@ def test_rivals_have_short_names_that_are_different():
     assert list(short_names(["hf:a/one", "hf:b/one", "pypi:two"], "x")) == ["hf-a-one", "hf-b-one", "two"]
     mine = short_names(["/old/x-Q8_0.gguf", "/base", "/a b", "/a-b"], "x")
     assert list(mine) == ["old-x-Q8_0.gguf", "base-2", "a-b", "a-b-2"]
-
-
-@dataclass(frozen=True)
-class Built:
-    """A build of a job with a base and two rivals, and the same with changes."""
-
-    job: Path
-    run: Path
-
-    def described(self, *changes: tuple[str, str]):
-        """Return the job with some of its text replaced."""
-        text = (self.job / "job.toml").read_text()
-        for old, new in changes:
-            assert old in text, old
-            text = text.replace(old, new)
-        path = self.job / "changed.toml"
-        path.write_text(text)
-        return load_job(path)
-
-    def again(self, *changes: tuple[str, str]) -> tuple[Verdict, set[str]]:
-        """Build with changes; return the verdict and the steps that were done again."""
-        before = self.done()
-        verdict = build(self.described(*changes), self.run)
-        return verdict, {step for step, when in self.done().items() if before.get(step) != when}
-
-    def done(self) -> dict[str, int]:
-        """Return when each step was done."""
-        found = self.run.rglob("manifest.json")
-        return {str(path.parent.relative_to(self.run)): path.stat().st_mtime_ns for path in found}
 
 
 @pytest.fixture(scope="module")
