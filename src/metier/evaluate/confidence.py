@@ -196,7 +196,7 @@ class Knowledge:
         try:
             return TypeAdapter(cls).validate_python(value)
         except ValidationError as error:
-            fix = "Delete the folder of the step 'confidence' and run 'metier build' again"
+            fix = "Delete the folder of the step 'export' and run 'metier build' again"
             raise ArtifactError("what was measured of knowledge", f"cannot be read ({error})", fix) from error
 
 
