@@ -360,6 +360,14 @@ def test_the_same_facts_and_seed_give_the_same_bytes_and_another_seed_the_same_e
     assert rows_of(made, "train") != rows_of(other, "train")
 
 
+def test_what_a_table_of_ones_own_has_in_vain_is_said_with_its_line(tmp_path, capsys):
+    wrong = [("Bo Hale", "born", "31 April 1830"), ("Ada Doubt", "born", "1700"), ("Ada Doubt", "born", "1750")]
+    prepared(tmp_path, [*made_up_facts(), *wrong])
+    said = capsys.readouterr().err
+    assert "facts.csv: 1 left out: impossible date, such as " in said and "Bo Hale" in said
+    assert "facts.csv: 2 left out: disputed" in said
+
+
 @settings(max_examples=5, deadline=None)
 @given(st.integers(0, 10_000), st.integers(30, 60), st.sampled_from([0.02, 0.1, 0.3]))
 def test_whatever_the_facts_nothing_withheld_is_taught(tmp_path_factory, seed, people, share):
