@@ -168,6 +168,51 @@ def test_a_threshold_is_not_far_from_the_best_one() -> None:
     assert chosen.wrong_bound <= 0.1 and chosen.unknown_bound <= 0.1
 
 
+def overlapping(draw: np.random.Generator, known: int, unknown: int) -> tuple[list, list, list, list]:
+    """Answers of a good file whose wrong ones are not much less sure: 97% right, 5% of the unknown answered."""
+    right = draw.random(known) < 0.97
+    sure = np.where(right, draw.normal(3, 1, known), draw.normal(1.5, 1, known))
+    both = np.concatenate([sure, draw.normal(1.5, 1, unknown)])
+    said = np.concatenate([np.ones(known, bool), draw.random(unknown) < 0.05])
+    of_unknown = np.arange(known + unknown) >= known
+    return (1 / (1 + np.exp(-both))).tolist(), [*right.tolist(), *[False] * unknown], of_unknown.tolist(), said.tolist()
+
+
+def test_a_good_file_is_not_held_back_by_the_search_for_its_threshold() -> None:
+    """Where each of log2(1000) thresholds had its share of the 5%, in 120 of 200 files."""
+    draw = np.random.default_rng(4)
+    rows = [overlapping(draw, 1000, 500) for _ in range(40)]
+    kept = [sum(np.array(sure)[:1000] >= threshold(sure, *rest, 0.05).value) for sure, *rest in rows]
+    assert sum(number > 900 for number in kept) > 30 and min(kept) > 500
+
+
+@pytest.mark.parametrize("said", [0.2, 1.0])
+def test_unknown_questions_are_answered_more_often_than_the_risk_by_one_file_in_twenty_at_most(said: float) -> None:
+    """Though no bound is corrected for the search: the true share is the confidence at which it is cut."""
+    draw, broken = np.random.default_rng(5), 0
+    for _ in range(200):
+        speaks = (draw.random(500) < said).tolist()
+        sure = [*(1 - 1e-6 * draw.random(1000)).tolist(), *draw.random(500).tolist()]
+        right, unknown = [True] * 1000 + [False] * 500, [False] * 1000 + [True] * 500
+        chosen = threshold(sure, right, unknown, [True] * 1000 + speaks, 0.05).value
+        broken += said * (1 - chosen) > 0.05
+    assert broken <= 16, "5% of 200, and two standard deviations"
+
+
+def test_a_wrong_answer_among_the_surest_does_not_end_the_search() -> None:
+    """One in eighty at the first start is too many to go on; at the other it is not."""
+    sure = [1 - n / 10_000 for n in range(640)]
+    right = [n not in (0, 1) for n in range(640)]
+    assert threshold(sure, right, [False] * 640, [True] * 640, 0.05).given == 640
+
+
+def test_a_file_that_knows_a_little_gives_the_little_it_knows() -> None:
+    sure = [1 - n / 10_000 for n in range(1000)]
+    right = [n < 250 or n % 2 == 0 for n in range(1000)]
+    chosen = threshold(sure, right, [False] * 1000, [True] * 1000, 0.05)
+    assert 240 < chosen.given < 270 and chosen.wrong_bound <= 0.05
+
+
 def test_words_for_not_knowing_are_never_given() -> None:
     """However likely they are: else the unknown ones among them would be answers."""
     sure = [0.9] * 400 + [0.99] * 200
