@@ -179,7 +179,7 @@ def overlapping(draw: np.random.Generator, known: int, unknown: int) -> tuple[li
 
 
 def test_a_good_file_is_not_held_back_by_the_search_for_its_threshold() -> None:
-    """Where each of log2(1000) thresholds had its share of the 5%, in 120 of 200 files."""
+    """Where each of eleven thresholds had its share of the 5%, in 120 of 200 files."""
     draw = np.random.default_rng(4)
     rows = [overlapping(draw, 1000, 500) for _ in range(40)]
     kept = [sum(np.array(sure)[:1000] >= threshold(sure, *rest, 0.05).value) for sure, *rest in rows]
