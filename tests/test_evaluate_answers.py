@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from metier.data.records import Record
 from metier.errors import RunError
-from metier.evaluate.answers import Answer, collect, collect_surely, read_answers, read_surely
+from metier.evaluate.answers import Answer, collect, collect_surely, read_answers, read_surely, take_over
 
 RECORDS = [Record(f"question {number}", f"wanted {number}", "own") for number in range(10)]
 
@@ -74,6 +74,22 @@ def test_a_finished_exam_asks_nothing(tmp_path: Path) -> None:
     before = path.read_bytes()
     assert collect(Shouter(dies_after=0), RECORDS, path, chunk_rows=4) == WANTED
     assert path.read_bytes() == before
+
+
+def test_answers_given_with_their_likelihood_are_not_asked_for_again(tmp_path: Path) -> None:
+    sure, path = tmp_path / "sure.jsonl", tmp_path / "answers.jsonl"
+    collect_surely(SureShouter(), RECORDS, sure, chunk_rows=4)
+    take_over(sure, RECORDS, path)
+    assert collect(Shouter(dies_after=0), RECORDS, path, chunk_rows=4) == WANTED
+
+
+def test_answers_to_other_questions_are_not_taken_over(tmp_path: Path) -> None:
+    sure, path = tmp_path / "sure.jsonl", tmp_path / "answers.jsonl"
+    collect_surely(SureShouter(), RECORDS[::-1], sure, chunk_rows=4)
+    take_over(sure, RECORDS, path)
+    second = Shouter()
+    assert collect(second, RECORDS, path, chunk_rows=4) == WANTED
+    assert second.asked, "they have to be asked"
 
 
 @settings(max_examples=60)

@@ -194,9 +194,11 @@ def test_a_build_asks_the_file_and_its_base_once_whatever_the_risk(
 
     def known(model: str, risk: float) -> list[str]:
         described = {**JOB, "base": {"model": model}, "qa": {"unknown": UNKNOWN, "risk": risk}}
-        found = build._known(Job.model_validate(described), run, trained, measured, Path("history-Q8_0.gguf"))  # type: ignore[arg-type]
+        job, shipped = Job.model_validate(described), Path("history-Q8_0.gguf")
+        told = build._asked_surely(job, run, trained, measured, shipped)  # type: ignore[arg-type]
+        found = [confidence.knowledge(job, rows.folder, name, one.folder) for name, one in told.items()]
         assert all(one.calibration.risk == risk for one in found)
-        return [one.name for one in found]
+        return list(told)
 
     assert known("hf:some/base", 0.05) == known("hf:some/base", 0.3) == ["history-Q8_0", "base", "other"]
     places = [str(folder.relative_to(run)) for folder in asked]

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from metier.artifact import Step, key_of, read_json, write_json
 from metier.data.ledger import with_base
-from metier.evaluate.confidence import Knowledge
 from metier.evaluate.verdict import Verdict
 from metier.spec.contestants import BASE
 from metier.spec.job import Job
@@ -165,8 +164,8 @@ def _measured(job: Job, run: Path, trained: _Trained) -> _Measured:
     return _Measured(models, made_from, cuts, ledger, files, swept)
 
 
-def _known(job: Job, run: Path, trained: _Trained, measured: _Measured, shipped: Path) -> list[Knowledge]:
-    """Return what the chosen file knows, and what its base and the rivals do that are GGUF files."""
+def _asked_surely(job: Job, run: Path, trained: _Trained, measured: _Measured, shipped: Path) -> dict[str, Step]:
+    """Ask the chosen file of a job about facts, its base and the rivals that are GGUF files how sure they are."""
     from metier.steps import confidence, exam, rivals
 
     step, data, prompts = Steps(run), trained.data.folder, trained.prompts
@@ -183,25 +182,25 @@ def _known(job: Job, run: Path, trained: _Trained, measured: _Measured, shipped:
             {**asked, "prompt": prompts.key},
             lambda folder: confidence.ask_released(job, data, exam.base_of(job, prompts.result), folder),
         )
-    told |= rivals.asked_surely(job, data, trained.rivals, asked, step)
-    return [confidence.knowledge(job, data, name, one.folder) for name, one in told.items() if one.result["asked"]]
+    return told | rivals.asked_surely(job, data, trained.rivals, asked, step)
 
 
 def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verdict:
-    from metier.steps import bundle, exam, rivals, ship
+    from metier.steps import bundle, confidence, exam, rivals, ship
 
     step, data, prompts, swept = Steps(run), trained.data.folder, trained.prompts, measured.swept
     chosen = swept["chosen"]
     cut = swept["candidates"][chosen]["cut"] if chosen else ship.WHOLE
     shipped = ship.gguf_path(measured.files.folder, job, chosen) if chosen else None
-    known = _known(job, run, trained, measured, shipped) if job.task == "qa" and shipped else []
+    sure = _asked_surely(job, run, trained, measured, shipped) if job.task == "qa" and shipped else {}
+    known = [confidence.knowledge(job, data, name, one.folder) for name, one in sure.items() if one.result["asked"]]
     asked = exam.inputs(job, trained.data)
     base = None
     if not job.base.from_scratch:
         base = step(
             "base",
-            {**asked, "prompt": prompts.key},
-            lambda folder: exam.examine_base(job, data, prompts.result, folder),
+            {**asked, "prompt": prompts.key, **({"sure": sure[BASE].key} if sure else {})},
+            lambda folder: exam.examine_base(job, data, prompts.result, sure[BASE].folder if sure else None, folder),
         )
     examined = step(
         "exam",
@@ -211,7 +210,7 @@ def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verd
         ),
     )
     size, theirs = measured.files.result["file_mib"].get(chosen), base.result if base else None
-    met = rivals.met(job, data, trained.rivals, {**asked, "timed": prompts.result["prompt"]}, examined, step)
+    met = rivals.met(job, data, trained.rivals, {**asked, "timed": prompts.result["prompt"]}, sure, examined, step)
     shipping = measured.ledger["shipping"]
     verdict = exam.judge(job, size, examined.result, theirs, swept, shipping, met, known[0] if known else None)
     papers: dict[str, Any] = {

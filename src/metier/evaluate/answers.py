@@ -72,6 +72,23 @@ def collect_surely(answerer: SureAnswerer, records: Sequence[Record], path: Path
     return _collect(answerer.name, answerer.answer_surely, records, path, chunk_rows, sure=True)
 
 
+def take_over(sure: Path, records: Sequence[Record], path: Path) -> None:
+    """Keep what a contestant said to the same records with its likelihood, so that `collect` does not ask it again.
+
+    Answers to other records are left where they are: `collect` will ask.
+
+    Args:
+        sure: the finished answers of `collect_surely`.
+        records: the exam.
+        path: where `collect` will look; what is there already stays.
+    """
+    if not path.exists():
+        answers = _answers(sure.read_bytes().split(b"\n")[:-1], records, sure=True)
+        write_atomically(
+            path, b"".join(_line(record, Answer(said.text)) for record, said in zip(records, answers, strict=False))
+        )
+
+
 def read_answers(path: Path) -> list[str]:
     """Return the answers that a finished exam kept."""
     return [answer.text for answer in read_surely(path)]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from metier.artifact import Step
 from metier.data.records import Record, read_records
-from metier.evaluate.answers import collect, read_answers
+from metier.evaluate.answers import collect, read_answers, take_over
 from metier.evaluate.candidates import Candidate
 from metier.evaluate.confidence import Knowledge
 from metier.evaluate.metrics import score
@@ -79,16 +79,20 @@ def base_of(job: Job, prompts: dict[str, Any]) -> Released:
     return Released(BASE, job.base.model, PromptFormat.from_json(prompts["base_prompt"]))
 
 
-def examine_base(job: Job, data: Path, prompts: dict[str, Any], folder: Path) -> dict[str, Any]:
+def examine_base(job: Job, data: Path, prompts: dict[str, Any], sure: Path | None, folder: Path) -> dict[str, Any]:
     """Ask the base the test set, and return it as a contestant; its answers are kept in the folder.
 
     Args:
         job: the job description, of a job with a base.
         data: the folder of the rows.
         prompts: the result of the step ``prompt``.
+        sure: in a job about facts, the folder in which its answers are kept with their likelihood.
         folder: where the answers are kept, so that a killed exam goes on.
     """
-    return asdict(_ask_base(job, prompts, rows_of_exam(job, data), folder))
+    rows = rows_of_exam(job, data)
+    if sure and (sure / TEST).exists():
+        take_over(sure / TEST, rows, folder / _THEIRS)
+    return asdict(_ask_base(job, prompts, rows, folder))
 
 
 def examine(

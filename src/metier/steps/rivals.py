@@ -13,7 +13,7 @@ from typing import Any
 
 from metier.artifact import Step, load_step, sha256_file
 from metier.data.records import Record
-from metier.evaluate.answers import read_answers
+from metier.evaluate.answers import read_answers, take_over
 from metier.model.bases import find_base
 from metier.progress import say
 from metier.spec.job import Job
@@ -56,7 +56,13 @@ def prompted(job: Job, data: Step, step: RunStep) -> dict[str, Step]:
 
 
 def met(
-    job: Job, data: Path, prompts: Mapping[str, Step], asked: Mapping[str, Any], examined: Step, step: RunStep
+    job: Job,
+    data: Path,
+    prompts: Mapping[str, Step],
+    asked: Mapping[str, Any],
+    sure: Mapping[str, Step],
+    examined: Step,
+    step: RunStep,
 ) -> dict[str, dict[str, Any]]:
     """Ask every rival the test set and compare its answers with those of the job's model.
 
@@ -65,6 +71,7 @@ def met(
         data: the folder of the rows.
         prompts: what `prompted` returned.
         asked: what anybody's answers depend on, and ``timed``, the format in which the speed of all is measured.
+        sure: in a job about facts, what `asked_surely` returned: what is in there is not asked again.
         examined: the step with the answers of the job's model.
         step: runs a step in the run folder.
 
@@ -75,8 +82,11 @@ def met(
     found = {}
     for name, prompt in prompts.items():
         rival = released(job, name, prompt)
+        with_likelihood = {"sure": sure[name].key} if name in sure else {}
         answers = step(
-            f"rivals/{name}/answers", {**asked, "prompt": prompt.key}, partial(_ask, job, rival, timed, rows)
+            f"rivals/{name}/answers",
+            {**asked, "prompt": prompt.key, **with_likelihood},
+            partial(_ask, job, rival, timed, rows, sure[name].folder if name in sure else None),
         )
         compared = step(
             f"rivals/{name}/comparison",
@@ -147,7 +157,11 @@ def _choose(job: Job, data: Path, reference: str, _: Path) -> dict[str, Any]:
     }
 
 
-def _ask(job: Job, rival: exam.Released, timed: PromptFormat, rows: Sequence[Record], folder: Path) -> dict[str, Any]:
+def _ask(
+    job: Job, rival: exam.Released, timed: PromptFormat, rows: Sequence[Record], sure: Path | None, folder: Path
+) -> dict[str, Any]:
+    if sure and (sure / exam.TEST).exists():
+        take_over(sure / exam.TEST, rows, folder / _ANSWERS)
     return asdict(exam.ask_released(job, rival, timed, rows, folder / _ANSWERS))
 
 
