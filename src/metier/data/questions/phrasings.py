@@ -8,6 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple
 
+from metier.data.questions import frames
 from metier.data.similarity import comparable
 from metier.errors import DataError
 from metier.facts.dates import Date, century_of, short_form
@@ -17,7 +18,7 @@ from metier.spec.task import Phrasings
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
-VERSION = 2
+VERSION = 3
 """Raised when the same facts and phrasings become other questions."""
 
 LEAST = 3
@@ -57,6 +58,14 @@ class Ways(NamedTuple):
             )
         whole, more = (self, other) if other.shared else (other, self)
         return whole._replace(train=whole.train + more.train)
+
+    def framed(self, way: str, form: str) -> "Ways":
+        """Return them with as many that frames made, for training; as they are where they are not divided."""
+        if self.shared or not self.train:
+            return self
+        more = frames.framed(way, form, self.validation + self.test)
+        written = {comparable(text) for text in self.train}
+        return self._replace(train=frames.mixed(self.train, [text for text in more if comparable(text) not in written]))
 
     def about(self, relation: str) -> "Ways":
         """Return them with a relation in its place: divided before, so that all relations are divided alike."""
@@ -155,9 +164,9 @@ class Book:
 def _packaged(way: str, relation: str) -> Asked:
     texts = _texts()
     if relation not in RELATIONS:
-        return Asked(*(divide(texts["other"][form]).about(relation) for form in Asked._fields))
+        return Asked(*(divide(texts["other"][form]).framed("other", form).about(relation) for form in Asked._fields))
     table = texts.get(way, {})
-    found = Asked(divide(table.get("ask", [])), divide(table.get("reverse", [])))
+    found = Asked(*(divide(table.get(form, [])).framed(way, form) for form in Asked._fields))
     if way == "occurred:battle":
         name = _packaged("occurred:name", relation)
         return Asked(name.ask.joined(found.ask), name.reverse.joined(found.reverse))
@@ -172,7 +181,7 @@ def _texts() -> dict[str, Any]:
 
 def fingerprint() -> str:
     """Return a hash of the packaged phrasings."""
-    return hashlib.sha256(repr((VERSION, _texts())).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((VERSION, _texts(), frames.packaged())).encode()).hexdigest()[:16]
 
 
 def asks_of(phrasing: str, subject: str, kind: Kind) -> str:

@@ -1,0 +1,54 @@
+"""Sentences around what is asked: the same frames for all relations, so that a relation is known by its own words."""
+
+import hashlib
+import tomllib
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.resources import files
+from itertools import chain, cycle
+from typing import Any
+
+from metier.data.similarity import comparable
+
+_FORMS = {"ask": {"clause": "clause", "noun": "noun"}, "reverse": {"reverse": "clause"}}
+"""Of each direction the keys of a relation's table, and the frames that they fit into."""
+
+
+def framed(way: str, form: str, examined: Iterable[str]) -> tuple[str, ...]:
+    """Return more phrasings of a kind of question, for training: all frames with all that fits into them.
+
+    What the exams ask stays theirs: nothing is made of words that stand in one of their phrasings, whatever is around.
+
+    Args:
+        way: a key of `metier.data.questions.phrasings.way_of`.
+        form: ``ask`` for the value, or ``reverse`` for the subject.
+        examined: the phrasings of the exams.
+    """
+    kept_back = [comparable(text) for text in examined]
+    texts = packaged()
+    found = []
+    for key, frame in _FORMS[form].items():
+        for core in texts.get(way, {}).get(key, ()):
+            if not any(comparable(core) in text for text in kept_back):
+                found += [_capital(text.replace(f"{{{frame}}}", core)) for text in texts["frames"][frame]]
+    return tuple(text for text in found if comparable(text) not in kept_back)
+
+
+def mixed(written: Sequence[str], made: Iterable[str]) -> tuple[str, ...]:
+    """Return written phrasings and those that frames made in turn, each written one as often as it takes.
+
+    Those made are in an order by hash, so that a few in turn have many frames.
+    """
+    by_hash = sorted(made, key=lambda text: hashlib.sha256(f"frames\n{text}".encode()).digest())
+    pairs = zip(cycle(written), by_hash, strict=False)
+    return (*chain.from_iterable(pairs), *written[len(by_hash) :])
+
+
+@cache
+def packaged() -> dict[str, Any]:
+    """Return the packaged frames, and by way what fits into them."""
+    return tomllib.loads((files("metier.data.questions") / "frames.toml").read_text(encoding="utf-8"))
+
+
+def _capital(text: str) -> str:
+    return text if text.startswith("{") else text[0].upper() + text[1:]
