@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metier.data.questions import phrasings
+from metier.data.questions import frames, phrasings
 from metier.data.questions.phrasings import (
     PARTS,
     Book,
@@ -141,3 +141,34 @@ def test_other_phrasings_or_rules_are_another_key(monkeypatch):
     monkeypatch.setattr(phrasings, "_texts", lambda: more)
     assert phrasings.fingerprint() != before
     assert inputs(Data(), Qa(), 0) != keyed
+
+
+WAYS = [way for way in phrasings._texts() if way not in ("article", "comparison", "other")]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_frames_hold_nothing_that_stands_in_an_exams_phrasing(way):
+    asked, fitting = Book().asked(way), frames.packaged()[way]
+    cores = {"ask": [*fitting["clause"], *fitting["noun"]], "reverse": fitting.get("reverse", [])}
+    for form, ways in asked._asdict().items():
+        exams = [comparable(text) for text in ways.validation + ways.test]
+        learned = [comparable(text) for text in frames.framed(way, form, ways.validation + ways.test)]
+        assert set(learned) <= set(map(comparable, ways.train)) and not set(map(comparable, ways.train)) & set(exams)
+        for core in (comparable(core) for core in cores[form]):
+            assert not (any(core in text for text in exams) and any(core in text for text in learned)), core
+        assert learned or not cores[form], "something is left"
+
+
+def test_training_asks_in_written_and_framed_sentences_in_turn():
+    train, written = Book().asked("born").ask.train, set(phrasings._texts()["born"]["ask"])
+    assert set(train[0:100:2]) <= written and not set(train[1:100:2]) & written
+    assert len(set(train[0:100:2])) < 20 and len(set(train[1:100:2])) == 50
+
+
+def test_written_sentences_are_all_there_where_frames_make_fewer():
+    assert frames.mixed(["a", "b", "c"], ["f"]) == ("a", "f", "b", "c")
+    assert frames.mixed(["a", "b"], []) == ("a", "b")
+
+
+def test_relations_of_ones_own_are_framed_as_those_of_the_package():
+    assert "Do you know which height {subject} has?" in Book().asked("height").ask.train

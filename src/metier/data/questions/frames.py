@@ -24,14 +24,13 @@ def framed(way: str, form: str, examined: Iterable[str]) -> tuple[str, ...]:
         form: ``ask`` for the value, or ``reverse`` for the subject.
         examined: the phrasings of the exams.
     """
-    kept_back = [comparable(text) for text in examined]
+    exams = [comparable(text) for text in examined]
     texts = packaged()
-    found = []
-    for key, frame in _FORMS[form].items():
-        for core in texts.get(way, {}).get(key, ()):
-            if not any(comparable(core) in text for text in kept_back):
-                found += [_capital(text.replace(f"{{{frame}}}", core)) for text in texts["frames"][frame]]
-    return tuple(text for text in found if comparable(text) not in kept_back)
+    cores = [(core, frame) for key, frame in _FORMS[form].items() for core in texts.get(way, {}).get(key, ())]
+    kept_back = [words for core, _ in cores if any((words := comparable(core)) in text for text in exams)]
+    free = [(core, frame) for core, frame in cores if not any(words in comparable(core) for words in kept_back)]
+    found = [_capital(text.replace(f"{{{frame}}}", core)) for core, frame in free for text in texts["frames"][frame]]
+    return tuple(text for text in found if comparable(text) not in exams)
 
 
 def mixed(written: Sequence[str], made: Iterable[str]) -> tuple[str, ...]:
