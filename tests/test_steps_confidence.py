@@ -187,7 +187,7 @@ def test_a_build_asks_the_file_and_its_base_once_whatever_the_risk(
     prompt = line.to_json()
     trained = SimpleNamespace(
         data=rows,
-        rivals={"other": SimpleNamespace(key="other")},
+        rivals={"other": SimpleNamespace(key="other", result={})},
         prompts=SimpleNamespace(key="prompt", result={"base_prompt": prompt}),
     )
     measured = SimpleNamespace(key="models", swept={"chosen": "Q8_0"})

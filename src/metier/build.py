@@ -82,7 +82,7 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
     data = step("data", sources(job), lambda folder: prepare_data(job, folder))
     threads.set_up()
     from metier.steps import rivals, start  # torch loads here: bad data is told before
-    from metier.steps.prompt import choose_prompt
+    from metier.steps.prompt import choose_prompt, decided, decided_by, exams
     from metier.steps.torchrun import by_processes
     from metier.steps.train import learned
 
@@ -107,10 +107,12 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
             lambda folder: by_processes(nproc, job, data.folder, begun.folder, folder),
         )
         weights, learned_from = pretrained.folder / "model", pretrained.key
+    tried = {"task": job.task_settings, "max_tokens": job.train.max_tokens, "start": begun.key}
+    read = {} if job.base.from_scratch else {"exams": exams(data)}  # a model from scratch is shown no examples
     prompts = step(
         "prompt",
-        {"task": job.task_settings, "max_tokens": job.train.max_tokens, "start": begun.key},
-        lambda _: choose_prompt(job, data.folder, begun.folder),
+        {**tried, **read},
+        lambda _: choose_prompt(job, data.folder, begun.folder) | (decided(tried, data.folder) if read else {}),
     )
     prompted = rivals.prompted(job, data, step)
     prompt = PromptFormat.from_json(prompts.result["prompt"])
@@ -121,7 +123,7 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
             "losses": job.losses.model_dump(),
             "seed": job.seed,
             "start": learned_from,
-            "prompt": prompts.key,
+            "prompt": decided_by(prompts),
         },
         lambda folder: by_processes(nproc, job, data.folder, weights, folder, prompt),
     )
@@ -168,6 +170,7 @@ def _measured(job: Job, run: Path, trained: _Trained) -> _Measured:
 def _known(job: Job, run: Path, trained: _Trained, measured: _Measured, shipped: Path) -> list[Knowledge]:
     """Return what the chosen file knows, and what its base and the rivals do that are GGUF files."""
     from metier.steps import confidence, exam, rivals
+    from metier.steps.prompt import decided_by
 
     step, data, prompts = Steps(run), trained.data.folder, trained.prompts
     asked = exam.inputs(job, trained.data, *confidence.EXAMS)
@@ -180,7 +183,7 @@ def _known(job: Job, run: Path, trained: _Trained, measured: _Measured, shipped:
     if not job.base.from_scratch:
         told[BASE] = step(
             "base_confidence",
-            {**asked, "prompt": prompts.key},
+            {**asked, "prompt": decided_by(prompts)},
             lambda folder: confidence.ask_released(job, data, exam.base_of(job, prompts.result), folder),
         )
     told |= rivals.asked_surely(job, data, trained.rivals, asked, step)
@@ -189,6 +192,7 @@ def _known(job: Job, run: Path, trained: _Trained, measured: _Measured, shipped:
 
 def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verdict:
     from metier.steps import bundle, exam, rivals, ship
+    from metier.steps.prompt import decided_by
 
     step, data, prompts, swept = Steps(run), trained.data.folder, trained.prompts, measured.swept
     chosen = swept["chosen"]
@@ -200,7 +204,7 @@ def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verd
     if not job.base.from_scratch:
         base = step(
             "base",
-            {**asked, "prompt": prompts.key},
+            {**asked, "prompt": decided_by(prompts)},
             lambda folder: exam.examine_base(job, data, prompts.result, folder),
         )
     examined = step(
