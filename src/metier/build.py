@@ -168,7 +168,7 @@ def _measured(job: Job, run: Path, trained: _Trained) -> _Measured:
 
 
 def _known(job: Job, run: Path, trained: _Trained, measured: _Measured, shipped: Path) -> list[Knowledge]:
-    """Return what the chosen file knows, and what its base and the rivals do that are GGUF files."""
+    """Return what the chosen file knows, and what its base and the rivals do."""
     from metier.steps import confidence, exam, rivals
     from metier.steps.prompt import decided_by
 
@@ -183,11 +183,11 @@ def _known(job: Job, run: Path, trained: _Trained, measured: _Measured, shipped:
     if not job.base.from_scratch:
         told[BASE] = step(
             "base_confidence",
-            {**asked, "prompt": decided_by(prompts)},
+            {**asked, "prompt": decided_by(prompts), **confidence.asked_in(job.base.model)},
             lambda folder: confidence.ask_released(job, data, exam.base_of(job, prompts.result), folder),
         )
     told |= rivals.asked_surely(job, data, trained.rivals, asked, step)
-    return [confidence.knowledge(job, data, name, one.folder) for name, one in told.items() if one.result["asked"]]
+    return [confidence.knowledge(job, data, name, one.folder) for name, one in told.items()]
 
 
 def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verdict:

@@ -100,7 +100,7 @@ def asked_surely(
     return {
         name: step(
             f"rivals/{name}/confidence",
-            {**asked, "prompt": decided_by(prompt)},
+            {**asked, "prompt": decided_by(prompt), **confidence.asked_in(job.rivals[name])},
             partial(confidence.ask_released, job, data, released(job, name, prompt)),
         )
         for name, prompt in prompts.items()
