@@ -39,7 +39,7 @@ from metier.errors import SpecError
 from metier.evaluate.answers import collect, read_answers
 from metier.evaluate.significance import compare
 from metier.export.contestants import ShippedFile
-from metier.facts.answers import plain, right
+from metier.facts.answers import abstains, right
 from metier.home import run_dir
 from metier.model.loading import load, load_tokenizer
 from metier.progress import say
@@ -220,7 +220,7 @@ def answered(job: Job, data: Path, files: Path, folder: Path) -> dict[str, dict[
                 collect(file, rows, folder / f"{exam}-{quantisation}.jsonl") for exam, rows in exams.items()
             )
         hits = [right(answer, row.output) for answer, row in zip(known, exams["test"], strict=True)]
-        bold = [bool(plain(answer)) and not right(answer, job.qa.unknown) for answer in unknown]
+        bold = [not abstains(answer, job.qa.unknown) for answer in unknown]
         found[quantisation] = {
             "exact": round(100 * sum(hits) / len(hits), 2),
             "unknown_answered": round(100 * sum(bold) / len(bold), 2),

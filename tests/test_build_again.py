@@ -7,7 +7,7 @@ import pytest
 from builds import Built
 from doubles import write_job
 
-from metier.artifact import read_json
+from metier.artifact import key_of, read_json
 from metier.build import build
 from metier.errors import RunError, SpecError
 from metier.spec.load import load_job
@@ -86,6 +86,14 @@ def test_what_answers_depend_on_asks_those_again_that_it_is_about(built, change,
     _, repeated = built.again(change)
     assert repeated - wanted == set()
     assert wanted - repeated <= {"export"}, "a card says the same of the same answers"
+
+
+def test_a_prompt_depends_on_the_exams_and_a_training_on_what_they_decide(first):
+    steps = ("prompt", "data", "train", "base")
+    prompt, data, train, base = (read_json(first.run / name / "manifest.json") for name in steps)
+    exams = prompt["inputs"].pop("exams")
+    assert exams == {name: data["files"][name] for name in ("validation.jsonl", "test.jsonl")}
+    assert train["inputs"]["prompt"] == base["inputs"]["prompt"] == key_of(prompt["inputs"]) != prompt["key"]
 
 
 def test_a_start_depends_on_what_it_uses_and_on_nothing_else(built):

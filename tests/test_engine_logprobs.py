@@ -5,6 +5,7 @@ import torch
 from doubles import loud
 
 from metier.export.gguf import write_gguf
+from metier.model.answer import Checkpoint
 from metier.model.scratch import scratch
 from metier.run.engine import Engine
 
@@ -52,6 +53,29 @@ def test_a_chats_probability_is_that_of_the_answer_and_its_end(trained, engine):
         assert reply.finished and reply.tokens == len(answer)
         assert reply.logprob == pytest.approx(by_torch(trained.model, prompt, answer), abs=0.05)
         assert reply.logprob < 0
+
+
+@pytest.mark.parametrize("max_tokens", [30, 2])
+def test_a_checkpoint_says_how_likely_its_answers_are_as_its_file_does(trained, engine, max_tokens):
+    questions = [row.input for row in trained.held_out[:12]]
+    checkpoint = Checkpoint("checkpoint", trained.model, trained.tokenizer, trained.prompt, max_tokens)
+    likely = checkpoint.answer_likely(questions)
+    assert [text for text, _ in likely] == checkpoint.answer(questions)
+    for question, (text, logprob) in zip(questions, likely, strict=True):
+        reply = engine.complete(trained.prompt.render(question), max_tokens=max_tokens, probabilities=1)
+        assert (reply.text.strip(), reply.logprob) == (text, pytest.approx(logprob, abs=0.05))
+        assert reply.finished is (max_tokens == 30)
+
+
+@pytest.mark.parametrize("stop_at", [0, 1, -1])
+def test_before_a_stop_text_a_checkpoint_counts_what_its_file_does(trained, engine, stop_at):
+    for row in trained.held_out[:6]:
+        stop = row.output[stop_at]
+        checkpoint = Checkpoint("checkpoint", trained.model, trained.tokenizer, trained.prompt, 30, stop=stop)
+        ((text, logprob),) = checkpoint.answer_likely([row.input])
+        reply = engine.complete(trained.prompt.render(row.input), max_tokens=30, stop=(stop,), probabilities=1)
+        assert (reply.text.strip(), reply.logprob) == (text, pytest.approx(logprob, abs=0.05))
+        assert checkpoint.answer([row.input]) == [text] and stop not in text
 
 
 def test_no_probability_is_given_unasked(engine):

@@ -32,6 +32,9 @@ def rows(*made: tuple) -> list:
         ("withheld", "1066", True, False),
         ("withheld", "I don't know.", False, False),
         ("invented", "", False, False),
+        ("invented", "Unknown", False, False),
+        ("known", "I'm sorry, the exact date is not known.", False, False),
+        ("known", "the Unknown Soldier", True, False),
     ],
 )
 def test_an_answer_is_what_says_more_than_not_knowing(kind: str, said: str, answered: bool, right: bool) -> None:
@@ -43,6 +46,11 @@ def test_an_answer_without_a_log_probability_is_refused() -> None:
     record, answer, about = row("known", "1066")
     with pytest.raises(ValueError, match="no log-probability"):
         asked([record], [answer._replace(logprob=None)], [about], UNKNOWN)
+
+
+def test_a_right_answer_is_one_even_in_words_for_not_knowing() -> None:
+    (one,) = rows(row("known", "Unknown", wanted="unknown"))
+    assert one.answered and one.right
 
 
 def test_both_ways_of_not_answering_are_counted_apart() -> None:

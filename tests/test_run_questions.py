@@ -44,6 +44,8 @@ ANSWERS = {
     "Which came first, the battle of Wick or the fall of Tam?": ("fall of Tam", 0.999),
     "When was the siege of Nowhere?": (" i don't know ", 0.6),
     "Who is the tallest?": ("", 0.6),
+    "Who is the shortest?": ("Not known.", 0.99),
+    "Who is silent?": ("...", 0.99),
 }
 
 
@@ -147,11 +149,13 @@ def test_questions_for_a_subject_and_comparisons_have_their_lines(session: Sessi
     assert shown.paragraph(answer).startswith("fall of Tam   (over 99% sure)\n  ")
 
 
-@pytest.mark.parametrize("question", ["When was the siege of Nowhere?", "Who is the tallest?"])
+@pytest.mark.parametrize(
+    "question", ["When was the siege of Nowhere?", "Who is the tallest?", "Who is the shortest?", "Who is silent?"]
+)
 def test_the_files_own_words_for_not_knowing_are_no_guess(session: Session, question: str) -> None:
     answer = session.ask(question)
     assert not answer.sure and answer.guess is None and answer.confidence is None
-    assert answer.text in ("i don't know", "I don't know.")
+    assert answer.text in ("i don't know", "I don't know.", "Not known.")
 
 
 @pytest.mark.parametrize("question", ["", "  \n", "?!", "\0"])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from doubles import tiny_gguf
@@ -125,12 +126,24 @@ def test_a_file_is_asked_through_its_template_and_a_released_one_with_its_prompt
     assert (tmp_path / "ours/test.jsonl").read_text() != (tmp_path / "theirs/test.jsonl").read_text()
 
 
-def test_a_released_model_without_a_file_is_not_asked(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_released_model_without_a_file_is_asked_in_transformers(
+    data: Path, tmp_path: Path, trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(confidence, "find_base", lambda _: SimpleNamespace(gguf=None))
+    monkeypatch.setattr(confidence, "find_base", lambda _: SimpleNamespace(gguf=None, folder=trained.folder))
+    small = Job.model_validate({**JOB, "evaluate": {"test_rows": 20, "max_answer_tokens": 3}})
     base = exam_step.Released("base", "any", PromptFormat(name="line", after="\n"))
-    assert confidence.ask_released(job(), data, base, tmp_path) == {"asked": 0}
+    assert confidence.ask_released(small, data, base, tmp_path) == {"asked": 80}
+    said = [json.loads(line) for line in (tmp_path / "test.jsonl").read_text().splitlines()]
+    assert len({row["logprob"] for row in said}) > 1 and all(row["logprob"] <= 0 for row in said)
+    assert confidence.knowledge(small, data, "base", tmp_path).exact.n == 20
+
+
+def test_what_has_no_file_has_a_key_of_its_own_and_the_others_the_key_they_had(tmp_path: Path) -> None:
+    (tmp_path / "file.gguf").write_bytes(b"")
+    for file in ("pypi:llm-some", str(tmp_path / "file.gguf")):
+        assert confidence.asked_in(file) == {}
+    for folder in ("hf:some/model", str(tmp_path)):
+        assert confidence.asked_in(folder) == {"asked_in": "transformers"}
 
 
 def test_the_folder_that_is_passed_on_has_report_numbers_store_and_calibration(
@@ -169,7 +182,7 @@ def test_the_folder_that_is_passed_on_has_report_numbers_store_and_calibration(
     assert {line.split()[1] for line in (out / "SHA256SUMS").read_text().splitlines()} >= {"report.html", "facts.db"}
 
 
-def test_a_build_asks_the_file_and_its_base_once_whatever_the_risk(
+def test_a_build_asks_the_file_its_base_and_its_rival_once_whatever_the_risk(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Path] = []
@@ -187,13 +200,14 @@ def test_a_build_asks_the_file_and_its_base_once_whatever_the_risk(
     prompt = line.to_json()
     trained = SimpleNamespace(
         data=rows,
-        rivals={"other": SimpleNamespace(key="other")},
+        rivals={"other": SimpleNamespace(key="other", result={})},
         prompts=SimpleNamespace(key="prompt", result={"base_prompt": prompt}),
     )
     measured = SimpleNamespace(key="models", swept={"chosen": "Q8_0"})
 
     def known(model: str, risk: float) -> list[str]:
-        described = {**JOB, "base": {"model": model}, "qa": {"unknown": UNKNOWN, "risk": risk}}
+        against = {"evaluate": {**JOB["evaluate"], "against": ["pypi:other"]}}
+        described = {**JOB, **against, "base": {"model": model}, "qa": {"unknown": UNKNOWN, "risk": risk}}
         job, shipped = Job.model_validate(described), Path("history-Q8_0.gguf")
         told = build._asked_surely(job, run, trained, measured, shipped)  # type: ignore[arg-type]
         found = [confidence.knowledge(job, rows.folder, name, one.folder) for name, one in told.items()]

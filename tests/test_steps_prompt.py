@@ -1,13 +1,17 @@
 """The step prompt: every format is tried on the same rows, and those are short enough to be trained on."""
 
+from types import SimpleNamespace
+
 import pytest
 from doubles import counted_animals
 from families import CASES, write_released
 from test_steps_train import job
 
+from metier.artifact import key_of, run_step
 from metier.data.records import Record, write_records
 from metier.errors import DataError
-from metier.steps import prompt
+from metier.steps import prompt, rivals
+from metier.tasks.prompt import PromptFormat
 from metier.train.batches import encode
 from metier.train.prompt_choice import typical_examples
 
@@ -70,3 +74,37 @@ def test_a_rival_is_tried_with_examples_in_its_chat_too(rows, tmp_path):
     names = [candidate.prompt.name for candidate in found]
     assert {"chat", "chat, 3 examples", "chat, 5 examples"} <= set(names)
     assert len(names) in (7, 9), "the easiest format, too, unless it is the chat"
+
+
+def test_a_changed_exam_has_a_rivals_prompt_chosen_again_and_nobody_asked_again(rows, tmp_path, monkeypatch):
+    data, chosen = tmp_path / "data", []
+    found = SimpleNamespace(origin="", licence="", sha256="", folder=tmp_path)
+    monkeypatch.setattr(rivals, "find_base", lambda _: found)
+    candidate = SimpleNamespace(prompt=PromptFormat(name="line", after="\n"), loss_nats=1.0, longest=9, to_json=dict)
+    monkeypatch.setattr(rivals, "try_prompts", lambda *_, **__: chosen.append(1) or [candidate])
+    facts = {"train": rows[:30], "validation": rows[30:40], "text": rows[:1], "test_about": rows[:1]}
+
+    def decided(**exams):
+        def write(folder):
+            for name, these in {**facts, **exams}.items():
+                write_records(folder / f"{name}.jsonl", these)
+
+        made = run_step(data, {name: [row.input for row in these] for name, these in exams.items()}, write)
+        against = job(evaluate={"against": ["pypi:some-rival"]})
+        told = rivals.prompted(against, made, lambda name, *rest: run_step(tmp_path / name, *rest))["some-rival"]
+        wanted = {f"{name}.jsonl": made.hashes[f"{name}.jsonl"] for name in ("validation", *exams)}
+        assert told.manifest["inputs"]["exams"] == wanted, "what is read, and nothing else"
+        old = {name: value for name, value in told.manifest["inputs"].items() if name != "exams"}
+        return prompt.decided_by(told), key_of(old)
+
+    first, without = decided(test=rows[40:50])
+    assert first == without and len(chosen) == 1
+    assert decided(test=rows[40:50])[0] == first and len(chosen) == 1
+    assert decided(test=rows[40:51])[0] == first and len(chosen) == 2
+    assert decided(test=rows[40:51], test_unknown=rows[51:])[0] == first and len(chosen) == 3
+    of_one, of_two = (decided(test=rows[40:50], validation_unknown=rows[:n])[0] for n in (1, 2))
+    assert len({first, of_one, of_two}) == 3 and len(chosen) == 5, "what an exam asks cannot be shown"
+
+
+def test_what_was_chosen_without_exams_is_decided_by_the_steps_key():
+    assert prompt.decided_by(SimpleNamespace(result={"prompt": {}}, key="as before")) == "as before"

@@ -81,7 +81,7 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
     data = step("data", sources(job), lambda folder: prepare_data(job, folder))
     threads.set_up()
     from metier.steps import rivals, start  # torch loads here: bad data is told before
-    from metier.steps.prompt import choose_prompt
+    from metier.steps.prompt import choose_prompt, decided, decided_by, exams
     from metier.steps.torchrun import by_processes
     from metier.steps.train import learned
 
@@ -106,10 +106,12 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
             lambda folder: by_processes(nproc, job, data.folder, begun.folder, folder),
         )
         weights, learned_from = pretrained.folder / "model", pretrained.key
+    tried = {"task": job.task_settings, "max_tokens": job.train.max_tokens, "start": begun.key}
+    read = {} if job.base.from_scratch else {"exams": exams(data)}  # a model from scratch is shown no examples
     prompts = step(
         "prompt",
-        {"task": job.task_settings, "max_tokens": job.train.max_tokens, "start": begun.key},
-        lambda _: choose_prompt(job, data.folder, begun.folder),
+        {**tried, **read},
+        lambda _: choose_prompt(job, data.folder, begun.folder) | (decided(tried, data.folder) if read else {}),
     )
     prompted = rivals.prompted(job, data, step)
     prompt = PromptFormat.from_json(prompts.result["prompt"])
@@ -120,7 +122,7 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
             "losses": job.losses.model_dump(),
             "seed": job.seed,
             "start": learned_from,
-            "prompt": prompts.key,
+            "prompt": decided_by(prompts),
         },
         lambda folder: by_processes(nproc, job, data.folder, weights, folder, prompt),
     )
@@ -165,8 +167,9 @@ def _measured(job: Job, run: Path, trained: _Trained) -> _Measured:
 
 
 def _asked_surely(job: Job, run: Path, trained: _Trained, measured: _Measured, shipped: Path) -> dict[str, Step]:
-    """Ask the chosen file of a job about facts, its base and the rivals that are GGUF files how sure they are."""
+    """Ask the chosen file of a job about facts, its base and the rivals how sure they are."""
     from metier.steps import confidence, exam, rivals
+    from metier.steps.prompt import decided_by
 
     step, data, prompts = Steps(run), trained.data.folder, trained.prompts
     asked = exam.inputs(job, trained.data, *confidence.EXAMS)
@@ -179,7 +182,7 @@ def _asked_surely(job: Job, run: Path, trained: _Trained, measured: _Measured, s
     if not job.base.from_scratch:
         told[BASE] = step(
             "base_confidence",
-            {**asked, "prompt": prompts.key},
+            {**asked, "prompt": decided_by(prompts), **confidence.asked_in(job.base.model)},
             lambda folder: confidence.ask_released(job, data, exam.base_of(job, prompts.result), folder),
         )
     return told | rivals.asked_surely(job, data, trained.rivals, asked, step)
@@ -187,19 +190,20 @@ def _asked_surely(job: Job, run: Path, trained: _Trained, measured: _Measured, s
 
 def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verdict:
     from metier.steps import bundle, confidence, exam, rivals, ship
+    from metier.steps.prompt import decided_by
 
     step, data, prompts, swept = Steps(run), trained.data.folder, trained.prompts, measured.swept
     chosen = swept["chosen"]
     cut = swept["candidates"][chosen]["cut"] if chosen else ship.WHOLE
     shipped = ship.gguf_path(measured.files.folder, job, chosen) if chosen else None
     sure = _asked_surely(job, run, trained, measured, shipped) if job.task == "qa" and shipped else {}
-    known = [confidence.knowledge(job, data, name, one.folder) for name, one in sure.items() if one.result["asked"]]
+    known = [confidence.knowledge(job, data, name, one.folder) for name, one in sure.items()]
     asked = exam.inputs(job, trained.data)
     base = None
     if not job.base.from_scratch:
         base = step(
             "base",
-            {**asked, "prompt": prompts.key, **({"sure": sure[BASE].key} if sure else {})},
+            {**asked, "prompt": decided_by(prompts), **({"sure": sure[BASE].key} if sure else {})},
             lambda folder: exam.examine_base(job, data, prompts.result, sure[BASE].folder if sure else None, folder),
         )
     examined = step(

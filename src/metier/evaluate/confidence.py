@@ -27,7 +27,7 @@ from metier.evaluate.calibration import (
     threshold,
 )
 from metier.evaluate.metrics import Score, score
-from metier.facts.answers import plain, right
+from metier.facts.answers import abstains, right
 from metier.facts.confidence import Calibration
 
 WRONG_SHOWN, ANSWERED_SHOWN = 40, 20
@@ -45,7 +45,7 @@ class Asked:
     """Of what was said, in nats."""
     about: About
     answered: bool
-    """False where it says in its own words that it does not know, or nothing at all."""
+    """False where it says in words that it does not know, or nothing at all (`metier.facts.answers.abstains`)."""
     right: bool
     """Whether it is a right answer; of a question without an answer there is none."""
 
@@ -62,7 +62,7 @@ def asked(records: Sequence[Record], answers: Sequence[Answer], abouts: Sequence
         records: questions and references.
         answers: one for each, with log-probabilities.
         abouts: what each question is about.
-        unknown: the words for not knowing.
+        unknown: the job's words for not knowing.
 
     Raises:
         ValueError: when the numbers differ, or an answer has no log-probability.
@@ -71,7 +71,7 @@ def asked(records: Sequence[Record], answers: Sequence[Answer], abouts: Sequence
     for record, answer, about in zip(records, answers, abouts, strict=True):
         if answer.logprob is None:
             raise ValueError(f"the answer to {record.input!r} has no log-probability")
-        answered = bool(plain(answer.text)) and not right(answer.text, unknown)
+        answered = not abstains(answer.text, unknown, record.output)
         is_right = answered and about.kind == "known" and right(answer.text, record.output)
         found.append(Asked(record.input, record.output, answer.text, answer.logprob, about, answered, is_right))
     return found

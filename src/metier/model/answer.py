@@ -1,7 +1,7 @@
 """A checkpoint as a contestant: text in, text out, greedy."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -9,6 +9,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from metier.tasks.prompt import PromptFormat
 
 _ROWS = 64
+_LIKELY_ROWS = 8
+"""So few, because the scores of all pieces are kept until a batch is done: 4 bytes x rows x tokens x vocabulary."""
+
+_Said = TypeVar("_Said")
 
 
 class Checkpoint:
@@ -38,31 +42,72 @@ class Checkpoint:
         self._model, self._tokenizer, self._prompt = model, tokenizer, prompt
         self._max_tokens, self._stop = max_tokens, stop
 
-    @torch.no_grad()
     def answer(self, questions: Sequence[str]) -> list[str]:
         """Return one answer a question, in order."""
+        return self._in_batches(questions, _ROWS, self._texts)
+
+    def answer_likely(self, questions: Sequence[str]) -> list[tuple[str, float]]:
+        """Return one answer a question, in order, with the natural logarithm of the model's own probability of it.
+
+        The end of the answer is in it, a stop text is not; so `metier.run.engine.Engine.complete` has it, too.
+        """
+        return self._in_batches(questions, _LIKELY_ROWS, self._likely)
+
+    def _in_batches(self, questions: Sequence[str], rows: int, ask: Callable[[list[str]], list[_Said]]) -> list[_Said]:
         prompts = [self._prompt.render(question.strip()) for question in questions]
         shortest_first = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        answers = [""] * len(prompts)
-        for start in range(0, len(prompts), _ROWS):
-            rows = shortest_first[start : start + _ROWS]
-            for row, text in zip(rows, self._generate([prompts[i] for i in rows]), strict=True):
-                answers[row] = text
-        return answers
+        said: dict[int, _Said] = {}
+        for start in range(0, len(prompts), rows):
+            these = shortest_first[start : start + rows]
+            said |= zip(these, ask([prompts[i] for i in these]), strict=True)
+        return [said[i] for i in range(len(prompts))]
 
-    def _generate(self, prompts: list[str]) -> list[str]:
+    def _texts(self, prompts: list[str]) -> list[str]:
+        return [self._until_stop(text).strip() for text in self._decoded(self._generate(prompts).sequences)]
+
+    def _likely(self, prompts: list[str]) -> list[tuple[str, float]]:
+        out = self._generate(prompts, output_logits=True)
+        places = [
+            logits_NV.float().log_softmax(-1).gather(1, out.sequences[:, at, None])[:, 0]
+            for at, logits_NV in enumerate(out.logits)
+        ]
+        logprobs_NT = torch.stack(places, dim=1)
+        return [
+            (self._until_stop(text).strip(), float(logprobs_T[: self._counted(tokens_T.tolist(), text)].sum()))
+            for text, tokens_T, logprobs_T in zip(self._decoded(out.sequences), out.sequences, logprobs_NT, strict=True)
+        ]
+
+    def _counted(self, tokens: list[int], text: str) -> int:
+        """Return how many tokens are an answer: up to its end and with it, or those that write what precedes a stop."""
+        kept = self._until_stop(text)
+        if kept != text:
+            written = (self._decoded([tokens[:count]])[0].startswith(kept) for count in range(len(tokens) + 1))
+            return next((count for count, whole in enumerate(written) if whole), len(tokens))
+        end = self._tokenizer.eos_token_id
+        return tokens.index(end) + 1 if end in tokens else len(tokens)
+
+    def _until_stop(self, text: str) -> str:
+        return text.split(self._stop)[0] if self._stop else text
+
+    def _decoded(self, tokens: Any) -> list[str]:
+        return list(self._tokenizer.batch_decode(tokens, skip_special_tokens=True))
+
+    @torch.no_grad()
+    def _generate(self, prompts: list[str], **more: Any) -> Any:
+        """Return what transformers generates, its ``sequences`` without the prompts."""
         batch = self._tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(self._model.device)
         stops = {"stop_strings": [self._stop], "tokenizer": self._tokenizer} if self._stop else {}
         generate: Any = self._model.generate
-        out_NT = generate(
+        out = generate(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             max_new_tokens=self._max_tokens,
             do_sample=False,
             eos_token_id=self._tokenizer.eos_token_id,
             pad_token_id=self._tokenizer.pad_token_id,
+            return_dict_in_generate=True,
             **stops,
+            **more,
         )
-        answers_NT = out_NT[:, batch["input_ids"].shape[1] :]
-        texts = self._tokenizer.batch_decode(answers_NT, skip_special_tokens=True)
-        return [(text.split(self._stop)[0] if self._stop else text).strip() for text in texts]
+        out.sequences = out.sequences[:, batch["input_ids"].shape[1] :]
+        return out

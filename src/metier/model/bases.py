@@ -41,6 +41,15 @@ class Base:
     sha256: str
 
 
+def is_file(reference: str) -> bool:
+    """Return whether a base is a GGUF file, which llama.cpp runs as it is, and no folder; nothing is fetched for it.
+
+    Args:
+        reference: as in `find_base`.
+    """
+    return reference.startswith("pypi:") or not (reference.startswith("hf:") or Path(reference).expanduser().is_dir())
+
+
 def find_base(reference: str) -> Base:
     """Fetch, check and convert a base; whatever took time is cached.
 

@@ -5,7 +5,7 @@ import unicodedata
 from dataclasses import dataclass, replace
 from math import exp
 
-from metier.facts.answers import plain
+from metier.facts.answers import abstains, plain
 from metier.facts.confidence import Calibration
 from metier.facts.fact import Fact
 from metier.facts.lookup import look_up
@@ -72,8 +72,8 @@ class Asker:
         limit = min(MOST_TOKENS, self.engine.context_tokens // 2)
         reply = self.engine.chat(self._as_written(question), max_tokens=limit, probabilities=True)
         said = reply.text.strip()
-        if not said or plain(said) == plain(self.task.unknown):
-            return self._with_facts(question, Answer(said or self.task.unknown))
+        if abstains(said, self.task.unknown):
+            return self._with_facts(question, Answer(said if plain(said) else self.task.unknown))
         return self._with_facts(question, self._weighed(said, reply))
 
     def _as_written(self, question: str) -> str:

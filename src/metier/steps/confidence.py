@@ -4,17 +4,20 @@ Only the answers are kept in the step. What is measured of them, and the thresho
 anew at every build, so that another risk asks nobody again.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from metier.data.questions.about import About, about_path, read_about
 from metier.data.records import Record, read_records
 from metier.errors import DataError
-from metier.evaluate.answers import SureAnswerer, collect_surely, read_surely
+from metier.evaluate.answers import Answer, SureAnswerer, collect_surely, read_surely
 from metier.evaluate.confidence import Asked, Knowledge, asked, knowledge_of
 from metier.export.contestants import PromptedFile, ShippedFile
-from metier.model.bases import find_base
-from metier.progress import say
+from metier.model.answer import Checkpoint
+from metier.model.bases import find_base, is_file
+from metier.model.loading import load
 from metier.run.engine import Engine
 from metier.spec.job import Job
 from metier.steps.answering import SLOTS
@@ -48,8 +51,17 @@ def ask_shipped(job: Job, data: Path, shipped: Path, folder: Path) -> dict[str, 
         return ask(job, data, ShippedFile(job.name, engine, job.evaluate.max_answer_tokens), folder)
 
 
+def asked_in(reference: str) -> dict[str, str]:
+    """Return what the key of a released model's step says of where it is asked: nothing of llama.cpp.
+
+    Args:
+        reference: the model.
+    """
+    return {} if is_file(reference) else {"asked_in": "transformers"}
+
+
 def ask_released(job: Job, data: Path, released: Released, folder: Path) -> dict[str, Any]:
-    """Ask a released model; one without a GGUF file is not asked, as only llama.cpp says how likely an answer is.
+    """Ask a released model: its file as it is, or the checkpoint where it has none.
 
     Args:
         job: the job description.
@@ -57,12 +69,23 @@ def ask_released(job: Job, data: Path, released: Released, folder: Path) -> dict
         released: the model.
         folder: where the answers are kept.
     """
-    name, found = released.name, find_base(released.reference)
+    name, found, limit = released.name, find_base(released.reference), job.evaluate.max_answer_tokens
     if found.gguf is None:
-        say(f"  {name} has no GGUF file, so its confidence is not measured")
-        return {"asked": 0}
+        checkpoint = Checkpoint(name, *load(found.folder), released.prompt, limit, stop="\n")
+        return ask(job, data, _Sure(name, checkpoint), folder)
     with Engine(found.gguf, slots=SLOTS, context_tokens=released.context_tokens) as engine:
-        return ask(job, data, PromptedFile(name, engine, released.prompt, job.evaluate.max_answer_tokens), folder)
+        return ask(job, data, PromptedFile(name, engine, released.prompt, limit), folder)
+
+
+@dataclass
+class _Sure:
+    """A checkpoint as a contestant that says how likely its answers are."""
+
+    name: str
+    checkpoint: Checkpoint
+
+    def answer_surely(self, questions: Sequence[str]) -> list[Answer]:
+        return [Answer(*said) for said in self.checkpoint.answer_likely(questions)]
 
 
 def knowledge(job: Job, data: Path, name: str, folder: Path) -> Knowledge:

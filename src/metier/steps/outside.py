@@ -19,6 +19,7 @@ from metier.spec.data import Source
 from metier.spec.job import Job
 from metier.steps import rivals
 from metier.steps.exam import against, ask_released, graded, head_to_head
+from metier.steps.prompt import decided_by
 from metier.tasks.prompt import PromptFormat
 
 
@@ -63,7 +64,8 @@ def examine_outside(job: Job, run: Path, on: str, rows: int, others: Sequence[Pa
     systems = recorded(others, table.read, taken=(BASE, *prompted))
     rules = job.data.split
     leaks = count_leaks(records, run / "data" / "train.jsonl", rules.leak_similarity, rules.leak_sides)
-    asked = [records, exported.manifest["inputs"]["exam"], prompts.key, job.base.model, job.evaluate.max_answer_tokens]
+    limit = job.evaluate.max_answer_tokens
+    asked = [records, exported.manifest["inputs"]["exam"], decided_by(prompts), job.base.model, limit]
     folder = run / "outside" / key_of(asked)
     folder.mkdir(parents=True, exist_ok=True)
     ours = exported.folder / (exported.result["file"] or "huggingface")
@@ -72,7 +74,7 @@ def examine_outside(job: Job, run: Path, on: str, rows: int, others: Sequence[Pa
     comparisons = {BASE: met.comparison} if met.comparison else {}
     timed = PromptFormat.from_json(prompts.result["prompt"])
     for name, prompt in prompted.items():
-        kept = run / "outside" / key_of([records, prompt.key, job.evaluate.max_answer_tokens]) / "answers.jsonl"
+        kept = run / "outside" / key_of([records, decided_by(prompt), limit]) / "answers.jsonl"
         kept.parent.mkdir(exist_ok=True)
         contestants.append(ask_released(job, rivals.released(job, name, prompt), timed, records, kept))
         comparisons[name] = against(job, records, folder, read_answers(kept))

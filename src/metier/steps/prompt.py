@@ -1,9 +1,13 @@
-"""The step ``prompt``: how the job is put to the model, and its untrained base."""
+"""The step ``prompt``: how the job is put to the model, and its untrained base.
 
-from collections.abc import Sequence
+No question of an exam is shown as an example, so the step reads the exams, too, and is done again with other ones.
+"""
+
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
+from metier.artifact import Step, key_of
 from metier.data.records import Record, each_record, read_records
 from metier.errors import DataError
 from metier.model.loading import load, load_tokenizer
@@ -16,6 +20,41 @@ from metier.train.prompt_choice import Candidate, fitting, measure, typical_exam
 _PROBE_ROWS = 64
 _SHOTS = (3, 5)
 _EXAMS = ("validation", "test", "validation_unknown", "test_unknown")
+
+
+def exams(data: Step) -> dict[str, str]:
+    """Return the hashes of the exams that are read where examples are chosen.
+
+    Args:
+        data: the step with the rows.
+    """
+    return {exam: data.hashes[exam] for exam in _files(data.hashes)}
+
+
+def decided(tried: dict[str, Any], data: Path) -> dict[str, str]:
+    """Return what a choice of prompts was decided by, as part of the step's result; `decided_by` reads it.
+
+    The exams decide by the training rows that they ask alone, for these are not shown.
+
+    Args:
+        tried: what the choice depends on beside the exams: model, task, and rows to learn from.
+        data: the folder of the rows.
+    """
+    asked = _asked(data)
+    withheld = sorted({row.input for row in each_record(data / "train.jsonl") if row.input in asked})
+    return {"decided_by": key_of({**tried, "withheld": withheld} if withheld else tried)}
+
+
+def decided_by(prompt: Step) -> str:
+    """Return a key of all that decided a choice of prompts, for the steps that use it.
+
+    It is not the step's own key: with another exam the choice is made again, and where it cannot come out otherwise,
+    nobody is trained or asked again for it.
+
+    Args:
+        prompt: a step ``prompt``; of one in which no example was chosen, it is the step's own key.
+    """
+    return str(prompt.result.get("decided_by", prompt.key))
 
 
 def choose_prompt(job: Job, data: Path, start: Path) -> dict[str, Any]:
@@ -76,6 +115,16 @@ def try_prompts(job: Job, data: Path, model_folder: Path, *, chat_with_examples:
 
 def _to_be_shown(data: Path) -> Sequence[Record]:
     """Return the training rows whose question is in no exam."""
-    exams = (data / f"{name}.jsonl" for name in _EXAMS)
-    asked = {row.input for exam in exams if exam.exists() for row in each_record(exam)}
+    asked = _asked(data)
     return [row for row in read_records(data / "train.jsonl") if row.input not in asked]
+
+
+def _asked(data: Path) -> set[str]:
+    """Return the questions of all exams."""
+    there = _files([path.name for path in data.glob("*.jsonl")])
+    return {row.input for exam in there for row in each_record(data / exam)}
+
+
+def _files(there: Container[str]) -> list[str]:
+    """Return the files of the exams that are there; only a job about facts asks what cannot be known."""
+    return [exam for name in _EXAMS if (exam := f"{name}.jsonl") in there]

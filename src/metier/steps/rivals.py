@@ -18,7 +18,7 @@ from metier.model.bases import find_base
 from metier.progress import say
 from metier.spec.job import Job
 from metier.steps import confidence, exam
-from metier.steps.prompt import try_prompts
+from metier.steps.prompt import decided, decided_by, exams, try_prompts
 from metier.tasks.prompt import PromptFormat
 
 RunStep = Callable[[str, dict[str, Any], Callable[[Path], Any]], Step]
@@ -40,19 +40,17 @@ def prompted(job: Job, data: Step, step: RunStep) -> dict[str, Step]:
         ArtifactError: when a rival is no model, damaged, or of an unsupported architecture.
         RunError: when it cannot be fetched.
     """
-    needed = {
+    needed: dict[str, Any] = {
         "task": job.task_settings,
         "rows": [data.hashes[f"{part}.jsonl"] for part in ("train", "validation")],
         "max_tokens": job.train.max_tokens,
     }
-    return {
-        name: step(
-            f"rivals/{name}/prompt",
-            {**needed, "model": _content(reference)},
-            partial(_choose, job, data.folder, reference),
-        )
-        for name, reference in job.rivals.items()
-    }
+    found = {}
+    for name, reference in job.rivals.items():
+        tried = {**needed, "model": _content(reference)}
+        choose = partial(_choose, job, data.folder, reference, tried)
+        found[name] = step(f"rivals/{name}/prompt", {**tried, "exams": exams(data)}, choose)
+    return found
 
 
 def met(
@@ -85,7 +83,7 @@ def met(
         with_likelihood = {"sure": sure[name].key} if name in sure else {}
         answers = step(
             f"rivals/{name}/answers",
-            {**asked, "prompt": prompt.key, **with_likelihood},
+            {**asked, "prompt": decided_by(prompt), **with_likelihood},
             partial(_ask, job, rival, timed, rows, sure[name].folder if name in sure else None),
         )
         compared = step(
@@ -112,7 +110,7 @@ def asked_surely(
     return {
         name: step(
             f"rivals/{name}/confidence",
-            {**asked, "prompt": prompt.key},
+            {**asked, "prompt": decided_by(prompt), **confidence.asked_in(job.rivals[name])},
             partial(confidence.ask_released, job, data, released(job, name, prompt)),
         )
         for name, prompt in prompts.items()
@@ -141,7 +139,7 @@ def released(job: Job, name: str, prompt: Step) -> exam.Released:
     return exam.Released(name, job.rivals[name], PromptFormat.from_json(prompt.result["prompt"]), context)
 
 
-def _choose(job: Job, data: Path, reference: str, _: Path) -> dict[str, Any]:
+def _choose(job: Job, data: Path, reference: str, tried: dict[str, Any], _: Path) -> dict[str, Any]:
     base = find_base(reference)
     found = try_prompts(job, data, base.folder, chat_with_examples=True)
     best = min(found, key=lambda candidate: candidate.loss_nats)
@@ -154,6 +152,7 @@ def _choose(job: Job, data: Path, reference: str, _: Path) -> dict[str, Any]:
         "prompt": best.prompt.to_json(),
         "longest": best.longest,
         "candidates": [candidate.to_json() for candidate in found],
+        **decided(tried, data),
     }
 
 

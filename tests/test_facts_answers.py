@@ -1,0 +1,121 @@
+"""Not knowing is recognised in the usual words, and no answer is ever taken for it."""
+
+import pytest
+
+from metier.facts.answers import abstains
+
+OWN = "That is not in my books."
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "",
+        " ... ",
+        "?",
+        "that is not in my books",
+        "Unknown",
+        "unknown.",
+        "(unknown)",
+        "UNKNOWN",
+        "Not known",
+        "not yet known",
+        "Not recorded.",
+        "Date unknown",
+        "Unknown date",
+        "The exact date is not known.",
+        "The date of the battle of Hastings is unknown.",
+        "The answer is not known.",
+        "Answer: Unknown",
+        "N/A",
+        "n/a.",
+        "Not applicable",
+        "Not available",
+        "No information",
+        "No information available.",
+        "There is no record.",
+        "There is no information about the battle of Hastings",
+        "No known date",
+        "No idea",
+        "I do not know",
+        "I don't know.",
+        "I don\u2019t know",
+        "i dont know",
+        "I really don't know!",
+        "Don't know",
+        "I don't know the answer to that question.",
+        "I don't know when William the Conqueror was born in 1028",
+        "Sorry, I don't know.",
+        "I'm sorry, but I don't have any information about William the",
+        "I'm sorry but I do not know when he was born.",
+        "As an AI language model, I don't have information on that.",
+        "I have no idea.",
+        "I'm not sure.",
+        "I am not sure when it was.",
+        "I cannot say",
+        "It is not known when he was born.",
+        "Nobody knows.",
+        "It cannot be determined.",
+        "Unknown. The date is not recorded.",
+    ],
+)
+def test_the_usual_words_for_not_knowing_are_no_answer(said: str) -> None:
+    assert abstains(said, OWN)
+    assert abstains(said, OWN, "1066")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "1066",
+        "14 October 1066",
+        "Tomb of the Unknown Soldier",
+        "The Unknown",
+        "The Unknown Warrior",
+        "Unknown Armenia",
+        "unknown, 1066",
+        "Unknown (1066)",
+        "1066 (exact date unknown)",
+        "around 1066, the exact date is not known",
+        "I don't know, 1066",
+        "I don't know exactly, perhaps 1066.",
+        "I'm not sure, but I think it was in 1066",
+        "I don't know when he was born but he died in 1066",
+        "I am not sure whether it was 1066 or maybe 1067",
+        "I Don't Know How to Love Him",
+        "Nobody",
+        "No",
+        "No one",
+        "None",
+        "Na",
+        "NA",
+        "Norway is not known for its wine",
+        "Notknown",
+        "Sorry",
+        "Well",
+        "The Answer",
+        "Known",
+        "William, not known as the Bastard",
+        "Knowledge",
+        "Williamsun is not known to have been born in 1940.",
+        "1421: I don't know.",
+    ],
+)
+def test_what_says_anything_else_is_an_answer(said: str) -> None:
+    assert not abstains(said, OWN)
+
+
+def test_what_is_right_is_an_answer_whatever_its_words() -> None:
+    assert abstains("Unknown", OWN, "The Third Man")
+    assert not abstains("unknown", OWN, "Unknown")
+    assert not abstains("I don't know", OWN, "I Don't Know")
+
+
+def test_the_jobs_own_words_are_no_answer_even_where_they_are_wanted() -> None:
+    assert abstains("i dont know", "I don't know.", "I don't know.")
+    assert abstains(OWN, OWN, OWN)
+
+
+def test_another_languages_own_words_count_beside_the_english_ones() -> None:
+    assert abstains("Das weiß ich nicht", "Das weiß ich nicht.") and abstains("Unknown", "Das weiß ich nicht.")
+    assert not abstains("Das weiß ich nicht", OWN)
