@@ -42,8 +42,8 @@ def main() -> None:
         "with a typing error": lambda text: mistyped(text, dice),
     }
     try:
-        rows = read_records(run_dir(wanted.model) / "data" / "test.jsonl")[: wanted.rows]
         with open_session(wanted.model) as session:
+            rows = read_records(run_dir(wanted.model) / "data" / "test.jsonl")[: wanted.rows]
             print_known(session, rows, ways)
             print_unknown(session, dice)
     except (MetierError, OSError) as error:

@@ -53,10 +53,10 @@ def main() -> None:
 
 def sampled(model: str, data: Path, rows: int, seed: int) -> Iterator[tuple[Record, Answer, list[Fact]]]:
     """Yield questions with answers that carry source lines, and the lines that do not hold what they should."""
-    asked = [row for exam in EXAMS for row in read_records(data / exam)]
-    random.Random(seed).shuffle(asked)
     found = 0
     with open_session(model) as session:
+        asked = [row for exam in EXAMS for row in read_records(data / exam)]
+        random.Random(seed).shuffle(asked)
         if session.store is None:
             raise MetierError(model, "has no facts beside it", "Name a job of task qa")
         for row in asked:
