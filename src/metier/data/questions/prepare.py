@@ -50,8 +50,9 @@ LEAST_KNOWN, MOST_KNOWN = 500, 1000
 UNKNOWN_SHARE, LEAST_UNKNOWN = 1 / 2, 60
 """Rows of an exam about what is not known, beside those about what is; and the least, where there are so many."""
 
-EMPTY_SHARE = 0.1
-"""Of the training rows without an answer, those that ask by a year of which nothing is said."""
+EMPTY_SHARE, IN_VAIN_SHARE = 0.1, 0.2
+"""Of the training rows without an answer, those that ask by a year of which nothing is said, and those that ask of
+known subjects what nobody says of them. The others ask about subjects that there are not: each is another one."""
 
 COMPARED_SHARE = 0.05
 """Of an exam's rows about what is known, those that ask which came first."""
@@ -257,7 +258,7 @@ def _training(material: _Material, pairs: Pairs) -> list[Question]:
     unknown = round(total * qa.abstain_share)
     empty = round(EMPTY_SHARE * unknown)
     got = keep(in_empty_years(empty, material.taught, material.dates, book, qa.unknown, dice))
-    got += keep(in_vain(unknown // 2 - got, material.taught, material.said, book, qa.unknown, dice))
+    got += keep(in_vain(round(IN_VAIN_SHARE * unknown), material.taught, material.said, book, qa.unknown, dice))
     got += keep(invented(unknown - got, material.taught, "train", book, material.inventor, qa.unknown, dice))
     if got < unknown:
         material.skipped["names that could not be made up"] = unknown - got

@@ -17,7 +17,7 @@ from metier.facts import names
 REVERSE_SHARE = 1 / 3
 """Of the questions about a fact, those for its subject, where the value is this subject's alone."""
 
-_ONE_IN = 6
+_ONE_IN = 5
 """Training questions of which one is in lower case, and another without its mark at the end."""
 
 
@@ -63,7 +63,7 @@ def _about(one: Known, kind: Knowing, form: Form) -> About:
 def training_of(one: Known, book: Book, variants: int, seed: int) -> list[Question]:
     """Return different questions about a fact, at most so many: phrasings and names in turn, some written carelessly.
 
-    The name of the exams comes two times out of three, the others share the third. Of six questions in turn one is in
+    The name of the exams comes two times out of three, the others share the third. Of five questions in turn one is in
     lower case, so that a fact with a dozen of them has some.
     """
     ways = book.asked(one.way)
@@ -89,7 +89,7 @@ def training_of(one: Known, book: Book, variants: int, seed: int) -> list[Questi
 
 
 def careless(text: str, number: int) -> str:
-    """Return a question as it is, or as people in a hurry write it: of six in turn one in lower case, one unmarked."""
+    """Return a question as it is, or as people in a hurry write it: of five in turn one in lower case, one unmarked."""
     style = number % _ONE_IN
     return text.lower() if style == 0 else text.rstrip("?.") if style == 1 else text
 

@@ -12,6 +12,7 @@ from metier.data.questions.known import Known
 from metier.data.questions.phrasings import Book, Part, asks_back, asks_of, way_of
 from metier.data.questions.rows import Question, careless
 from metier.facts.dates import Date
+from metier.facts.fact import Kind
 
 NOT_ASKED_IN_VAIN = frozenset({"described as", "lived", "located in", "occurred"})
 """Relations that can be answered from what other facts say: nobody is taught that nothing is known of them."""
@@ -34,21 +35,38 @@ def unanswered(question: Question, unknown: str, kind: Knowing) -> Question:
 def invented(
     count: int, facts: Sequence[Known], part: Part, book: Book, inventor: Inventor, unknown: str, dice: random.Random
 ) -> list[Question]:
-    """Return questions about subjects that there are not; relations come as often as facts have them."""
-    usable = [one for one in facts if not one.way.endswith(":clause")]
+    """Return questions about subjects that there are not; relations come as often as facts have them.
+
+    Events that are told in a clause ("Bo Hale sails for Wick") are put together of two for the training alone: nobody
+    can say of such a one in an exam that it did not happen.
+    """
+    told = [one.label for one in facts if one.way.endswith(":clause")]
+    usable = [one for one in facts if part == "train" or not one.way.endswith(":clause")]
     found: list[Question] = []
     for number in range(4 * count if usable else 0):
         if len(found) == count:
             break
         one = dice.choice(usable)
-        name = inventor.name(one.kind, dice)
+        crossed = one.way.endswith(":clause")
+        name = _crossed(one.label, dice.choice(told)) if crossed else inventor.name(one.kind, dice)
         if name is None:
             continue
-        way = one.way if one.relation != "occurred" else way_of("occurred", one.kind, name).replace(":clause", ":name")
+        way = one.way if crossed or one.relation != "occurred" else _way_of_named(one.kind, name)
         text = asks_of(dice.choice(book.asked(way).ask.of(part)), name, one.kind)
         text = careless(text, number) if part == "train" else text
         found.append(Question(text, unknown, one.source, About("invented", "ask", one.relation, name, "", None, "")))
     return found
+
+
+def _way_of_named(kind: Kind, name: str) -> str:
+    return way_of("occurred", kind, name).replace(":clause", ":name")
+
+
+def _crossed(one: str, other: str) -> str | None:
+    """Return the first words of a clause with the last ones of another; None where that is either of the two."""
+    words, more = one.split(), other.split()
+    made = " ".join(words[: (len(words) + 1) // 2] + more[len(more) // 2 :])
+    return None if made in (one, other) else made
 
 
 def in_vain(
