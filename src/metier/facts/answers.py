@@ -8,63 +8,26 @@ from metier.facts.dates import Date, NotADateError
 
 _ARTICLES = frozenset({"a", "an", "the"})
 
-_CLAUSE_END = re.compile(r"[.;:!?,]+(?=\s|$)|\n|\s[-\u2013]\s|\u2014")
-
-_THING = (
-    r"(?:(?:exact|precise|actual|correct) )?"
-    r"(?:date|year|day|time|place|location|name|answer|author|cause|birthplace)(?: of (?:birth|death))?"
-)
-_STATE = (
-    r"(?:(?:currently|still|yet|exactly|precisely|reliably|generally|widely) )?"
-    r"(?:known|recorded|available|documented|specified|stated|given|provided|mentioned|certain|clear|sure)"
-)
-_MATTER = r"(?:information|data|details|records?|knowledge|answer)"
-_NOT_KNOWING = re.compile(
-    "|".join(
-        (
-            # "Unknown", "Not known", "The exact date is not recorded", "Unknown date"
-            rf"(?:(?:it|this|that|(?:the )?{_THING})(?: is| was)? |its |thats )?"
-            rf"(?:unknown|unrecorded|unspecified|uncertain|unclear|not {_STATE}|not applicable)(?: to me)?",
-            rf"unknown {_THING}",
-            r"n a|idk",
-            # "No information available", "No known date"
-            rf"(?:there (?:is|are) )?no {_MATTER}(?: (?:is|are))?(?: {_STATE})?|no idea",
-            rf"no (?:{_THING} (?:is )?{_STATE}|known {_THING})",
-            # "I do not know", "Don't know for sure", "I have no idea", "I'm not sure"
-            r"(?:i )?(?:(?:really|honestly|simply|just) )?(?:do not|dont)(?: (?:really|actually))? know"
-            r"(?: (?:it|this|that|yet|exactly|for (?:sure|certain)|(?:the )?answer(?: to \w+ question)?))?",
-            r"i (?:cannot|can not|cant|do not|dont|am unable to|am not able to) (?:say|tell|answer|recall|remember)"
-            r"(?: (?:it|this|that)(?: question)?)?",
-            rf"(?:i )?(?:have|ive) no (?:idea|clue|{_MATTER})|i (?:do not|dont) have (?:any |enough )?{_MATTER}",
-            r"(?:i am|im) (?:not (?:sure|certain|aware)|unsure|uncertain)",
-            r"(?:nobody|no one) knows(?: (?:exactly|for (?:sure|certain)))?",
-            r"(?:(?:it|this|that) )?(?:cannot|can not|cant|could not) be (?:determined|known|established|answered)",
-        )
+_NOT = frozenset(names.words("no not dont cannot cant nobody"))
+_KNOWN = frozenset(
+    names.words(
+        "know knows known sure certain clear recorded documented specified given available applicable say tell "
+        "determined information data record records knowledge idea clue"
     )
 )
-"""Whole clauses, as words without case and punctuation, that say that something is not known."""
+_BESIDES = frozenset(
+    names.words(
+        "unknown a an as ai language model the this that there it its i im ive me am is are was be do have has any yet "
+        "still really exactly enough exact date year time place answer name question to for on but so sorry "
+        "unfortunately"
+    )
+)
+"""What else there may be in an answer that says nothing but that something is not known."""
 
-_ASKS = r"(?:when|where|who|whom|whose|what|which|how|why|whether|if)\b"
-_ABOUT = r"(?:about|of|on|for|regarding|concerning|as to)\b"
-_NOT_KNOWING_WHAT = re.compile(
-    rf"(?:I (?:do not|don't|cannot|can't|am not able to|am unable to) (?:know|say|tell|recall|remember) (?:{_ASKS}|"
-    rf"(?:the|anything|enough|much|any) )"
-    rf"|(?:I have no|I (?:do not|don't) have (?:any |enough )?|[Tt]here (?:is|are) no |[Nn]o )\s*"
-    rf"(?:specific |reliable |known |recorded |historical )?(?:{_MATTER}|idea) (?:{_ABOUT}|{_ASKS})"
-    rf"|I(?: am|'m) not (?:sure|certain|aware) (?:{_ASKS}|of\b|about\b|the )"
-    rf"|(?:[Ii]t is|[Ii]t's) (?:unknown|unclear|uncertain|not (?:known|recorded|certain|clear)) {_ASKS}"
-    rf"|[Nn]obody knows {_ASKS}"
-    rf"|[Tt]he {_THING} of .+ (?:is|was) (?:unknown|not {_STATE}|uncertain)$)"
-)
-"""Beginnings of a clause that then repeats what was asked, in the case of a sentence: titles are in another."""
+_ASKED_AGAIN = re.compile(r"\b(?:when|where|who|whose|which|what|how|whether|about)\b.*", re.DOTALL)
+"""What was asked, repeated in the case of a sentence: titles are in another."""
 
-_GUESSES = re.compile(
-    r"\b(?:but|maybe|perhaps|probably|possibly|likely|however|although|though|think|believe|guess|only|except|because)\b"
-)
-_COURTESY = re.compile(
-    r"(?:(?:i am|im) )?(?:very |so )?sorry|unfortunately|apologies|(?:the )?answer|well|as an ai(?: language model)?"
-)
-_LEAD = re.compile(r"^(?:(?:(?:I am|I'm) )?sorry |unfortunately )?(?:but |and |so )?", re.IGNORECASE)
+_GUESSES = re.compile(r"\b(?:but|maybe|perhaps|probably|possibly|however|although|though|think|believe|only|except)\b")
 
 
 def plain(answer: str) -> str:
@@ -102,9 +65,9 @@ def abstains(answer: str, own_words: str, wanted: str = "") -> bool:
     """Return whether an answer gives none: it says nothing, or that it does not know.
 
     The job's own words for not knowing count, and so do the usual English ones, the same for whoever says them:
-    "Unknown", "Not known", "N/A", "No information available", "I'm sorry, but I don't know when he was born." Each
-    clause must say so: "Tomb of the Unknown Soldier", "1066 (exact date unknown)" and "I don't know, perhaps 1066" are
-    answers. "None" is one, too, and so is "Na", sodium.
+    "Unknown", "N/A", "No information available", "I'm sorry, but I don't know when he was born." It must say nothing
+    else: "Tomb of the Unknown Soldier", "1066 (exact date unknown)" and "I don't know, perhaps 1066" are answers.
+    "None" is one, too, and so is "Na", sodium.
 
     Args:
         answer: what was said.
@@ -115,9 +78,14 @@ def abstains(answer: str, own_words: str, wanted: str = "") -> bool:
         return True
     if right(answer, wanted):
         return False
-    clauses = [clause for part in _CLAUSE_END.split(answer.replace("\u2019", "'")) if (clause := part.strip())]
-    said = [clause for clause in clauses if not _COURTESY.fullmatch(" ".join(names.words(clause)))]
-    return bool(said) and all(_not_knowing(clause, own_words) for clause in said)
+    again = _ASKED_AGAIN.search(answer)
+    if again and _GUESSES.search(again[0]):
+        return False
+    said = names.words(answer[: again.start()] if again else answer)
+    if said in (["n", "a"], ["idk"]):
+        return True
+    denies = "unknown" in said or not (_NOT.isdisjoint(said) or _KNOWN.isdisjoint(said))
+    return denies and (_NOT | _KNOWN | _BESIDES).issuperset(said)
 
 
 def f1(answer: str, wanted: str) -> float:
@@ -127,14 +95,6 @@ def f1(answer: str, wanted: str) -> float:
     said, expected = Counter(_words(answer)), Counter(_words(wanted))
     shared = (said & expected).total()
     return 2 * shared / (said.total() + expected.total()) if shared else 0.0
-
-
-def _not_knowing(clause: str, own_words: str) -> bool:
-    bare = _LEAD.sub("", clause).strip("\"'*()[]_ ")
-    if right(bare, own_words) or _NOT_KNOWING.fullmatch(" ".join(names.words(bare))):
-        return True
-    found = _NOT_KNOWING_WHAT.match(bare)
-    return found is not None and not _GUESSES.search(bare[found.start() :])
 
 
 def _words(answer: str) -> list[str]:
