@@ -209,7 +209,6 @@ def test_whole_numbers_serve_where_fractions_are_meant(tmp_path):
         (SCRATCH + "[losses]\nrouter_z = 0.1", "losses.router_z: a dense model has no experts"),
         (SCRATCH + "[[data.text]]\nsource = 'file:a.txt'\nlicence = 'own'\n[pretrain]\nfreeze_router_after = 0.1",
          "pretrain.freeze_router_after: a dense model has no experts"),
-        (GOOD + "[train]\nshard = true\n[compress]\nlayers = [1]", "train.shard: cut models are healed by one process"),
         (SCRATCH + "[vocabulary]\npieces = 9", "vocabulary: a model from scratch has no vocabulary to cut"),
     ],
 )  # fmt: skip

@@ -24,14 +24,14 @@ def build(job: Job, run: Path, nproc: int = 1) -> Verdict:
     Args:
         job: the job.
         run: its run folder.
-        nproc: how many processes train; all else is done in this one.
+        nproc: how many processes train and heal; all else is done in this one.
 
     Raises:
         MetierError: for everything the user can mend; nothing finished is lost.
     """
     with building(run):
         trained = _trained(job, run, nproc)
-        return _judged(job, run, trained, _measured(job, run, trained))
+        return _judged(job, run, trained, _measured(job, run, trained, nproc))
 
 
 def sweep(job: Job, run: Path, nproc: int = 1) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def sweep(job: Job, run: Path, nproc: int = 1) -> dict[str, Any]:
         MetierError: for everything the user can mend; nothing finished is lost.
     """
     with building(run):
-        return _measured(job, run, _trained(job, run, nproc)).swept
+        return _measured(job, run, _trained(job, run, nproc), nproc).swept
 
 
 class _Trained(NamedTuple):
@@ -129,8 +129,9 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
     return _Trained(data, start.base_of(job, begun), prompts, prompted, train)
 
 
-def _measured(job: Job, run: Path, trained: _Trained) -> _Measured:
-    from metier.steps import compress, parity, ship
+def _measured(job: Job, run: Path, trained: _Trained, nproc: int) -> _Measured:
+    from metier.steps import parity, ship
+    from metier.steps.torchrun import by_processes
 
     step, data, prompt = Steps(run), trained.data.folder, trained.prompt
     whole = trained.train.folder / "model"
@@ -139,7 +140,7 @@ def _measured(job: Job, run: Path, trained: _Trained) -> _Measured:
         compressed = step(
             "compress",
             {"compress": job.compress.model_dump(exclude={"prefer"}), "train": trained.train.key},
-            lambda folder: compress.compress_job(job, data, whole, prompt, folder),
+            lambda folder: by_processes(nproc, job, data, whole, folder, prompt),
         )
         models |= {cut.name: compressed.folder / cut.name / "model" for cut in job.compress.cuts}
         made_from, cuts = compressed.key, compressed.result

@@ -25,7 +25,7 @@ app = typer.Typer(
 JobPath = Annotated[Path, typer.Argument(help="A job description: job.toml, or the folder it is in.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
-Nproc = Annotated[int, typer.Option(min=1, help="How many processes train together on this machine.")]
+Nproc = Annotated[int, typer.Option(min=1, help="How many processes train, and heal, together on this machine.")]
 
 NOT_RELEASED = 1
 """Exit code of a build whose model did not earn its release: a result, not an error."""

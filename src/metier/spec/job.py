@@ -157,7 +157,4 @@ class Job(Strict):
         if self.compress.cuts and not self.export.quantisations:
             fix = "Remove the lists, or ask for a file"
             raise mistake("compress", "smaller models are made to be written as files, and none is asked for", fix)
-        if self.compress.cuts and self.train.shard:
-            found = "cut models are healed by one process, which holds them and the whole one"
-            raise mistake("train.shard", found, "Remove it, or the lists of [compress]")
         return self

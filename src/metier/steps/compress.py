@@ -1,8 +1,8 @@
 """The step ``compress``: smaller models made of the trained one, each healed by learning from it."""
 
 import shutil
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from metier.spec.compress import Cut
 from metier.spec.job import Job
 from metier.spec.training import Train
 from metier.steps.train import WATCHED_ROWS, rows_to_learn
-from metier.steps.training_folder import COPIES, Write, check_disk, is_done, train_once, write_whole
+from metier.steps.training_folder import COPIES, Write, check_disk, train_once, write_whole
 from metier.tasks.prompt import PromptFormat
+from metier.train import processes
 from metier.train.batches import Batch, Example, collate, encode, one_pass
 from metier.train.loop import to_accelerator, train
 from metier.train.objective import batch_loss, mean_loss
@@ -31,11 +32,15 @@ _SEARCHED_ROWS = 64
 _READ_ROWS = 512
 """Training rows that channels and experts are watched on."""
 
+_Healed = tuple[dict[str, Any], Write]
+"""The facts of a cut, and what writes the healed model."""
+
 
 def compress_job(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder: Path) -> dict[str, Any]:
     """Make every cut that the job asks for; leave each as a Hugging Face folder ``<cut>/model``.
 
-    A cut that was finished before a kill is not made again, and its healing goes on where it was.
+    A cut that was finished before a kill is not made again, and its healing goes on where it was. Of several processes
+    all must ask: they heal together, and the first one makes the cuts and writes.
 
     Args:
         job: the job description.
@@ -50,10 +55,24 @@ def compress_job(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder
     Raises:
         SpecError: when the model has no such parts, or too few.
     """
+    healer = cache(partial(_healer, job, data, whole, prompt, folder))
+
+    def heal(cut: Cut) -> _Healed:
+        return healer()(cut, folder / cut.name)  # where all is done nothing is loaded
+
+    facts = {}
+    for cut in job.compress.cuts:
+        facts[cut.name] = train_once(folder / cut.name, partial(heal, cut))
+        if processes.first():
+            shutil.rmtree(folder / cut.name / "cut", ignore_errors=True)
+    return facts
+
+
+def _healer(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder: Path) -> Callable[[Cut, Path], _Healed]:
+    """Load what every cut is made and healed with, and return what does it to a cut, in its folder."""
     teacher, tokenizer = load(whole)
     check_cuts(teacher.config, job.compress)
-    if not all(is_done(folder / cut.name) for cut in job.compress.cuts):
-        check_disk(folder, whole, copies=COPIES + len(job.compress.cuts) + 1)
+    check_disk(folder, whole, copies=COPIES + len(job.compress.cuts) + 1)
     if job.losses.label_smoothing:
         say("  losses.label_smoothing has no part in healing, which learns the whole model's distribution")
     torch.manual_seed(job.seed)
@@ -61,16 +80,7 @@ def compress_job(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder
     examples = encode(tokenizer, prompt, rows_to_learn(job, data), job.train.max_tokens)
     validation = read_records(data / "validation.jsonl")[:WATCHED_ROWS]
     held_out = encode(tokenizer, prompt, validation, job.train.max_tokens)
-    smaller = _Smaller(job, teacher, examples, folder)
-    facts = {}
-    for cut in job.compress.cuts:
-        place = folder / cut.name
-        if not is_done(place):
-            say(f"  {cut.name}")
-        heal = partial(_heal, job, cut, smaller, tokenizer, examples, held_out, prompt, place)
-        facts[cut.name] = train_once(place, heal)
-        shutil.rmtree(place / "cut", ignore_errors=True)
-    return facts
+    return partial(_heal, job, _Smaller(job, teacher, examples, folder), tokenizer, examples, held_out, prompt)
 
 
 class _Smaller:
@@ -128,20 +138,23 @@ class _Smaller:
 
 def _heal(
     job: Job,
-    cut: Cut,
     smaller: _Smaller,
     tokenizer: PreTrainedTokenizerFast,
     examples: list[Example],
     held_out: list[Example],
     prompt: PromptFormat,
+    cut: Cut,
     place: Path,
-) -> tuple[dict[str, Any], Write]:
+) -> _Healed:
     """Make one cut and train it towards the whole model's distribution; return the facts, and what writes it."""
+    say(f"  {cut.name}")
     unhealed = place / "cut"
-    if not unhealed.exists():
-        model, made = smaller.make(cut)
+    if processes.first() and not unhealed.exists():
+        with processes.alone():
+            model, made = smaller.make(cut)
         write_json(place / "cut.json", made)
         write_whole(unhealed, lambda part: write_folder(part, model, tokenizer))
+    processes.wait()  # for the cut
     healed, facts = train(
         lambda: load(unhealed, tokenizer=False)[0],
         examples,

@@ -23,6 +23,7 @@ from metier.artifact import load_step, read_json, write_json
 from metier.errors import MetierError, RunError
 from metier.progress import console
 from metier.spec.job import Job
+from metier.steps.compress import compress_job
 from metier.steps.pretrain import pretrain_job
 from metier.steps.train import learn_job
 from metier.steps.training_folder import is_done
@@ -36,22 +37,23 @@ _LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 def by_processes(
     count: int, job: Job, data: Path, start: Path, folder: Path, prompt: PromptFormat | None = None
 ) -> dict[str, Any]:
-    """Do the step that a folder is named after, ``pretrain`` or ``train``, and return the training's facts.
+    """Do the step that a folder is named after, ``pretrain``, ``train`` or ``compress``, and return its facts.
 
     Args:
         count: how many processes train together; one does it here.
         job: the job.
         data: folder of the finished step ``data``.
-        start: folder of the model that training starts from.
+        start: folder of the model that training starts from; for ``compress``, of the one that is cut.
         folder: the step's own folder.
-        prompt: for ``train``: how the job is put to the model.
+        prompt: for all but ``pretrain``: how the job is put to the model.
 
     Raises:
         MetierError: what one of the processes raised.
         RunError: when one of them was killed, or met an error of another kind.
     """
     request = folder / "request.json"
-    if count > 1 and not is_done(folder):
+    trained = [folder / cut.name for cut in job.compress.cuts] if folder.name == "compress" else [folder]
+    if count > 1 and not all(is_done(place) for place in trained):
         what = {
             "job": job.model_dump(mode="json", exclude_unset=True),
             "data": str(data),
@@ -82,7 +84,8 @@ def take_part(folder: Path) -> None:
 def _work(job: Job, data: Path, start: Path, folder: Path, prompt: PromptFormat | None) -> dict[str, Any]:
     if prompt is None:
         return pretrain_job(job, load_step(data), start, folder)
-    return learn_job(job, data, start, prompt, folder)
+    work = {"train": learn_job, "compress": compress_job}[folder.name]
+    return work(job, data, start, prompt, folder)
 
 
 def _launch(count: int, folder: Path) -> None:

@@ -9,6 +9,8 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
 from types import MethodType
 from typing import Any, TypeVar
 
@@ -26,6 +28,10 @@ T = TypeVar("T")
 
 _BUCKET_VALUES = 1 << 23
 """Gradients added up at once: 32 MiB."""
+_PATIENCE = timedelta(days=2)
+"""How long others wait for what one does alone, such as a search. Of one that ends the launcher tells them at once."""
+
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 @contextmanager
@@ -45,14 +51,27 @@ def joined() -> Iterator[None]:
             raise RunError("training", f"{found} accelerators of type {device.type} for more processes", fix)
         torch.accelerator.set_device_index(local)
     accelerated = {"cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}
-    dist.init_process_group(accelerated[device.type] if device else "gloo")
+    dist.init_process_group(accelerated[device.type] if device else "gloo", timeout=_PATIENCE)
     yield
     dist.destroy_process_group()  # not after an error: NCCL would wait for processes that do not come
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let the first process do what is inside as if it were alone, with the threads of the others, which wait."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads * int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+        torch.set_num_threads(threads)
+
+
 def count() -> int:
     """Return how many processes train together."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if dist.is_initialized() and not _alone.get() else 1
 
 
 def number() -> int:
