@@ -14,8 +14,8 @@ import torch
 from mixtures import CHOSEN, EXPERTS, dense, mixture, planted, saved, text, tokenizer
 
 from metier.analysis import texts as texts_module
-from metier.analysis.capacity import RULES
 from metier.analysis.collect import Settings, collect
+from metier.analysis.counts import RULES
 from metier.analysis.findings import findings
 from metier.analysis.page import page
 from metier.analysis.routing import examine
