@@ -5,7 +5,7 @@ a job demands may change without anybody being asked again.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from metier.tasks.registry import task_from_json
 
 TEST = "test.jsonl"
 """The exam."""
-_OURS, _THEIRS = "shipped.jsonl", "base.jsonl"
+_OURS, THEIRS = "shipped.jsonl", "base.jsonl"
 """Where the answers are kept."""
 
 
@@ -43,15 +43,6 @@ class Released(NamedTuple):
     prompt: PromptFormat
     context_tokens: int = 1024
     """Longest prompt and answer together."""
-
-
-@dataclass(frozen=True)
-class HeadToHead:
-    """The shipped file's (or, without one, the checkpoint's) scores, first, and the base's; how they differ."""
-
-    contestants: tuple[Contestant, ...]
-    comparison: Comparison | None
-    """Shipped file minus base; None for a model from scratch."""
 
 
 def inputs(job: Job, data: Step, *exams: str) -> dict[str, Any]:
@@ -91,8 +82,8 @@ def examine_base(job: Job, data: Path, prompts: dict[str, Any], sure: Path | Non
     """
     rows = rows_of_exam(job, data)
     if sure and (sure / TEST).exists():
-        take_over(sure / TEST, rows, folder / _THEIRS)
-    return asdict(_ask_base(job, prompts, rows, folder))
+        take_over(sure / TEST, rows, folder / THEIRS)
+    return asdict(ask_base(job, prompts, rows, folder))
 
 
 def examine(
@@ -109,10 +100,10 @@ def examine(
         folder: where the answers are kept, so that a killed exam goes on.
     """
     rows = rows_of_exam(job, data)
-    contestant = _ask_ours(job, ours, prompts, rows, folder)
+    contestant = ask_ours(job, ours, prompts, rows, folder)
     return {
         "contestant": asdict(contestant),
-        "comparison": asdict(against(job, rows, folder, read_answers(base / _THEIRS))) if base else None,
+        "comparison": asdict(against(job, rows, folder, read_answers(base / THEIRS))) if base else None,
         "ram_mib": None if ours.is_dir() else memory_mib(ours, rows[0].input),
     }
 
@@ -157,23 +148,6 @@ def judge(
     )
 
 
-def head_to_head(job: Job, ours: Path, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> HeadToHead:
-    """Ask the job's model and its base the same rows; answers are kept in the folder.
-
-    Args:
-        job: the job description.
-        ours: the shipped file, or the checkpoint's folder where there is none.
-        prompts: the result of the step ``prompt``.
-        rows: questions and references.
-        folder: where the answers are kept, so that a killed exam goes on.
-    """
-    contestant = _ask_ours(job, ours, prompts, rows, folder)
-    if job.base.from_scratch:
-        return HeadToHead((contestant,), None)
-    base = _ask_base(job, prompts, rows, folder)
-    return HeadToHead((contestant, base), against(job, rows, folder, read_answers(folder / _THEIRS)))
-
-
 def rows_of_exam(job: Job, data: Path) -> list[Record]:
     """Return the rows of the exam."""
     return read_records(data / TEST)[: job.evaluate.test_rows]
@@ -193,8 +167,8 @@ def _parity(swept: dict[str, Any]) -> Parity:
     )
 
 
-def _ask_ours(job: Job, ours: Path, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> Contestant:
-    """Ask the shipped file, or the checkpoint in a folder."""
+def ask_ours(job: Job, ours: Path, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> Contestant:
+    """Ask the shipped file, or the checkpoint in a folder; the answers are kept in another folder."""
     limit = job.evaluate.max_answer_tokens
     if ours.is_dir():
         checkpoint = Checkpoint(job.name, *load(ours), PromptFormat.from_json(prompts["prompt"]), limit)
@@ -205,9 +179,10 @@ def _ask_ours(job: Job, ours: Path, prompts: dict[str, Any], rows: Sequence[Reco
         return graded(job, ours.stem, answers, rows, ours, speed)
 
 
-def _ask_base(job: Job, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> Contestant:
+def ask_base(job: Job, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> Contestant:
+    """Ask the base with the best prompt found for it; the answers are kept in a folder, as `THEIRS`."""
     timed = PromptFormat.from_json(prompts["prompt"])
-    return ask_released(job, base_of(job, prompts), timed, rows, folder / _THEIRS)
+    return ask_released(job, base_of(job, prompts), timed, rows, folder / THEIRS)
 
 
 def ask_released(job: Job, released: Released, timed: PromptFormat, rows: Sequence[Record], path: Path) -> Contestant:
