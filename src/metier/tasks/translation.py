@@ -76,10 +76,6 @@ class Translation:
         sources, targets = zip(*rows, strict=True)
         return _between_sentences(self.source).join(sources), _between_sentences(self.target).join(targets)
 
-    def to_json(self) -> dict[str, str]:
-        """Return the task as JSON-able values for `metier.tasks.registry.task_from_json`."""
-        return {"task": self.name, "source": self.source, "target": self.target}
-
 
 def _between_sentences(code: str) -> str:
     """Return what a language writes between two sentences."""
