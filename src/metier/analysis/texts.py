@@ -158,7 +158,7 @@ def _of_table(file: Named, rows: Iterator[Row], delimiter: str) -> Iterator[str]
     place = None
     if file.column is not None:
         numbered = file.column.isdigit() and int(file.column) > 0
-        titles = None if numbered else next(rows, (1, []))[1]  # the first row is then no text
+        titles: list[str] | None = None if numbered else next(rows, (1, []))[1]  # the first row is then no text
         place = position(str(file.path), int(file.column) if numbered else file.column, titles)
     for line, cells in rows:
         if place is None:
