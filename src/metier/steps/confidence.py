@@ -4,15 +4,13 @@ Only the answers are kept in the step. What is measured of them, and the thresho
 anew at every build, so that another risk asks nobody again.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from metier.data.questions.about import About, about_path, read_about
 from metier.data.records import Record, read_records
 from metier.errors import DataError
-from metier.evaluate.answers import Answer, SureAnswerer, collect_surely, read_surely
+from metier.evaluate.answers import SureAnswerer, collect_surely, read_surely
 from metier.evaluate.confidence import Asked, Knowledge, asked, knowledge_of
 from metier.export.contestants import PromptedFile, ShippedFile
 from metier.model.answer import Checkpoint
@@ -71,21 +69,9 @@ def ask_released(job: Job, data: Path, released: Released, folder: Path) -> dict
     """
     name, found, limit = released.name, find_base(released.reference), job.evaluate.max_answer_tokens
     if found.gguf is None:
-        checkpoint = Checkpoint(name, *load(found.folder), released.prompt, limit, stop="\n")
-        return ask(job, data, _Sure(name, checkpoint), folder)
+        return ask(job, data, Checkpoint(name, *load(found.folder), released.prompt, limit, stop="\n"), folder)
     with Engine(found.gguf, slots=SLOTS, context_tokens=released.context_tokens) as engine:
         return ask(job, data, PromptedFile(name, engine, released.prompt, limit), folder)
-
-
-@dataclass
-class _Sure:
-    """A checkpoint as a contestant that says how likely its answers are."""
-
-    name: str
-    checkpoint: Checkpoint
-
-    def answer_surely(self, questions: Sequence[str]) -> list[Answer]:
-        return [Answer(*said) for said in self.checkpoint.answer_likely(questions)]
 
 
 def knowledge(job: Job, data: Path, name: str, folder: Path) -> Knowledge:
