@@ -188,9 +188,9 @@ def test_tokens_carry_the_start_token_and_read_names_only_when_special(engine: E
 def test_a_chat_goes_through_the_template_of_the_file(engine: Engine) -> None:
     history = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
     messages = [{"role": "system", "content": "zero"}, *history, {"role": "user", "content": "three"}]
-    prompt = engine.apply_template(messages)
-    assert prompt == "system: zero\nuser: one\nassistant: two\nuser: three\nanswer:"
-    reply = engine.chat("three", max_tokens=6, system="zero", history=history)
+    assert engine.apply_template(messages) == "system: zero\nuser: one\nassistant: two\nuser: three\nanswer:"
+    prompt = engine.apply_template([{"role": "user", "content": "three"}])
+    reply = engine.chat("three", max_tokens=6)
     expected = engine.complete(prompt, max_tokens=6)
     assert (reply.text, reply.tokens, reply.finished) == (expected.text, 6, False)
     assert reply.prompt_tokens == expected.prompt_tokens == len(engine.tokenize(prompt))

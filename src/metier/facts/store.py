@@ -176,13 +176,6 @@ class Store:
         )
         return [fact for (number,) in rows for fact in self._facts("WHERE facts.id = ?", number)]
 
-    def between(self, date: dates.Date, most: int = 100) -> list[Fact]:
-        """Return facts whose date shares a day with the given one, by date. Raises as `open_store`."""
-        first, last = (number(day) for day in (date.first, date.last))
-        return self._facts(
-            "WHERE facts.first <= ? AND facts.last >= ? ORDER BY facts.first, facts.id LIMIT ?", last, first, most
-        )
-
     def __iter__(self) -> Iterator[Fact]:
         """Yield all facts, in the order they were read in."""
         yield from self._facts("ORDER BY facts.id")
