@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -66,7 +66,7 @@ def new(
     name: Annotated[str, typer.Argument(help="Name of the job; its folder is jobs/NAME.")],
     task: Annotated[str, typer.Option(help="translation, text2text or qa.")],
     examples: Annotated[
-        Optional[Path], typer.Option(help="A csv, tsv or jsonl file: inputs and outputs, or facts.")  # noqa: UP045
+        Path | None, typer.Option(help="A csv, tsv or jsonl file: inputs and outputs, or facts.")
     ] = None,
 ) -> None:
     """Write a commented job description to edit."""
@@ -193,7 +193,7 @@ def evaluate(
     on: Annotated[str, typer.Option(help="Rows: a tsv, csv or jsonl file, or 'A,B' for two files of lines.")],
     rows: Annotated[int, typer.Option(help="Use the first so many rows.")] = 100,
     against: Annotated[
-        Optional[list[Path]],  # noqa: UP045
+        list[Path] | None,
         typer.Option(help="Recorded answers of another system, a line for each row; may be repeated."),
     ] = None,
     as_json: Json = False,
@@ -224,9 +224,9 @@ def evaluate(
 @app.command()
 def run(
     model: Annotated[str, typer.Argument(help="A job's name, a run or export folder, or a .gguf file.")],
-    text: Annotated[Optional[str], typer.Argument(help="The input; '-' or nothing reads stdin.")] = None,  # noqa: UP045
+    text: Annotated[str | None, typer.Argument(help="The input; '-' or nothing reads stdin.")] = None,
     file: Annotated[
-        Optional[list[Path]], typer.Option("--file", "-f", help="Answer a text file; may be repeated.")  # noqa: UP045
+        list[Path] | None, typer.Option("--file", "-f", help="Answer a text file; may be repeated.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -252,18 +252,14 @@ def routing(
         list[str], typer.Option(help="Text: FILE or NAME=FILE (txt, jsonl, tsv, csv; FILE#COLUMN); may be repeated.")
     ],
     checkpoints: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(help="An earlier checkpoint of the model; may be repeated, oldest first."),
     ] = None,
-    out: Annotated[
-        Optional[Path], typer.Option(help="Write routing.html and routing.json into this folder.")  # noqa: UP045
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write routing.html and routing.json into this folder.")] = None,
     tokens: Annotated[int, typer.Option(help="Most tokens read under one name.")] = 50_000,
     row: Annotated[int, typer.Option(help="Length of the rows the text is cut into, in tokens.")] = 512,
     batch: Annotated[int, typer.Option(help="Rows run at once.")] = 8,
-    layer: Annotated[
-        Optional[int], typer.Option(help="The layer shown in detail; by default the middle one.")  # noqa: UP045
-    ] = None,
+    layer: Annotated[int | None, typer.Option(help="The layer shown in detail; by default the middle one.")] = None,
     capacity: Annotated[float, typer.Option(help="Capacity factor of the simulated drops.")] = 2.0,
     group: Annotated[str, typer.Option(help="Which tokens compete for room: those of a sequence or of a batch.")] = (
         "sequence"
