@@ -61,7 +61,7 @@ class Knowing:
         with self._lock:
             self.asked.append(text)
         said, share = ANSWERS.get(text, ("babble", 0.01))
-        return Reply(said, 3, 9, text != "Go on?", 0.0, log(share))
+        return Reply(said, 3, 9, text != "Go on?", log(share))
 
     def close(self) -> None:
         pass

@@ -49,7 +49,7 @@ class Shouting:
             self.at_once -= 1
         if "boom" in text:
             raise RunError("the input", "went wrong", "Try again")
-        return Reply(f" {text.upper()} ", 1, 1, True, 0.0)
+        return Reply(f" {text.upper()} ", 1, 1, True)
 
 
 def session(task: Task | None = JA_EN, **engine: float) -> tuple[Session, Shouting]:

@@ -8,7 +8,6 @@ is served; the other routes (health, static files) are gone with the prefix.
 import http.client
 import json
 import secrets
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -49,7 +48,6 @@ class Reply:
     prompt_tokens: int
     finished: bool
     """False when the answer was cut at its limit or at the end of the context."""
-    seconds: float
     logprob: float | None = None
     """Natural logarithm of the model's own probability of the answer and its end; None where it was not asked for."""
 
@@ -65,7 +63,6 @@ class Completion:
     prompt_tokens: int
     finished: bool
     """False when the text was cut at its limit or at the end of the context."""
-    seconds: float
     logprob: float | None = None
     """Natural logarithm of the model's own probability of the text, and of its end where it ended without a stop text;
     None where no probabilities were asked for."""
@@ -137,7 +134,6 @@ class Engine:
         self._need_template()
         self._check_length(text)
         messages = [{"role": "user", "content": text}]
-        started = time.monotonic()
         also = {"logprobs": True, "top_logprobs": 1} if probabilities else {}
         found = self._post("/v1/chat/completions", {**_GREEDY, "messages": messages, "max_tokens": max_tokens, **also})
         choice, usage = found["choices"][0], found["usage"]
@@ -154,7 +150,6 @@ class Engine:
             tokens=usage["completion_tokens"],
             prompt_tokens=usage["prompt_tokens"],
             finished=choice["finish_reason"] == "stop",
-            seconds=time.monotonic() - started,
             logprob=logprob,
         )
 
@@ -183,7 +178,6 @@ class Engine:
         """
         if isinstance(prompt, str):
             self._check_length(prompt)
-        started = time.monotonic()
         found = self._post(
             "/completion",
             {
@@ -203,7 +197,6 @@ class Engine:
             top=tuple((token["id"], token["logprob"]) for token in places[0].get("top_logprobs", ())),
             prompt_tokens=found["tokens_evaluated"],
             finished=found["stop_type"] != "limit",
-            seconds=time.monotonic() - started,
             logprob=self._logprob(prompt, found) if probabilities else None,
         )
 
