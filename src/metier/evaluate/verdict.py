@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from pydantic import TypeAdapter, ValidationError
+
 from metier.errors import ArtifactError
 from metier.evaluate.calibration import Rate
 from metier.evaluate.confidence import Knowledge
@@ -31,7 +33,7 @@ class Contestant:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Read what was written as JSON."""
-        return cls(**{**value, "scores": tuple(Score(**score) for score in value["scores"])})
+        return TypeAdapter(cls).validate_python(value)
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,9 @@ class Verdict:
             ArtifactError: when it is not a verdict, or contradicts itself.
         """
         try:
-            verdict = cls(
-                tuple(Gate(**gate) for gate in value["gates"]),
-                tuple(Contestant.from_json(one) for one in value["scores"]),
-                {name: Comparison(**one) for name, one in value["comparisons"].items()},
-            )
+            verdict = TypeAdapter(cls).validate_python(value)
             consistent = value["released"] == verdict.released
-        except (KeyError, TypeError, AttributeError) as error:
+        except (ValidationError, KeyError, TypeError) as error:
             raise ArtifactError("the verdict", f"cannot be read ({error})", _AGAIN) from error
         if not consistent:
             raise ArtifactError("the verdict", "it contradicts its own gates", _AGAIN)
