@@ -93,7 +93,7 @@ class Store:
     def __len__(self) -> int:
         return int(self._rows("SELECT count(*) FROM facts")[0][0])
 
-    def about(self, name: str, relation: str | None = None) -> list[Fact]:
+    def about(self, name: str) -> list[Fact]:
         """Return the facts of all subjects that have a name, in any way to write it.
 
         Values of different sources stand side by side; one that another contradicts is marked. Raises ArtifactError or
@@ -101,13 +101,10 @@ class Store:
 
         Args:
             name: such as "Sir Isaac Newton", "newton", or "David (French neoclassical painter)".
-            relation: one of the relations, or None for all.
         """
         bare, _, hint = name.partition(" (")
         known = "facts.subject IN (SELECT subject FROM names WHERE key IN (?, ?))"
-        wanted = "AND facts.relation = ?" if relation is not None else ""
-        given = [names.key(name), names.key(bare), *([relation] if relation is not None else [])]
-        found = self._facts(f"WHERE {known} {wanted} ORDER BY facts.id", *given)
+        found = self._facts(f"WHERE {known} ORDER BY facts.id", names.key(name), names.key(bare))
         exactly = [fact for fact in found if names.key(fact.subject) == names.key(name)]
         return exactly if hint and exactly else found
 

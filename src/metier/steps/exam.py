@@ -213,10 +213,8 @@ def _timed(prompt: PromptFormat, rows: Sequence[Record]) -> list[str]:
 def against(job: Job, rows: Sequence[Record], folder: Path, theirs: Sequence[str]) -> Comparison:
     """Return by how much the job's model, whose answers are kept in a folder, is better than others' answers."""
     task, references = task_from_json(job.task_settings), [row.output for row in rows]
-    language = task.output_language or ""
-    return compare(
-        task.primary_metric, read_answers(folder / _OURS), theirs, references, seed=job.seed, language=language
-    )
+    ours, language = read_answers(folder / _OURS), task.output_language
+    return compare(task.primary_metric, ours, theirs, references, seed=job.seed, language=language)
 
 
 def graded(
@@ -229,6 +227,5 @@ def graded(
 ) -> Contestant:
     """Return a contestant with its scores by all metrics of the task; its file and speed where they are known."""
     task, references = task_from_json(job.task_settings), [row.output for row in rows]
-    language = task.output_language or ""
-    scores = tuple(score(metric, answers, references, language=language) for metric in task.metrics)
+    scores = tuple(score(metric, answers, references, language=task.output_language) for metric in task.metrics)
     return Contestant(name, scores, path.stat().st_size / 2**20 if path else None, speed)

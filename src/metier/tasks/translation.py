@@ -29,7 +29,7 @@ class Translation:
     metrics: ClassVar[tuple[str, ...]] = ("chrf2", "bleu")
 
     @property
-    def output_language(self) -> str | None:
+    def output_language(self) -> str:
         """Code of the language of the answers."""
         return self.target
 
