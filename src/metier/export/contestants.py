@@ -31,15 +31,15 @@ class _File(ABC):
 
     def __init__(self, name: str, engine: Engine, max_tokens: int) -> None:
         self.name = name
-        self._engine, self._max_tokens = engine, max_tokens
+        self.engine, self._max_tokens = engine, max_tokens
 
     def answer(self, questions: Sequence[str]) -> list[str]:
         """Return one answer a question, in order."""
-        return [said.text.strip() for said in self._engine.many(partial(self._ask, sure=False), questions)]
+        return [said.text.strip() for said in self.engine.many(partial(self._ask, sure=False), questions)]
 
     def answer_surely(self, questions: Sequence[str]) -> list[Answer]:
         """Return one answer with its log-probability, in nats, a question, in order; that of a stop text left out."""
-        asked = self._engine.many(partial(self._ask, sure=True), questions)
+        asked = self.engine.many(partial(self._ask, sure=True), questions)
         return [Answer(said.text.strip(), said.logprob) for said in asked]
 
     @abstractmethod
@@ -51,7 +51,7 @@ class ShippedFile(_File):
     """A file asked as any llama.cpp app asks it: the question as a plain user message."""
 
     def _ask(self, question: str, *, sure: bool) -> Reply:
-        return self._engine.chat(question, max_tokens=self._max_tokens, probabilities=sure)
+        return self.engine.chat(question, max_tokens=self._max_tokens, probabilities=sure)
 
 
 class PromptedFile(_File):
@@ -63,4 +63,4 @@ class PromptedFile(_File):
 
     def _ask(self, question: str, *, sure: bool) -> Completion:
         prompt = self._prompt.render(question.strip())
-        return self._engine.complete(prompt, max_tokens=self._max_tokens, stop=("\n",), probabilities=int(sure))
+        return self.engine.complete(prompt, max_tokens=self._max_tokens, stop=("\n",), probabilities=int(sure))

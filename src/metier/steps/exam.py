@@ -4,7 +4,8 @@ Where no file was asked for, the checkpoint takes its place; it is not released.
 a job demands may change without anybody being asked again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -186,7 +187,7 @@ def ask_base(job: Job, prompts: dict[str, Any], rows: Sequence[Record], folder: 
 
 
 def ask_released(job: Job, released: Released, timed: PromptFormat, rows: Sequence[Record], path: Path) -> Contestant:
-    """Ask a released model: its file as it is, or the checkpoint where it has none.
+    """Ask a released model.
 
     Args:
         job: the job description.
@@ -195,14 +196,23 @@ def ask_released(job: Job, released: Released, timed: PromptFormat, rows: Sequen
         rows: questions and references.
         path: where the answers are kept.
     """
-    name, limit = released.name, job.evaluate.max_answer_tokens
+    with opened(released, job.evaluate.max_answer_tokens) as asked:
+        answers = collect(asked, rows, path)
+        if isinstance(asked, Checkpoint):
+            return graded(job, released.name, answers, rows)
+        speed = tokens_per_s(asked.engine, _timed(timed, rows))
+        return graded(job, released.name, answers, rows, asked.engine.model, speed)
+
+
+@contextmanager
+def opened(released: Released, max_tokens: int) -> Iterator[Checkpoint | PromptedFile]:
+    """Open a released model to ask it for answers of so many tokens: its file as it is, or else the checkpoint."""
     found = find_base(released.reference)
     if found.gguf is None:
-        checkpoint = Checkpoint(name, *load(found.folder), released.prompt, limit, stop="\n")
-        return graded(job, name, collect(checkpoint, rows, path), rows)
+        yield Checkpoint(released.name, *load(found.folder), released.prompt, max_tokens, stop="\n")
+        return
     with Engine(found.gguf, slots=SLOTS, context_tokens=released.context_tokens) as engine:
-        answers = collect(PromptedFile(name, engine, released.prompt, limit), rows, path)
-        return graded(job, name, answers, rows, found.gguf, tokens_per_s(engine, _timed(timed, rows)))
+        yield PromptedFile(released.name, engine, released.prompt, max_tokens)
 
 
 def _timed(prompt: PromptFormat, rows: Sequence[Record]) -> list[str]:
