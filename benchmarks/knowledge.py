@@ -11,7 +11,8 @@ llama.cpp. *Stored*: bits of the facts by `metier.analysis.stored`, a parameter,
 the 2 bits of Allen-Zhu and Li 2024 (arXiv 2404.05405). With ``--option`` the first size learns again with a key of
 [qa] changed, one at a time, and its answers are compared with those of the job as it is.
 
-Vocabulary counts as parameters: it is ``--vocabulary`` pieces here. Written: ``benchmarks/results/knowledge.json`` and
+Vocabulary counts as parameters: it is ``--vocabulary`` pieces here. A learning rate that the job states is for its own
+width; it grows with the root of what the width falls by. Written: ``benchmarks/results/knowledge.json`` and
 ``docs/figures/knowledge.svg``, or both into ``--out``. Runs lie below METIER_HOME in ``runs/knowledge-JOB``: a model
 that is finished is not trained again, a killed one goes on. For jobs/history, 100 exposures are about 20 million tokens
 a model: by ``metier plan``'s formula 5 minutes on two idle cores for 32x1 and 30 for 128x4, mixtures half as long
@@ -25,6 +26,7 @@ import platform
 import time
 import tomllib
 from dataclasses import asdict, dataclass
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +112,8 @@ def job_of(job: Job, run: Run, wanted: argparse.Namespace, budget: str) -> Job:
     width, layers = map(int, run.size.split("x"))
     mixture = {"architecture": "moe", "experts": run.experts} if run.experts else {}
     train = {key: value for key, value in given.get("train", {}).items() if key not in _OF_OTHERS}
+    if job.train.peak_lr and job.base.from_scratch:
+        train["peak_lr"] = job.train.peak_lr * sqrt(job.base.hidden_size / width)
     return Job.model_validate(
         {
             **{key: given[key] for key in ("name", "task", "seed") if key in given},
