@@ -257,6 +257,11 @@ def test_a_comparison_of_lives_needs_to_say_what_of_them(store):
     assert not look_up(store, "Who came first, Ada Brook or Hugo IV?", "Ada Brook").disagrees
 
 
+def test_a_date_answers_no_comparison_whatever_words_of_order_are_there(store):
+    found = look_up(store, "When was Ada Brook, the first love of Hugo IV, born?", "1802")
+    assert [fact.value for fact in found.sources] == ["12 May 1802"]
+
+
 def test_without_an_answer_the_store_says_what_it_has(store):
     found = look_up(store, "When was Ada Brook born?")
     assert found == Found((), found.values, False) and [fact.value for fact in found.values] == ["12 May 1802"]

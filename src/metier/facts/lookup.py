@@ -56,7 +56,8 @@ def look_up(store: Store, question: str, answer: str | None = None) -> Found:
     """
     words = _words(question)
     named = _named(store, question, words)
-    if len(named) > 1 and order_asked(_without(words, named)):
+    dated = answer is not None and date_of(answer) is not None  # no answer to which came first
+    if len(named) > 1 and not dated and order_asked(_without(words, named)):
         found = _compared(store, words, named, answer)
         if found.sources or found.values:
             return found
