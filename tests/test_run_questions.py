@@ -292,14 +292,15 @@ def described(folder: Path, **changes: Any) -> None:
     (folder / "metier.json").write_text(json.dumps(value))
 
 
-def run(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
+def run(*arguments: str, stdin: str = "", **environment: str) -> tuple[int, str, str]:
+    environment = {"PYTHONIOENCODING": "utf-8", **environment}
     done = subprocess.run(
         [sys.executable, "-c", "from metier.cli import main; main()", "run", *arguments],
         input=stdin,
         capture_output=True,
-        text=True,
+        encoding=environment["PYTHONIOENCODING"],
         check=False,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        env={**os.environ, **environment},
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -420,3 +421,26 @@ def test_files_and_stdin_are_answered_a_row_a_line(opened: CliRunner, tmp_path: 
     rows = [row.split("\t") for row in done.output.splitlines()]
     assert [row[0] for row in rows] == ["1066", "1803", *["I don't know."] * 3]
     assert {len(row) for row in rows} == {4}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_mark_that_editors_begin_a_text_with_is_no_part_of_the_question(
+    opened: CliRunner, tmp_path: Path, named: bool
+) -> None:
+    text = "\ufeffWhen was the battle of Wick?\n"
+    (tmp_path / "questions.txt").write_text(text, encoding="utf-8")
+    files = ["-f", str(tmp_path / "questions.txt")] if named else []
+    found = json.loads(opened.invoke(cli.app, ["run", "history", "--json", *files], input=text).output)
+    assert (found["input"], found["output"]) == ("When was the battle of Wick?", "1066")
+
+
+def test_a_question_that_is_too_long_is_named_by_its_line_after_the_answers_before_it(export: Path) -> None:
+    lines = ["Wick?", "", "when " * 5000, "Wick?"]
+    code, out, err = run(str(export), stdin="\n".join(lines))
+    assert (code, out.count("\n")) == (5, 2)
+    assert err.startswith("error: stdin, line 3: has ") and "Traceback" not in err
+
+
+def test_letters_that_a_terminal_lacks_do_not_end_a_run(export: Path) -> None:
+    code, out, err = run(str(export), "--json", "\u5df4 \u00e9", PYTHONIOENCODING="latin-1")
+    assert (code, err, json.loads(out)["input"]) == (0, "", "\u5df4 \u00e9")
