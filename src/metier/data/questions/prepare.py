@@ -183,9 +183,11 @@ def _material(store: Store, built: Built, qa: Qa, seed: int, left: dict[str, Cou
         said[fact.subject].add(fact.relation)
         if fact.date is not None:
             dates[fact.relation].append(fact.date)
-    if missing := set(qa.relations or ()) - {one for relations in said.values() for one in relations}:
-        there = ", ".join(sorted({one for relations in said.values() for one in relations}))
-        raise DataError("qa.relations", f"no source says anything of {sorted(missing)[0]!r}", f"Known are: {there}")
+    there = sorted({one for relations in said.values() for one in relations})
+    named = {"qa.relations": qa.relations or [], "qa.phrasings": [one.relation for one in qa.phrasings]}
+    for key, relations in named.items():
+        if missing := sorted(set(relations) - set(there)):
+            raise DataError(key, f"no source says anything of {missing[0]!r}", f"Known are: {', '.join(there)}")
     known = Names(store.subjects(), said)
     found = read_known(store, known, qa.relations, left)
     book = Book(qa.phrasings)
