@@ -134,7 +134,6 @@ def test_errors_are_counted_by_century_region_relation_and_form() -> None:
         (-1, "1st century BC"),
         (-100, "1st century BC"),
         (-101, "2nd century BC"),
-        (0, "1st century BC"),
         (None, "no date"),
     ],
 )

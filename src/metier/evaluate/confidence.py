@@ -29,6 +29,7 @@ from metier.evaluate.calibration import (
 from metier.evaluate.metrics import Score, score
 from metier.facts.answers import abstains, right
 from metier.facts.confidence import Calibration
+from metier.facts.dates import ordinal
 
 WRONG_SHOWN, ANSWERED_SHOWN = 40, 20
 """So many wrong answers, and questions without an answer that were answered, are kept to be read."""
@@ -287,9 +288,9 @@ def century(year: int | None) -> tuple[int, str]:
     """Return a century's number, negative before Christ, and its name."""
     if year is None:
         return 10**6, "no date"
-    number = (abs(year) - 1) // 100 + 1 if year else 1
-    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return (number, f"{number}{ending} century") if year > 0 else (-number, f"{number}{ending} century BC")
+    number = (abs(year) - 1) // 100 + 1
+    name = f"{ordinal(number)} century"
+    return (number, name) if year > 0 else (-number, f"{name} BC")
 
 
 _KINDS: dict[str, Callable[[About], tuple[int, str]]] = {
