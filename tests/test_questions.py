@@ -243,7 +243,7 @@ def test_what_a_table_of_ones_own_has_in_vain_is_said_with_its_line(tmp_path, ca
     prepared(tmp_path, [*made_up_facts(), *wrong])
     said = capsys.readouterr().err
     assert "facts.csv: 1 left out: impossible date, such as " in said and "Bo Hale" in said
-    assert "facts.csv: 2 left out: disputed" in said
+    assert "facts.csv: 2 left out: disputed, such as " in said and "Ada Doubt | born | 1750" in said
 
 
 @settings(max_examples=5, deadline=None)
