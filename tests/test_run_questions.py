@@ -183,7 +183,8 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     [
         ("When was Jos\u00e9 Vale born?", "When was Jos\u00e9 Vale born?"),
         ("when was jos\u00e9 vale born", "when was jos\u00e9 vale born"),
-        ("WHEN WAS JOS\u00c9 VALE BORN", "WHEN WAS JOS\u00c9 VALE BORN"),
+        ("WHEN WAS JOS\u00c9 VALE BORN", "when was jos\u00e9 vale born"),
+        ("JOS\u00c9 VALE?", "JOS\u00c9 VALE?"),
         ("When was Jose\u0301 Vale born?", "When was Jos\u00e9 Vale born?"),
         ("Jos\u00e9\u2019s day, in \u201cTam\u201d \u2014 when?", """Jos\u00e9's day, in "Tam" - when?"""),
         ("When was O\u2019Dell born?", "When was O\u2019Dell born?"),

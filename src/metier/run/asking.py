@@ -91,6 +91,8 @@ class Asker:
     def _as_written(self, question: str) -> str:
         """Return a question as the model was taught to read it: with no marks and accents but those of the store."""
         asked = unicodedata.normalize("NFC", " ".join(question.translate(_UNSEEN).split()))
+        if asked.isupper() and asked.count(" ") > 1:
+            asked = asked.lower()  # as some questions of the training are
         if asked.isascii():
             return asked
         asked = _MARKED.sub(lambda word: word[0] if self._is_taught(word[0]) else word[0].translate(_AS_TYPED), asked)
