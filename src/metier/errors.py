@@ -51,3 +51,7 @@ class RunError(MetierError):
     """The machine or the runtime refused: disk, network, memory, port."""
 
     exit_code = 5
+
+
+class InputError(RunError):
+    """A text is more than the model can read at once."""
