@@ -14,8 +14,8 @@ the 2 bits of Allen-Zhu and Li 2024 (arXiv 2404.05405). With ``--option`` the la
 Vocabulary counts as parameters: it is ``--vocabulary`` pieces here. A learning rate that the job states is for its own
 width; it grows with the root of what the width falls by. Written: ``benchmarks/results/knowledge.json`` and
 ``docs/figures/knowledge.svg``, or both into ``--out``. Runs lie below METIER_HOME in ``runs/knowledge-JOB``: a model
-that is finished is not trained again, a killed one goes on. For jobs/history, 100 exposures are about 30 million tokens a
-model: on one idle core 10 minutes for 64x1 and 20 for 128x1, mixtures half as long again; an option as long as the
+that is finished is not trained again, a killed one goes on. For jobs/history, 100 exposures are about 30 million
+tokens a model: on one idle core 10 minutes for 64x1 and 20 for 128x1, mixtures half as long again; an option as long as the
 largest size.
 """
 
