@@ -15,8 +15,8 @@ Vocabulary counts as parameters: it is ``--vocabulary`` pieces here. A learning 
 width; it grows with the root of what the width falls by. Written: ``benchmarks/results/knowledge.json`` and
 ``docs/figures/knowledge.svg``, or both into ``--out``. Runs lie below METIER_HOME in ``runs/knowledge-JOB``: a model
 that is finished is not trained again, a killed one goes on. For jobs/history, 100 exposures are about 30 million
-tokens a model: on one idle core 10 minutes for 64x1 and 20 for 128x1, mixtures half as long again; an option as long as the
-largest size.
+tokens a model: on one idle core 10 minutes for 64x1 and 20 for 128x1, mixtures half as long again; an
+option as long as the largest size.
 """
 
 import argparse
