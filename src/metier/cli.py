@@ -1,18 +1,21 @@
 """The command line: one verb a step; parse, call, print. Nothing heavy is imported before a verb needs it."""
 
 import errno
+import io
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from metier import __version__
-from metier.errors import DataError, MetierError, RunError
+from metier.errors import DataError, InputError, MetierError, RunError
 from metier.home import home
+
+A = TypeVar("A")
 
 app = typer.Typer(
     add_completion=False,
@@ -240,8 +243,8 @@ def run(
         if text is not None and text != "-" and not file:
             _print_answer(text, session.answer(text), as_json)
             return
-        for lines in _inputs(file):
-            for asked, answered in session.answer_lines(lines):
+        for where, lines in _inputs(file):
+            for asked, answered in _numbered(where, session.answer_lines(lines)):
                 _print_answer(asked, answered, as_json)
 
 
@@ -309,6 +312,8 @@ def convert(
 
 def main() -> None:
     """Run the command line; every error a user can meet is one line on stderr and an exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # where a terminal lacks letters
     arguments, debug = _without_debug(sys.argv[1:])
     try:
         app(arguments)
@@ -358,8 +363,8 @@ def _ask(session: Any, text: str | None, files: list[Path] | None, as_json: bool
         answer = session.ask(text)
         typer.echo(shown.as_json(text, answer) if as_json else shown.paragraph(answer))
         return
-    for lines in _inputs(files):
-        for asked, answer in session.ask_lines(lines):
+    for where, lines in _inputs(files):
+        for asked, answer in _numbered(where, session.ask_lines(lines)):
             if as_json:
                 typer.echo(shown.as_json(asked, answer))
             elif not sys.stdout.isatty():
@@ -368,19 +373,30 @@ def _ask(session: Any, text: str | None, files: list[Path] | None, as_json: bool
                 typer.echo(f"{asked}\n{shown.paragraph(answer)}\n" if files else shown.paragraph(answer))
 
 
-def _inputs(files: list[Path] | None) -> Iterator[Iterator[str]]:
+def _inputs(files: list[Path] | None) -> Iterator[tuple[str, Iterator[str]]]:
+    """Yield the name and the lines of each file, or of stdin, without the mark that some editors begin a text with."""
     if not files:
-        sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-        yield sys.stdin
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")  # type: ignore[union-attr]
+        yield "stdin", sys.stdin
         return
     for file in files:
         try:
-            lines = file.open(encoding="utf-8", errors="replace")
+            lines = file.open(encoding="utf-8-sig", errors="replace")
         except OSError as error:
             found = f"cannot be read ({(error.strerror or str(error)).lower()})"
             raise DataError(str(file), found, "Name a text file you may read") from error
         with lines:
-            yield lines
+            yield str(file), lines
+
+
+def _numbered(where: str, answers: Iterator[A]) -> Iterator[A]:
+    """Yield the answers to lines, which come in order; an error about an input says on which line it is."""
+    number = 0
+    try:
+        for number, answer in enumerate(answers, 1):  # noqa: B007 - of the last line that was answered
+            yield answer
+    except InputError as error:
+        raise InputError(f"{where}, line {number + 1}", error.found, error.fix) from error
 
 
 @contextmanager

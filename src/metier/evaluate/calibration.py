@@ -128,7 +128,7 @@ def threshold(
 
     Args:
         confidences: of all answers, 0 to 1, shape (N,).
-        right: whether each is right; those to questions without an answer are not.
+        right: whether each is right; of a question without an answer, whether it is right all the same.
         unknown: whether a question has no answer.
         said: whether the answer is one; words for not knowing are never given.
         risk: most of either share, 0 to 1.

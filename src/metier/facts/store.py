@@ -72,6 +72,7 @@ class Store:
         self._connection = connection
         self._lock = threading.Lock()
         self._longest: int | None = None
+        self._marked: str | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -108,17 +109,15 @@ class Store:
         exactly = [fact for fact in found if names.key(fact.subject) == names.key(name)]
         return exactly if hint and exactly else found
 
-    def names(self, subject: str) -> list[str]:
-        """Return all names of a subject, given as `Fact.subject` has it. Raises as `open_store`."""
-        rows = self._rows(
-            "SELECT DISTINCT name FROM names JOIN subjects ON id = names.subject WHERE shown = ? ORDER BY name",
-            subject,
-        )
-        return [name for (name,) in rows]
-
     def spells(self, word: str) -> bool:
-        """Return whether some name has a word written just so, accents and capitals and all. Raises as `open_store`."""
-        return bool(self._rows("SELECT 1 FROM names WHERE instr(name, ?) LIMIT 1", word))
+        """Return whether some name or value has a word with these accents and marks, in capitals or not.
+
+        Raises as `open_store`.
+        """
+        if self._marked is None:
+            rows = self._rows("SELECT name FROM names UNION SELECT value FROM facts")
+            self._marked = "\n".join(text.casefold() for (text,) in rows if not text.isascii())
+        return word.casefold() in self._marked
 
     def known(self, keys: Iterable[str]) -> dict[str, list[int]]:
         """Return the numbers of the subjects that have a name, of those names that there are.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from metier.errors import ArtifactError, RunError
+from metier.errors import ArtifactError, InputError, RunError
 from metier.run.gguf_header import read_header
 from metier.run.llama import xllamacpp
 
@@ -310,8 +310,8 @@ class Engine:
         )
 
 
-def _too_long(found: str, context_tokens: int) -> RunError:
-    return RunError(
+def _too_long(found: str, context_tokens: int) -> InputError:
+    return InputError(
         "the input",
         f"has {found} with its prompt, and the context holds {context_tokens:,} tokens",
         "Shorten the input or cut it into parts",
