@@ -209,7 +209,7 @@ def stored_bits(job: Job, folder: Path, data: Step, prompt: Any) -> dict[str, An
     return {
         "stored": found.to_json(),
         "parameters": model.num_parameters(),
-        "embedding": model.get_input_embeddings().weight.numel(),
+        "embedding": model.get_parameter("model.embed_tokens.weight").numel(),
     }
 
 

@@ -61,6 +61,7 @@ def test_a_name_of_two_gives_both_and_with_the_words_that_tell_them_apart_gives_
     assert [fact.value for fact in store.about("Mother Brook") if fact.relation == "born"] == ["12 May 1802"]
     [entry] = [entry for entry in store.subjects() if entry.subject == "Ada Brook (weaver)"]
     assert set(entry.names) == {"A. Brook", "Ada Brook", "Mother Brook"}
+    assert store.names("Ada Brook (weaver)") == ["A. Brook", "Ada Brook", "Mother Brook"]
 
 
 def test_facts_are_found_by_words(store):

@@ -109,6 +109,14 @@ class Store:
         exactly = [fact for fact in found if names.key(fact.subject) == names.key(name)]
         return exactly if hint and exactly else found
 
+    def names(self, subject: str) -> list[str]:
+        """Return all names of a subject, given as `Fact.subject` has it. Raises as `open_store`."""
+        rows = self._rows(
+            "SELECT DISTINCT name FROM names JOIN subjects ON id = names.subject WHERE shown = ? ORDER BY name",
+            subject,
+        )
+        return [name for (name,) in rows]
+
     def spells(self, word: str) -> bool:
         """Return whether some name or value has a word with these accents and marks, in capitals or not.
 
