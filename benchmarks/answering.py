@@ -16,6 +16,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -56,8 +57,8 @@ def main() -> None:
             for name, engine in engines.items()
         }
         measures: dict[str, Callable[[str], float]] = {
-            "generating, tokens/s": lambda name, engines=engines: tokens_per_s(engines[name], prompts),
-            "answering, answers/s": lambda name, contestants=contestants: answers_per_s(contestants[name], questions),
+            "generating, tokens/s": partial(_generating, engines, prompts),
+            "answering, answers/s": partial(_answering, contestants, questions),
         }
         for what, measure in measures.items():
             turns = track(range(wanted.repeats + 1), f"{what}, {slots} at a time")
@@ -83,10 +84,14 @@ def main() -> None:
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def answers_per_s(contestant: PromptedFile | ShippedFile, questions: list[str]) -> float:
+def _generating(engines: dict[str, Engine], prompts: list[str], name: str) -> float:
+    return tokens_per_s(engines[name], prompts)
+
+
+def _answering(contestants: dict[str, PromptedFile | ShippedFile], questions: list[str], name: str) -> float:
     """Return how many questions a second a contestant answers."""
     start = time.monotonic()
-    contestant.answer(questions)
+    contestants[name].answer(questions)
     return len(questions) / (time.monotonic() - start)
 
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 SEED = 17
 EXACT, NEAR, LEAKING = 0.04, 0.06, 0.01
@@ -66,12 +67,13 @@ def main() -> None:
     path.write_text(json.dumps({**machine, "runs": found}, indent=1) + "\n", encoding="utf-8")
 
 
-def measured(file: Path, folder: Path) -> dict:
+def measured(file: Path, folder: Path) -> dict[str, Any]:
     """Return what `prepare` says of the file, with seconds and peak MiB, from a process of its own on one core."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", _PREPARE, str(file), str(folder)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    return json.loads(done.stdout)
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
 
 
 def pairs(rows: int, seed: int = SEED) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Bits of knowledge a parameter: how much of a job's facts models of several sizes store, and what 4 bits leave of it.
 
-    python benchmarks/knowledge.py jobs/history [--sizes 32x1,32x2,64x2,96x3,128x4] [--experts 8] [--exposures 100]
+    python benchmarks/knowledge.py jobs/history [--sizes 32x1,64x1,96x1,128x1] [--experts 8] [--exposures 100]
         [--quantisations F16,Q8_0,Q5_0,Q4_0] [--option source_tags abstain_share=0 variants=1]
 
 A job of task ``qa``: for each size (width x layers) a dense model and its mixture of experts with as many active
@@ -8,14 +8,15 @@ weights learn the job's own questions from scratch, each fact seen as often, or 
 *exact*: right answers to test questions, in words that training never uses; *unknown answered*: of questions about
 withheld and invented subjects, those answered all the same; both after each quantisation of its GGUF file, by
 llama.cpp. *Stored*: bits of the facts by `metier.analysis.stored`, a parameter, with and without the embedding, beside
-the 2 bits of Allen-Zhu and Li 2024 (arXiv 2404.05405). With ``--option`` the first size learns again with a key of
+the 2 bits of Allen-Zhu and Li 2024 (arXiv 2404.05405). With ``--option`` the largest size learns again with a key of
 [qa] changed, one at a time, and its answers are compared with those of the job as it is.
 
-Vocabulary counts as parameters: it is ``--vocabulary`` pieces here. Written: ``benchmarks/results/knowledge.json`` and
+Vocabulary counts as parameters: it is ``--vocabulary`` pieces here. A learning rate that the job states is for its own
+width; it grows with the root of what the width falls by. Written: ``benchmarks/results/knowledge.json`` and
 ``docs/figures/knowledge.svg``, or both into ``--out``. Runs lie below METIER_HOME in ``runs/knowledge-JOB``: a model
-that is finished is not trained again, a killed one goes on. For jobs/history, 100 exposures are about 20 million tokens
-a model: by ``metier plan``'s formula 5 minutes on two idle cores for 32x1 and 30 for 128x4, mixtures half as long
-again; in all about three hours, an option as long as the first size.
+that is finished is not trained again, a killed one goes on. For jobs/history, 100 exposures are about 30 million
+tokens a model: on one idle core 10 minutes for 64x1 and 20 for 128x1, mixtures half as long again; an
+option as long as the largest size.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import platform
 import time
 import tomllib
 from dataclasses import asdict, dataclass
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +80,7 @@ def main() -> None:
     """Train all models, measure, print, write numbers and plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("job", type=Path)
-    parser.add_argument("--sizes", type=listed, default=listed("32x1,32x2,64x2,96x3,128x4"))
+    parser.add_argument("--sizes", type=listed, default=listed("32x1,64x1,96x1,128x1"))
     parser.add_argument("--experts", type=int, default=8, help="of a mixture; 0 for none")
     parser.add_argument("--exposures", type=float, default=100, help="how often each fact is seen")
     parser.add_argument("--budget", help="of each model, as in [train], in place of --exposures")
@@ -92,7 +94,7 @@ def main() -> None:
         raise SpecError(str(wanted.job), f"is a job of task {job.task!r}", "Name one of task 'qa'")
     options = [one if "=" in one else f"{one}=true" for one in wanted.option]
     runs = [Run(size, experts) for size in wanted.sizes for experts in dict.fromkeys((0, wanted.experts))]
-    runs += [Run(wanted.sizes[0], option=option) for option in options]
+    runs += [Run(wanted.sizes[-1], option=option) for option in options]
     folder = run_dir(f"knowledge-{job.name}"[:64])
     found = {run.name: measured(job, run, wanted, folder) for run in runs}
     effects = {run.option: effect(folder, Run(run.size).name, run.name) for run in runs if run.option}
@@ -110,6 +112,8 @@ def job_of(job: Job, run: Run, wanted: argparse.Namespace, budget: str) -> Job:
     width, layers = map(int, run.size.split("x"))
     mixture = {"architecture": "moe", "experts": run.experts} if run.experts else {}
     train = {key: value for key, value in given.get("train", {}).items() if key not in _OF_OTHERS}
+    if job.train.peak_lr and job.base.from_scratch:
+        train["peak_lr"] = job.train.peak_lr * sqrt(job.base.hidden_size / width)
     return Job.model_validate(
         {
             **{key: given[key] for key in ("name", "task", "seed") if key in given},
@@ -205,7 +209,7 @@ def stored_bits(job: Job, folder: Path, data: Step, prompt: Any) -> dict[str, An
     return {
         "stored": found.to_json(),
         "parameters": model.num_parameters(),
-        "embedding": model.get_input_embeddings().weight.numel(),
+        "embedding": model.get_parameter("model.embed_tokens.weight").numel(),
     }
 
 

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -89,7 +90,7 @@ def main() -> None:
 
 def fit(
     make_model: Callable[[], PreTrainedModel], examples: list[Example], settings: Train, rate: float, seed: int
-) -> tuple[PreTrainedModel, dict[str, object]]:
+) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Train on all examples but the last 200, which the loss is watched on."""
     with tempfile.TemporaryDirectory() as folder:
         return train(make_model, examples[:-200], examples[-200:], settings, rate, Path(folder), pad=0, seed=seed)

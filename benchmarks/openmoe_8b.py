@@ -173,7 +173,7 @@ def make(folder: Path, config: OpenMoeConfig) -> None:
             if entry.kind == "I8":
                 write_stretch(file, pool, entry)
             else:
-                file.write(memoryview(floats(entry, inputs, config).numpy()).cast("B"))
+                file.write(floats(entry, inputs, config).numpy().tobytes())
     part.replace(folder / "model.safetensors")
     config.architectures = ["OpenMoeForCausalLM"]
     config.save_pretrained(folder)
@@ -181,7 +181,7 @@ def make(folder: Path, config: OpenMoeConfig) -> None:
 
 def write_stretch(file: BinaryIO, pool: torch.Tensor, entry: Entry) -> None:
     """Write a matrix's numbers: the pool from some place on, round and round."""
-    data, left = memoryview(pool.numpy()).cast("B"), entry.size
+    data, left = pool.numpy().view("uint8").data, entry.size
     place = int(torch.randint(0, POOL, ()))
     while left:
         stretch = data[place : place + left]

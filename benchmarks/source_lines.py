@@ -4,8 +4,9 @@
 
 A model of task ``qa`` that was built is asked the questions of its test, known and unknown ones mixed, in an order
 drawn from the seed, until so many answers are given with at least one source line. Printed: of these, how many have
-lines that *all* hold their subject and value and of which one holds the answer, compared by words and figures alone,
-without the code that found them; each line or answer that does not; and how many of the answers are right.
+lines that *all* hold their subject, by one of its names, and value, and of which one holds the answer or is about it,
+compared by words and figures alone, without the code that found them; each line or answer that does not; and how many
+of the answers are right.
 """
 
 import argparse
@@ -63,7 +64,7 @@ def sampled(model: str, data: Path, rows: int, seed: int) -> Iterator[tuple[Reco
             answer = session.ask(row.input)
             if answer.sure and answer.sources:
                 faults = [fact for fact in answer.sources if not holds(session.store, fact)]
-                said = any(has_answer(fact, answer.text) for fact in answer.sources)
+                said = any(tells(session.store, fact, answer.text) for fact in answer.sources)
                 yield row, answer, faults if said else list(answer.sources)
                 found += 1
             if found == rows:
@@ -75,9 +76,10 @@ def holds(store: Store, fact: Fact) -> bool:
     return any(has(fact.line, name) for name in store.names(fact.subject)) and has_value(fact.line, fact)
 
 
-def has_answer(fact: Fact, answer: str) -> bool:
-    """Return whether a fact's line has the answer's words, or of a date the years' figures."""
-    return has_value(fact.line, replace(fact, value=answer, date=date_of(answer)))
+def tells(store: Store, fact: Fact, answer: str) -> bool:
+    """Return whether a fact's line has the answer's words, or of a date the years' figures, or is about that name."""
+    same = replace(fact, value=answer, date=date_of(answer))
+    return answer in store.names(fact.subject) or has_value(fact.line, same)
 
 
 if __name__ == "__main__":

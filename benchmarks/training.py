@@ -41,12 +41,12 @@ from typing import Any
 
 from training_contestants import metier_steps, metier_training, trl_steps, trl_training
 from training_profile import profile_steps
-from transformers import AutoTokenizer
 
 from metier.artifact import load_step
 from metier.data.records import Record, read_records
 from metier.home import run_dir
 from metier.model.bases import find_base
+from metier.model.loading import load_tokenizer
 from metier.spec.job import Job
 from metier.spec.load import load_job
 from metier.spec.training import Train
@@ -100,7 +100,7 @@ class Lesson:
         for name in ("data", "start", "prompt"):
             load_step(run / name)
         self.base, self.trimmed = find_base(job.base.model).folder, run / "start"
-        self.tokenizers = {folder: AutoTokenizer.from_pretrained(folder) for folder in (self.base, self.trimmed)}
+        self.tokenizers = {folder: load_tokenizer(folder) for folder in (self.base, self.trimmed)}
         self.prompt = PromptFormat.from_json(load_step(run / "prompt").result["prompt"])
         self.trimming_seconds = load_step(run / "start").manifest["seconds"]
         self.train = read_records(run / "data" / "train.jsonl")
@@ -193,7 +193,7 @@ def in_minutes(training: dict[str, Any]) -> str:
 def profiled(lesson: Lesson) -> dict[str, Any]:
     """Profile metier's step on the trimmed model."""
     batches = planned(lesson, lesson.examples(lesson.trimmed, lesson.train[:4000]))
-    found = fresh(profile_steps, lesson.trimmed, batches, lesson.settings, lesson.peak_lr)
+    found: dict[str, Any] = fresh(profile_steps, lesson.trimmed, batches, lesson.settings, lesson.peak_lr)
     reached = found["gflop_a_step"] / found["mean_step_seconds"]
     print(f"profile: {found['step_seconds']:.2f} s a step, {found['gflop_a_step']:.0f} GFLOP: {reached:.0f} GFLOP/s")
     for kind, peak in found["peak_gflop_per_s"].items():

@@ -96,7 +96,7 @@ def _watched(held_out: list[Example], settings: Train, pad: int) -> list[Any]:
     return [collate([held_out[i] for i in batch], pad) for batch in numbers]
 
 
-class _Clock(TrainerCallback):  # type: ignore[misc]
+class _Clock(TrainerCallback):
     """The time when the training begins and after each step."""
 
     def __init__(self) -> None:

@@ -33,7 +33,7 @@ def profile_steps(folder: Path, batches: list[list[Example]], settings: Train, p
     """
     model, tokenizer = load(folder)
     optimizer, pad = optimizer_for(model, settings), int(tokenizer.pad_token_id)
-    pieces = model.get_input_embeddings().weight.shape[0]
+    pieces = model.get_parameter("model.embed_tokens.weight").shape[0]
     peaks = [product_speeds()]
 
     def step(rows: list[Example]) -> tuple[float, float]:

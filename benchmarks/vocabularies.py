@@ -160,8 +160,15 @@ def logits_moved(folder: Path, full: PreTrainedTokenizerFast, old: Sequence[int]
 
 def vocabulary_file(path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
     """Write a file of a tiny random model with the vocabulary."""
-    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=2048, **sizes))
+    sizes = LlamaConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=2048,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+    )
+    model = LlamaForCausalLM(sizes)
     prompt = PromptFormat(name="line", after="\n")
     write_gguf(path, model, tokenizer, "F16", name="x", licence="own", prompt=prompt, task={})
     return path

@@ -8,6 +8,8 @@ from typing import Any
 import gguf
 import numpy as np
 
+from metier.data.similarity import comparable
+
 PLAIN_TEMPLATE = (
     "{{ bos_token }}{%- for message in messages -%}{{- message['role'] + ': ' + message['content'] + '\\n' -}}"
     "{%- endfor -%}{{- 'answer:' -}}"
@@ -285,3 +287,11 @@ def made_up_pairs(rows: int, seed: int = 5) -> list[tuple[str, str]]:
             )
         pairs.append((one, two))
     return pairs
+
+
+def jaccard(one: str, two: str) -> float:
+    """Return the Jaccard similarity of two texts' 3-gram sets, after `comparable`, as one would write it down."""
+    first, second = (
+        {text[at : at + 3] for at in range(len(text) - 2)} or {text} for text in (comparable(one), comparable(two))
+    )
+    return len(first & second) / len(first | second)

@@ -1,6 +1,7 @@
 """Near duplicates and leaks: the fast search finds what comparing every pair finds."""
 
 import pytest
+from doubles import jaccard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -8,7 +9,7 @@ from metier.data import similarity
 from metier.data.duplicates import exact_duplicates, near_duplicates
 from metier.data.leaks import count_leaks, leaks
 from metier.data.records import Record, write_records
-from metier.data.similarity import comparable, jaccard
+from metier.data.similarity import comparable
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # Few letters and words: random rows are then often alike.

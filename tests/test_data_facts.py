@@ -511,7 +511,7 @@ def test_a_store_is_built_from_packages_and_tables_with_counts(sources, tmp_path
         assert [(fact.value, fact.disputed) for fact in store.about("Brook's Mill Stone speech")] == [
             *(("1946", True), ("1947", True))
         ]
-        (fact,) = store.about("Wessex", "independence")
+        (fact,) = (fact for fact in store.about("Wessex") if fact.relation == "independence")
         assert (fact.origin.attribution, fact.place) == ("Us", "europe/we.json, Government: Independence")
 
 

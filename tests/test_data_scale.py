@@ -4,14 +4,14 @@ import json
 from hashlib import sha256
 
 import pytest
-from doubles import made_up_pairs
+from doubles import jaccard, made_up_pairs
 
 from metier.artifact import read_json
 from metier.data import compared, duplicates, similarity
 from metier.data.clean import clean
 from metier.data.prepare import prepare
 from metier.data.rows import rows_beside
-from metier.data.similarity import comparable, jaccard
+from metier.data.similarity import comparable
 from metier.data.split import position
 from metier.spec.data import Cleaning, Data, Source, Split
 

@@ -67,14 +67,6 @@ def test_case_and_punctuation_do_not_move_a_row():
     assert position("The cat sleeps.") == position("the cat sleeps")
 
 
-def test_without_a_test_share_its_rows_are_for_training_and_validation_stays_the_same():
-    rows = [Record(f"row {n}", "x") for n in range(500)]
-    train, validation, test = split(rows, SHARES)
-    more, same, none = split(rows, SHARES, test=False)
-    assert (same, none) == (validation, [])
-    assert set(more) == set(train) | set(test)
-
-
 def test_another_seed_is_another_order_of_the_same_rows():
     rows = [Record(f"row {n}", "x") for n in range(50)]
     assert in_seeded_order(rows, 0) != in_seeded_order(rows, 1)

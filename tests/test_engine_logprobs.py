@@ -59,7 +59,7 @@ def test_a_chats_probability_is_that_of_the_answer_and_its_end(trained, engine):
 def test_a_checkpoint_says_how_likely_its_answers_are_as_its_file_does(trained, engine, max_tokens):
     questions = [row.input for row in trained.held_out[:12]]
     checkpoint = Checkpoint("checkpoint", trained.model, trained.tokenizer, trained.prompt, max_tokens)
-    likely = checkpoint.answer_likely(questions)
+    likely = checkpoint.answer_surely(questions)
     assert [text for text, _ in likely] == checkpoint.answer(questions)
     for question, (text, logprob) in zip(questions, likely, strict=True):
         reply = engine.complete(trained.prompt.render(question), max_tokens=max_tokens, probabilities=1)
@@ -72,7 +72,7 @@ def test_before_a_stop_text_a_checkpoint_counts_what_its_file_does(trained, engi
     for row in trained.held_out[:6]:
         stop = row.output[stop_at]
         checkpoint = Checkpoint("checkpoint", trained.model, trained.tokenizer, trained.prompt, 30, stop=stop)
-        ((text, logprob),) = checkpoint.answer_likely([row.input])
+        ((text, logprob),) = checkpoint.answer_surely([row.input])
         reply = engine.complete(trained.prompt.render(row.input), max_tokens=30, stop=(stop,), probabilities=1)
         assert (reply.text.strip(), reply.logprob) == (text, pytest.approx(logprob, abs=0.05))
         assert checkpoint.answer([row.input]) == [text] and stop not in text

@@ -13,6 +13,7 @@ from metier.evaluate.verdict import Contestant, Licences, Limit, Parity, Verdict
 WON = Comparison("chrf2", 2.9, 1.8, 4.0, 0.000999, 500, 1000)
 LOST = Comparison("chrf2", 0.4, -0.9, 1.7, 0.51, 500, 1000)
 PARITY = Parity(True, "low above -0.5 chrF2", {"difference": -0.1, "low": -0.3})
+NOT_LIKE = Parity(False, "low above -0.5 chrF2", {"low": -0.7})
 LICENCES = Licences(True, "CC-BY-4.0")
 SHIPPED = Contestant("jobname-Q8_0.gguf", (Score("chrf2", 34.1, 32.9, 35.2, 500, "v"),), 124.0, 87.0)
 BASE = Contestant("base", (Score("chrf2", 31.3, 30.1, 32.4, 500, "v"),), 241.0, 18.6)
@@ -51,11 +52,9 @@ BROKEN = [
     ("file size", {"file_mib": Limit(float("nan"), 130.0)}),
     ("memory", {"ram_mib": Limit(401.0, 400.0)}),
     ("memory", {"ram_mib": Limit(None, 400.0)}),
-    ("parity", {"parity": None}),
-    ("parity", {"parity": Parity(False, "low above -0.5 chrF2", {"low": -0.7})}),
+    ("parity", {"parity": NOT_LIKE}),
     ("parity", {"parity": Parity(True, "low above -0.5 chrF2", {})}),
     ("parity", {"parity": Parity(True, "low above -0.5 chrF2", {"low": float("nan")})}),
-    ("licences", {"licences": None}),
     ("licences", {"licences": Licences(False, "unknown", ("own.tsv: licence unknown",))}),
     ("licences", {"licences": Licences(True, " ")}),
 ]
@@ -71,7 +70,7 @@ def test_breaking_one_gate_stops_the_release_and_names_that_gate(name: str, chan
 
 
 def test_every_broken_gate_is_a_reason() -> None:
-    verdict = decide(**{**GOOD, "parity": None, "licences": None, "comparisons": {}})
+    verdict = decide(**{**GOOD, "parity": NOT_LIKE, "licences": Licences(False, "unknown"), "comparisons": {}})
     assert [reason.split(":")[0] for reason in verdict.reasons] == ["beats base", "parity", "licences"]
 
 
@@ -127,6 +126,6 @@ def test_something_else_is_not_read_as_a_verdict(value: Any) -> None:
 
 
 def test_a_verdict_edited_to_released_is_refused() -> None:
-    value = {**decide(**{**GOOD, "parity": None}).to_json(), "released": True}
+    value = {**decide(**{**GOOD, "parity": NOT_LIKE}).to_json(), "released": True}
     with pytest.raises(ArtifactError, match="contradicts"):
         Verdict.from_json(value)

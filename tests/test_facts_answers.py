@@ -2,7 +2,7 @@
 
 import pytest
 
-from metier.facts.answers import abstains
+from metier.facts.answers import abstains, right
 
 OWN = "That is not in my books."
 
@@ -117,3 +117,37 @@ def test_the_jobs_own_words_are_no_answer_even_where_they_are_wanted() -> None:
 def test_another_languages_own_words_count_beside_the_english_ones() -> None:
     assert abstains("Das weiß ich nicht", "Das weiß ich nicht.") and abstains("Unknown", "Das weiß ich nicht.")
     assert not abstains("Das weiß ich nicht", OWN)
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("1066", "14 October 1066"),
+        ("on 14 October 1066.", "1066"),
+        ("October 1066", "14 October 1066"),
+        ("1066?", "1066"),
+        ("1914-18", "1914 to 1918"),
+        ("1916", "1914 to 1918"),
+        ("575 BC", "circa 570 BC"),
+        ("circa 575 BC", "circa 570 BC"),
+    ],
+)
+def test_a_date_is_right_that_agrees_and_is_no_vaguer(said: str, wanted: str) -> None:
+    assert right(said, wanted)
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ("11th century", "1066"),
+        ("1067", "14 October 1066"),
+        ("circa 1060", "1066"),
+        ("c. 1070", "14 October 1066"),
+        ("1076?", "1066"),
+        ("1918 to 1921", "1914 to 1918"),
+        ("1066 to 1067", "1066"),
+        ("585 BC", "circa 570 BC"),
+    ],
+)
+def test_a_date_beside_the_one_wanted_is_wrong_however_uncertain_it_is_said(said: str, wanted: str) -> None:
+    assert not right(said, wanted)

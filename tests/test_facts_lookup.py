@@ -35,6 +35,8 @@ Helium,discovered by,P. Lock,,
 Robin Vale,born,1901,,
 The Loom,inventor,Ada Brook,,
 Hugo IV,born,1491,son of Hugo III,
+Pet,born,1820,"dog of Ada Brook and Robin Vale, the first",
+Pet,born,1890,cat,
 Born,described as,village in Norland,,
 """
 ANOTHER = "subject,relation,value\nRobin Vale,born,1911\nHelium,discovered,1868\n"
@@ -255,6 +257,17 @@ def test_a_comparison_of_lives_needs_to_say_what_of_them(store):
     assert found.disagrees and {fact.relation for fact in found.values} == {"born"}
     assert not look_up(store, "Who was born first, Ada Brook or Robin Vale?", "Robin Vale").disagrees
     assert not look_up(store, "Who came first, Ada Brook or Hugo IV?", "Ada Brook").disagrees
+
+
+def test_a_date_answers_no_comparison_whatever_words_of_order_are_there(store):
+    found = look_up(store, "When was Ada Brook, the first love of Hugo IV, born?", "1802")
+    assert [fact.value for fact in found.sources] == ["12 May 1802"]
+
+
+def test_a_name_in_what_tells_two_of_one_name_apart_is_not_asked_for(store):
+    question = "When was Pet (dog of Ada Brook and Robin Vale, the first) born?"
+    assert [fact.value for fact in look_up(store, question).values] == ["1820"]
+    assert look_up(store, question, "1802") == Found((), look_up(store, question).values, True)
 
 
 def test_without_an_answer_the_store_says_what_it_has(store):

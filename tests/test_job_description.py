@@ -368,6 +368,14 @@ def test_a_new_job_is_valid_and_commented(tmp_path, task):
     assert max(map(len, lines[2:])) <= 110
 
 
+def test_a_new_job_of_facts_begins_with_the_shape_and_the_steps_that_were_measured(tmp_path):
+    new_job("a", "qa", None, tmp_path / "a")
+    new, measured = load_job(tmp_path / "a"), load_job(Path(__file__).parent.parent / "jobs" / "history")
+    for job in (new, measured):
+        assert (job.base.hidden_size, job.base.layers) == (512, 1)
+        assert (job.train.batch_tokens, job.train.peak_lr) == (1024, 1e-3)
+
+
 def test_the_name_of_a_translation_job_may_say_its_languages(tmp_path):
     def languages(name):
         found = load_job(new_job(name, "translation", None, tmp_path / name)).translation

@@ -8,12 +8,13 @@ import subprocess
 import sys
 
 import pytest
+from doubles import jaccard
 
 from metier.data.fit import fit
 from metier.data.leaks import leaks
 from metier.data.prepare import prepare
 from metier.data.records import Record
-from metier.data.similarity import comparable, jaccard
+from metier.data.similarity import comparable
 from metier.errors import SpecError
 from metier.spec.load import load_job
 from metier.spec.new import new_job

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from metier.errors import ArtifactError
-from metier.model import load
+from metier.model import load, load_model
 from metier.model.bases import find_base
 from metier.model.openmoe import OpenMoeConfig, OpenMoeForCausalLM
 from metier.model.openmoe.checkpoint import is_openmoe, load_checkpoint, open_checkpoint
@@ -68,8 +68,8 @@ def same(model, weights=WEIGHTS):
 
 
 def test_the_folder_of_the_fixture_loads_whatever_lies_beside_it():
-    model, tokenizer = load(FIXTURE, tokenizer=False)
-    assert same(model) and tokenizer is None
+    model = load_model(FIXTURE)
+    assert same(model)
     assert not model.training and model.dtype == torch.float32
     assert torch.equal(model.model.rotary_emb.inv_freq, OpenMoeForCausalLM(model.config).model.rotary_emb.inv_freq)
     assert is_openmoe(FIXTURE) and not is_openmoe(FIXTURE.parent)
@@ -77,7 +77,7 @@ def test_the_folder_of_the_fixture_loads_whatever_lies_beside_it():
 
 
 def test_a_missing_tokenizer_is_told_with_what_to_do():
-    with pytest.raises(ArtifactError, match=r"has no tokenizer\.json.*umt5-small.*tokenizer=False"):
+    with pytest.raises(ArtifactError, match=r"has no tokenizer\.json.*umt5-small.*load_model"):
         load(FIXTURE)
 
 
@@ -86,14 +86,14 @@ def test_a_missing_tokenizer_is_told_with_what_to_do():
 @pytest.mark.parametrize("shards", [1, 3])
 def test_every_published_layout_is_the_same_model(tmp_path, layout, suffix, shards):
     folder = folder_of(tmp_path, layout(WEIGHTS), suffix=suffix, shards=shards)
-    assert same(load(folder, tokenizer=False)[0])
+    assert same(load_model(folder))
 
 
 def test_our_own_saved_model_and_old_buffers_are_read(tmp_path):
     model = load_checkpoint(FIXTURE)
     model.save_pretrained(tmp_path / "ours", max_shard_size="200KB")
     assert len(list((tmp_path / "ours").glob("*.safetensors"))) > 1
-    assert same(load(tmp_path / "ours", tokenizer=False)[0])
+    assert same(load_model(tmp_path / "ours"))
     buffers = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(8) for i in range(4)}
     assert same(load_checkpoint(folder_of(tmp_path, WEIGHTS | buffers, suffix="bin")))
 
@@ -138,7 +138,7 @@ def test_pieces_of_any_size_make_up_the_tensor(piece_bytes):
 
 def refused(folder, match):
     with pytest.raises(ArtifactError, match=match) as found:
-        load(folder, tokenizer=False)
+        load_model(folder)
     assert "\n" not in str(found.value)
 
 

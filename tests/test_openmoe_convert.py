@@ -13,7 +13,7 @@ from test_openmoe_checkpoint import FIXTURE, WEIGHTS, folder_of, per_expert, sam
 from transformers import AutoModelForCausalLM
 
 from metier.errors import ArtifactError, MetierError, RunError, SpecError
-from metier.model import load
+from metier.model import load_model
 from metier.model.openmoe import convert, files
 from metier.model.openmoe.checkpoint import load_checkpoint
 from metier.model.openmoe.convert import convert_checkpoint
@@ -29,7 +29,7 @@ def test_a_converted_checkpoint_is_the_same_rounded(tmp_path, dtype, error):
     source = folder_of(tmp_path, per_expert(WEIGHTS), suffix="bin" if dtype == "bfloat16" else "safetensors", shards=2)
     target = convert_checkpoint(source, tmp_path / "target", dtype, piece_bytes=5000, shard_bytes=100_000)
     assert len(list(target.glob("*.safetensors"))) > 2
-    assert max(off(load(target, tokenizer=False)[0]).values()) <= error
+    assert max(off(load_model(target)).values()) <= error
     theirs = AutoModelForCausalLM.from_pretrained(target)
     assert str(theirs.dtype) == f"torch.{dtype}"
     assert max(off(theirs.float()).values()) <= error
@@ -37,7 +37,7 @@ def test_a_converted_checkpoint_is_the_same_rounded(tmp_path, dtype, error):
 
 def test_int8_keeps_routers_and_norms_and_rounds_every_matrix_by_rows(tmp_path):
     target = convert_checkpoint(FIXTURE, tmp_path / "target", "int8")
-    model = load(target, tokenizer=False)[0]
+    model = load_model(target)
     for name, error in off(model).items():
         kept = "norm" in name or name.endswith("gate_weight")
         assert (error == 0) if kept else (0 < error <= 0.51 / 127), name

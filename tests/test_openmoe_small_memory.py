@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from test_openmoe_checkpoint import FIXTURE
 
 from metier.errors import ArtifactError, SpecError
-from metier.model import load
+from metier.model import load_model
 from metier.model.openmoe import OpenMoeConfig, int8
 from metier.model.openmoe.convert import convert_checkpoint
 from metier.model.openmoe.expert_cache import ExpertCache
@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def in_float32(folder):
-    return load(folder, tokenizer=False)[0]
+    return load_model(folder)
 
 
 @pytest.fixture
@@ -218,5 +218,5 @@ def test_a_model_without_experts_needs_no_cache(tmp_path):
     folder = convert_checkpoint(tmp_path / "dense", tmp_path / "int8", "int8")
     model = load_int8(folder, expert_cache_mib=0)
     with torch.no_grad():
-        assert far(model(questions()).logits, load(folder, tokenizer=False)[0](questions()).logits) < 1e-5
+        assert far(model(questions()).logits, load_model(folder)(questions()).logits) < 1e-5
     assert expert_cache(model) is None

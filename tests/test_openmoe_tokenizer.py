@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from metier.errors import ArtifactError
-from metier.model import load
+from metier.model import load, load_model
 from metier.model.openmoe.tokenizer import (
     END,
     PIECES,
@@ -117,7 +117,7 @@ def test_a_row_ends_with_the_spelled_end_only(tokenizer):
 
 
 def test_generation_stops_at_the_spelled_end():
-    model, _ = load(FIXTURE, tokenizer=False)
+    model = load_model(FIXTURE)
     ids = torch.tensor([[0, 74, 56, 58, 50, 27, 10, 49]])
     free = model.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=None)[0, 8:].tolist()
     assert len(set(free)) == 8 and 1 not in free

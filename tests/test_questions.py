@@ -29,6 +29,7 @@ from metier.spec.task import Phrasings, Qa
 EXAMS = ("validation", "test", "validation_unknown", "test_unknown")
 UNKNOWN = "I don't know."
 QA = Qa(variants=6, withheld_share=0.1)
+MISSPELT = Phrasings(relation="wieght", ask=["How heavy is {subject}?"])
 
 
 def source(path, **keys):
@@ -242,7 +243,7 @@ def test_what_a_table_of_ones_own_has_in_vain_is_said_with_its_line(tmp_path, ca
     prepared(tmp_path, [*made_up_facts(), *wrong])
     said = capsys.readouterr().err
     assert "facts.csv: 1 left out: impossible date, such as " in said and "Bo Hale" in said
-    assert "facts.csv: 2 left out: disputed" in said
+    assert "facts.csv: 2 left out: disputed, such as " in said and "Ada Doubt | born | 1750" in said
 
 
 @settings(max_examples=5, deadline=None)
@@ -353,6 +354,11 @@ def test_the_same_words_for_two_relations_are_refused(tmp_path):
         ([("Ada Brook", "born", "1802")], QA, "an exam needs"),
         ([("Ada Brook", "born", "1802"), ("Ada Brook", "born", "1750")], QA, "can be asked for"),
         (made_up_facts(), QA.model_copy(update={"relations": ["weight"]}), "no source says anything of 'weight'"),
+        (
+            made_up_facts(),
+            QA.model_copy(update={"phrasings": [MISSPELT]}),
+            "qa.phrasings: no source says anything of 'wieght'",
+        ),
         ([*made_up_facts(9), *((f"Bo {n}", "born", f"31 April {1800 + n}") for n in range(9))], QA, "dates are none"),
     ],
 )

@@ -14,8 +14,8 @@ import torch
 from mixtures import CHOSEN, EXPERTS, dense, mixture, planted, saved, text, tokenizer
 
 from metier.analysis import texts as texts_module
-from metier.analysis.capacity import RULES
 from metier.analysis.collect import Settings, collect
+from metier.analysis.counts import RULES
 from metier.analysis.findings import findings
 from metier.analysis.page import page
 from metier.analysis.routing import examine
@@ -413,6 +413,7 @@ def test_no_more_than_the_wanted_tokens_are_read_under_a_name(corpus):
         ("a.tsv", 'in\tout\n"x\ty\n', "out", ["y"]),
         ("a.tsv", "x\ty\nz\tw\n", "2", ["y", "w"]),
         ("a.tsv", "x\ty\n", None, ["x\ty"]),
+        ("a.tsv", "x\ty\r\n\r\nz\tw\r\n", "2", ["y", "w"]),
         ("a.csv", 'x,"y, z"\n', "2", ["y, z"]),
         ("a.jsonl", '{"body": "x"}\n{"body": " "}\n', "body", ["x"]),
     ],
@@ -432,7 +433,7 @@ def test_documents_are_read_from_plain_files_tables_and_json_lines(tmp_path, nam
         ("a.txt", b"text", "2", "plain text has no columns"),
         ("a.jsonl", b'{"text": "x"}\n{"te', None, "line 2: is not JSON"),
         ("a.jsonl", b'{"body": "x"}', None, r"has no text under 'text' \(keys body\)"),
-        ("a.tsv", b"x\ty", "out", "has no column 'out'; its first row is: x, y"),
+        ("a.tsv", b"x\ty", "out", "has no column named 'out'. It has: x, y"),
         ("a.tsv", b"x\ty\nz\n", "2", "line 2: has 1 columns"),
         ("missing.txt", None, None, "cannot be read"),
     ],

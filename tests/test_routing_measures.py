@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metier.analysis import measures
-from metier.analysis.capacity import RULES, capacity, kept
 from metier.analysis.collect import batches, frequent_ids
-from metier.analysis.counts import DROP_RULES, GROUPS, OWN, Counts, Sizes
+from metier.analysis.counts import DROP_RULES, GROUPS, OWN, RULES, Counts, Sizes, room_of
 from metier.analysis.stability import Agreement, Choices, cosines, settled_at
 from metier.analysis.texts import Text
 from metier.analysis.watch import Routing
@@ -29,6 +28,17 @@ def routing(experts_NK, experts, kept_NK=None):
     return Routing(experts_NK, weights, np.full((len(experts_NK), experts), 1 / experts, np.float32), kept_NK)
 
 
+def kept_by_a_loop(experts_NK, experts, room):
+    """All first choices come before all second ones, and earlier tokens before later ones."""
+    taken = [0] * experts
+    kept_NK = np.zeros(experts_NK.shape, bool)
+    for choice in range(experts_NK.shape[1]):
+        for token in range(len(experts_NK)):
+            kept_NK[token, choice] = taken[experts_NK[token, choice]] < room
+            taken[experts_NK[token, choice]] += 1
+    return kept_NK
+
+
 @st.composite
 def choices(draw):
     experts = draw(st.integers(1, 9))
@@ -38,24 +48,15 @@ def choices(draw):
     return drawn_choices(rng, tokens, experts, chosen), experts
 
 
-@given(choices(), st.integers(1, 12))
-@settings(max_examples=80, deadline=None)
-def test_what_is_dropped_is_what_a_loop_over_first_choices_and_then_second_ones_drops(made, room):
-    experts_NK, experts = made
-    taken = [0] * experts
-    by_hand = np.zeros(experts_NK.shape, bool)
-    for choice in range(experts_NK.shape[1]):
-        for token in range(len(experts_NK)):
-            by_hand[token, choice] = taken[experts_NK[token, choice]] < room
-            taken[experts_NK[token, choice]] += 1
-    assert (kept(experts_NK, room) == by_hand).all()
-
-
 def test_what_is_dropped_is_what_the_router_of_the_original_training_code_dropped():
     golden = json.loads(GOLDEN.read_text("utf-8"))
-    assert golden["capacity"] == capacity("jax", 0.25, 32, 4, 2)
+    assert golden["capacity"] == room_of("jax", 0.25, 32, 4, 2)
     for experts_NK, expected in zip(golden["experts"], golden["kept"], strict=True):
-        assert (kept(np.array(experts_NK), golden["capacity"]) == np.array(expected, bool)).all()
+        experts = np.array(experts_NK)
+        counts = Counts(Sizes(1, 4, 2, 1, len(experts), np.array([0])), 0.25, "sequence")
+        counts.add(0, 0, np.zeros((1, len(experts)), np.int64), [routing(experts, 4)])
+        dropped_T = (~np.array(expected, bool)).sum(1)
+        assert counts.dropped_RLDT[RULES.index("jax"), 0, 0].tolist() == dropped_T.tolist()
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_what_is_dropped_is_what_the_router_of_the_original_training_code_droppe
     ],
 )
 def test_the_two_rules_have_the_room_that_the_sources_of_openmoe_have(rule, factor, tokens, experts, room):
-    assert capacity(rule, factor, tokens, experts, 2) == room
+    assert room_of(rule, factor, tokens, experts, 2) == room
 
 
 def test_the_largest_spread_of_openmoe_8b_is_that_of_its_figures():
@@ -154,8 +155,8 @@ def test_every_count_adds_up_to_the_tokens_read(made, group, seed):
         assert counts.of_id_LIE[0, slot].tolist() == np.bincount(of_id.ravel(), minlength=experts).tolist()
     for number, rule in enumerate(RULES):
         groups = np.split(experts_NK, len(ids_BT)) if group == "sequence" else [experts_NK]
-        room = capacity(rule, 1.25, len(groups[0]), experts, chosen)
-        kept_NK = np.concatenate([kept(one, room) for one in groups])
+        room = room_of(rule, 1.25, len(groups[0]), experts, chosen)
+        kept_NK = np.concatenate([kept_by_a_loop(one, experts, room) for one in groups])
         assert counts.dropped_RLDT[number].sum() == (~kept_NK).sum()
         assert counts.lost_RLDT[number].sum() == (~kept_NK.any(1)).sum()
     assert not counts.dropped_RLDT[DROP_RULES.index(OWN)].any()

@@ -165,7 +165,7 @@ def test_a_completion_is_greedy_and_the_same_for_text_and_its_ids(engine: Engine
     assert by_ids.top[0][0] == by_ids.token_ids[0]
     logprobs = [logprob for _, logprob in by_ids.top]
     assert len(logprobs) == 4 and logprobs == sorted(logprobs, reverse=True) and logprobs[0] < 0
-    assert not by_ids.finished and by_ids.seconds > 0
+    assert not by_ids.finished
 
 
 def test_no_probabilities_are_returned_unasked(engine: Engine) -> None:
@@ -188,9 +188,9 @@ def test_tokens_carry_the_start_token_and_read_names_only_when_special(engine: E
 def test_a_chat_goes_through_the_template_of_the_file(engine: Engine) -> None:
     history = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
     messages = [{"role": "system", "content": "zero"}, *history, {"role": "user", "content": "three"}]
-    prompt = engine.apply_template(messages)
-    assert prompt == "system: zero\nuser: one\nassistant: two\nuser: three\nanswer:"
-    reply = engine.chat("three", max_tokens=6, system="zero", history=history)
+    assert engine.apply_template(messages) == "system: zero\nuser: one\nassistant: two\nuser: three\nanswer:"
+    prompt = engine.apply_template([{"role": "user", "content": "three"}])
+    reply = engine.chat("three", max_tokens=6)
     expected = engine.complete(prompt, max_tokens=6)
     assert (reply.text, reply.tokens, reply.finished) == (expected.text, 6, False)
     assert reply.prompt_tokens == expected.prompt_tokens == len(engine.tokenize(prompt))

@@ -61,20 +61,10 @@ class Knowing:
         with self._lock:
             self.asked.append(text)
         said, share = ANSWERS.get(text, ("babble", 0.01))
-        return Reply(said, 3, 9, text != "Go on?", 0.0, log(share))
+        return Reply(said, 3, 9, text != "Go on?", log(share))
 
     def close(self) -> None:
         pass
-
-
-class Spelling:
-    """A store with one name."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def spells(self, word: str) -> bool:
-        return word in self._name
 
 
 @pytest.fixture(scope="module")
@@ -169,12 +159,44 @@ def test_a_question_is_asked_as_the_keyboard_has_it(session: Session) -> None:
     assert session.engine.asked == ["""When was "Ada's" war?"""]  # type: ignore[attr-defined]
 
 
-def test_accents_that_no_name_in_the_store_has_are_left_out(session: Session) -> None:
+def test_accents_that_the_store_has_not_are_left_out(session: Session) -> None:
+    asked = session.engine.asked  # type: ignore[attr-defined]
     session.ask("When was \u00c1da Br\u00f6ok born, in \u5df4\u91cc?")
-    assert session.engine.asked == ["When was Ada Brook born, in \u5df4\u91cc?"]  # type: ignore[attr-defined]
-    spelt = replace(session.asker, store=Spelling("Br\u00f6ok"))  # type: ignore[type-var]
-    assert spelt._as_written("\u00c1da Br\u00f6ok") == "Ada Br\u00f6ok"
-    assert replace(spelt, store=None)._as_written("\u00c1da") == "\u00c1da"
+    session.ask("Who was S\u00f8ren \u0141ukasz von Gro\u00dfau?")
+    assert asked == ["When was Ada Brook born, in \u5df4\u91cc?", "Who was Soren Lukasz von Grossau?"]
+    assert replace(session.asker, store=None)._as_written("\u00c1da") == "\u00c1da"  # type: ignore[type-var]
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """A store whose names and values have accents and marks of their own."""
+    folder = tmp_path_factory.mktemp("marked")
+    rows = "Jos\u00e9 Vale,born,1901\nO\u2019Dell,born,1902\nTam,capital,Wick\u2013\u00c9tal\n"
+    (folder / "facts.csv").write_text(f"subject,relation,value\n{rows}", encoding="utf-8")
+    build_store([FactSource(source=f"file:{folder / 'facts.csv'}", format="csv", licence="own")], folder / "facts.db")
+    with open_store(folder / "facts.db") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("question", "asked"),
+    [
+        ("When was Jos\u00e9 Vale born?", "When was Jos\u00e9 Vale born?"),
+        ("when was jos\u00e9 vale born", "when was jos\u00e9 vale born"),
+        ("WHEN WAS JOS\u00c9 VALE BORN", "when was jos\u00e9 vale born"),
+        ("JOS\u00c9 VALE?", "JOS\u00c9 VALE?"),
+        ("When was Jose\u0301 Vale born?", "When was Jos\u00e9 Vale born?"),
+        ("Jos\u00e9\u2019s day, in \u201cTam\u201d \u2014 when?", """Jos\u00e9's day, in "Tam" - when?"""),
+        ("When was O\u2019Dell born?", "When was O\u2019Dell born?"),
+        ("Whose capital is \u00c9tal?", "Whose capital is \u00c9tal?"),
+        ("Whose capital is Wick\u2013\u00c9tal?", "Whose capital is Wick\u2013\u00c9tal?"),
+        ("\ufeffWhen was Jo\u00ads\u00e9\u200b Vale born?", "When was Jos\u00e9 Vale born?"),
+    ],
+)
+def test_accents_and_marks_of_the_stores_names_and_values_stay(marked: Store, question: str, asked: str) -> None:
+    session = Session(Knowing(), QA, marked, CURVE)  # type: ignore[arg-type]
+    session.ask(question)
+    assert session.engine.asked == [asked]  # type: ignore[attr-defined]
 
 
 def test_an_answer_that_finds_no_end_is_not_given(store: Store) -> None:
@@ -271,14 +293,15 @@ def described(folder: Path, **changes: Any) -> None:
     (folder / "metier.json").write_text(json.dumps(value))
 
 
-def run(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
+def run(*arguments: str, stdin: str = "", **environment: str) -> tuple[int, str, str]:
+    environment = {"PYTHONIOENCODING": "utf-8", **environment}
     done = subprocess.run(
         [sys.executable, "-c", "from metier.cli import main; main()", "run", *arguments],
         input=stdin,
         capture_output=True,
-        text=True,
+        encoding=environment["PYTHONIOENCODING"],
         check=False,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        env={**os.environ, **environment},
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -399,3 +422,26 @@ def test_files_and_stdin_are_answered_a_row_a_line(opened: CliRunner, tmp_path: 
     rows = [row.split("\t") for row in done.output.splitlines()]
     assert [row[0] for row in rows] == ["1066", "1803", *["I don't know."] * 3]
     assert {len(row) for row in rows} == {4}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_mark_that_editors_begin_a_text_with_is_no_part_of_the_question(
+    opened: CliRunner, tmp_path: Path, named: bool
+) -> None:
+    text = "\ufeffWhen was the battle of Wick?\n"
+    (tmp_path / "questions.txt").write_text(text, encoding="utf-8")
+    files = ["-f", str(tmp_path / "questions.txt")] if named else []
+    found = json.loads(opened.invoke(cli.app, ["run", "history", "--json", *files], input=text).output)
+    assert (found["input"], found["output"]) == ("When was the battle of Wick?", "1066")
+
+
+def test_a_question_that_is_too_long_is_named_by_its_line_after_the_answers_before_it(export: Path) -> None:
+    lines = ["Wick?", "", "when " * 5000, "Wick?"]
+    code, out, err = run(str(export), stdin="\n".join(lines))
+    assert (code, out.count("\n")) == (5, 2)
+    assert err.startswith("error: stdin, line 3: has ") and "Traceback" not in err
+
+
+def test_letters_that_a_terminal_lacks_do_not_end_a_run(export: Path) -> None:
+    code, out, err = run(str(export), "--json", "\u5df4 \u00e9", PYTHONIOENCODING="latin-1")
+    assert (code, err, json.loads(out)["input"]) == (0, "", "\u5df4 \u00e9")

@@ -49,7 +49,7 @@ class Shouting:
             self.at_once -= 1
         if "boom" in text:
             raise RunError("the input", "went wrong", "Try again")
-        return Reply(f" {text.upper()} ", 1, 1, True, 0.0)
+        return Reply(f" {text.upper()} ", 1, 1, True)
 
 
 def session(task: Task | None = JA_EN, **engine: float) -> tuple[Session, Shouting]:
@@ -246,6 +246,19 @@ def test_an_unfinished_export_is_not_trusted(runs: Path, tiny: Path) -> None:
     for name in (folder, folder.parent, "ja-en"):
         with pytest.raises(ArtifactError, match="not come to its end"):
             locate(str(name))
+
+
+def test_a_build_that_has_no_export_yet_is_told_from_none_at_all(runs: Path, tiny: Path) -> None:
+    exported(runs / "ja-en" / "export", tiny)
+    (runs / "ja-en-long" / "data").mkdir(parents=True)
+    with pytest.raises(ArtifactError, match=r"ja-en-long: the build has not come to its end. Run 'metier build' again"):
+        locate("ja-en-long")
+
+
+def test_nobody_is_told_to_delete_the_folder_that_was_passed_on(tiny: Path, tmp_path: Path) -> None:
+    (exported(tmp_path / "copied", tiny) / "metier.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"cannot be read .* Copy the whole export folder again"):
+        locate(str(tmp_path / "copied"))
 
 
 def test_a_folder_of_several_models_asks_which(tiny: Path, tmp_path: Path) -> None:

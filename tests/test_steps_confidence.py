@@ -112,11 +112,12 @@ def test_a_file_is_asked_through_its_template_and_a_released_one_with_its_prompt
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tiny_gguf(tmp_path / "tiny.gguf")
-    monkeypatch.setattr(confidence, "Engine", partial(Engine, threads=1))
+    for module in (confidence, exam_step):
+        monkeypatch.setattr(module, "Engine", partial(Engine, threads=1))
     small = Job.model_validate({**JOB, "evaluate": {"test_rows": 20, "max_answer_tokens": 3}})
     (tmp_path / "ours").mkdir()
     assert confidence.ask_shipped(small, data, file, tmp_path / "ours") == {"asked": 80}
-    monkeypatch.setattr(confidence, "find_base", lambda _: SimpleNamespace(gguf=file))
+    monkeypatch.setattr(exam_step, "find_base", lambda _: SimpleNamespace(gguf=file))
     (tmp_path / "theirs").mkdir()
     base = exam_step.Released("base", "any", PromptFormat(name="line", after="\n"))
     assert confidence.ask_released(small, data, base, tmp_path / "theirs") == {"asked": 80}
@@ -129,7 +130,7 @@ def test_a_file_is_asked_through_its_template_and_a_released_one_with_its_prompt
 def test_a_released_model_without_a_file_is_asked_in_transformers(
     data: Path, tmp_path: Path, trained: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(confidence, "find_base", lambda _: SimpleNamespace(gguf=None, folder=trained.folder))
+    monkeypatch.setattr(exam_step, "find_base", lambda _: SimpleNamespace(gguf=None, folder=trained.folder))
     small = Job.model_validate({**JOB, "evaluate": {"test_rows": 20, "max_answer_tokens": 3}})
     base = exam_step.Released("base", "any", PromptFormat(name="line", after="\n"))
     assert confidence.ask_released(small, data, base, tmp_path) == {"asked": 80}

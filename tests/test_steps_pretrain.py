@@ -10,7 +10,6 @@ from metier.artifact import read_json
 from metier.build import build
 from metier.model.loading import load
 from metier.spec.load import load_job
-from metier.train.mixtures import OPENMOE_MIXTURES
 
 TEXT = """
 [[data.text]]
@@ -83,11 +82,3 @@ def test_the_licence_of_the_text_is_in_what_is_passed_on(built):
     card = (run / "export" / "README.md").read_text()
     assert "stories.txt | CC-BY-SA-4.0" in card
     assert any("CC-BY-SA-4.0" in line for line in read_json(run / "export" / "ledger.json")["shipping"]["terms"])
-
-
-@pytest.mark.parametrize("name", sorted(OPENMOE_MIXTURES))
-def test_the_published_mixtures_are_whole(name):
-    mixture = OPENMOE_MIXTURES[name]
-    assert sum(mixture.values()) == 100
-    code = {"openmoe-v1": 52.25, "openmoe-v2": 15, "openmoe-v3": 35}
-    assert mixture["The Stack dedup"] + mixture["RedPajama GitHub"] == code[name]

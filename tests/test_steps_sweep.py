@@ -15,7 +15,7 @@ from metier.artifact import read_json
 from metier.data.records import Record, write_records
 from metier.errors import ArtifactError, RunError, SpecError
 from metier.evaluate.candidates import Candidate
-from metier.model.loading import load
+from metier.model.loading import load, load_model
 from metier.spec.job import Job
 from metier.steps import answering, compress, parity, ship, training_folder
 from metier.train import loop
@@ -284,7 +284,7 @@ def test_a_killed_healing_goes_on_to_the_same_weights(cut, trained, data, tmp_pa
     found = compress.compress_job(often, data, trained.folder, trained.prompt, tmp_path)
     assert calls == [*range(30), *range(20), *range(19, 30), *range(30)]
     for name in facts:
-        one, other = (load(where / name / "model", tokenizer=False)[0].state_dict() for where in (folder, tmp_path))
+        one, other = (load_model(where / name / "model").state_dict() for where in (folder, tmp_path))
         assert all(torch.equal(one[key], other[key]) for key in one), name
         assert found[name]["healing"]["validation_loss_nats"] == facts[name]["healing"]["validation_loss_nats"]
 

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import signal
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -52,8 +53,9 @@ def losses(folder):
     return [(line["step"], line["loss_nats"], line["grad_norm"]) for line in map(json.loads, lines)]
 
 
-def run_and_stop(folder, step, settings=SETTINGS, make=tiny_model):
-    """Run until the loop's update, which raises before it makes this step."""
+@contextmanager
+def stopped_before(step):
+    """Let the loop's update raise before it makes this step, counted from here."""
     made, update = iter(range(10**6)), loop.update
 
     def update_or_stop(*args):
@@ -64,7 +66,12 @@ def run_and_stop(folder, step, settings=SETTINGS, make=tiny_model):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "update", update_or_stop)
         with pytest.raises(KilledError):
-            run(folder, settings, make)
+            yield
+
+
+def run_and_stop(folder, step, settings=SETTINGS, make=tiny_model):
+    with stopped_before(step):
+        run(folder, settings, make)
 
 
 @pytest.fixture(scope="module")

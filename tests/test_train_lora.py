@@ -11,7 +11,7 @@ import torch
 from doubles import counted_animals, gemma, write_job
 from mixtures import mixture, tokenizer
 from safetensors.torch import load_file
-from test_train_loop import KilledError, assert_same, examples, losses
+from test_train_loop import assert_same, examples, losses, stopped_before
 from test_train_processes import assert_nearly_the_same
 from test_train_processes import learn as train_tiny
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -213,17 +213,8 @@ def test_checkpoints_and_the_best_weights_hold_adapters_alone(whole):
 @pytest.mark.parametrize("stops", [(1,), (3, 2)])
 def test_a_training_of_adapters_that_was_stopped_ends_with_the_same_bits(whole, tmp_path, stops):
     for stop in stops:
-        made, update = iter(range(10**6)), loop.update
-
-        def update_or_stop(*args, made=made, update=update, stop=stop):
-            if next(made) == stop:
-                raise KilledError
-            return update(*args)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "update", update_or_stop)
-            with pytest.raises(KilledError):
-                run(tmp_path, whole.base)
+        with stopped_before(stop):
+            run(tmp_path, whole.base)
     assert_same(whole, tmp_path, *run(tmp_path, whole.base))
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from doubles import counted_animals
-from test_train_loop import KilledError, losses
+from test_train_loop import losses, stopped_before
 from test_train_losses import qwen
 
 from metier.artifact import write_json
@@ -16,7 +16,6 @@ from metier.errors import SpecError
 from metier.model.scratch import scratch
 from metier.spec.training import Losses, Pretrain
 from metier.tokenizer.learn import learn
-from metier.train import loop
 from metier.train.packing import CausalRows, UL2Rows, corpora
 from metier.train.pretraining import PackedBatches, pretrain, watched
 from metier.train.router import is_router
@@ -125,17 +124,8 @@ def test_a_pretraining_stopped_before_and_after_the_switch_ends_with_the_same_bi
     expected = whole if optimizer == "adafactor" else run(text, tmp_path / "whole", settings, peak_lr=3e-3)
     rate = {"peak_lr": PEAK if optimizer == "adafactor" else 3e-3}
     for stop in (7, 5):
-        made, update = iter(range(10**6)), loop.update
-
-        def update_or_stop(*args, made=made, stop=stop, update=update):
-            if next(made) == stop:
-                raise KilledError
-            return update(*args)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "update", update_or_stop)
-            with pytest.raises(KilledError):
-                run(text, tmp_path / "stopped", settings, **rate)
+        with stopped_before(stop):
+            run(text, tmp_path / "stopped", settings, **rate)
     found = run(text, tmp_path / "stopped", settings, **rate)
     assert found.losses == expected.losses
     assert found.facts["validation_loss_nats"] == expected.facts["validation_loss_nats"]

@@ -1,18 +1,21 @@
 """The command line: one verb a step; parse, call, print. Nothing heavy is imported before a verb needs it."""
 
 import errno
+import io
 import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from metier import __version__
-from metier.errors import DataError, MetierError, RunError
+from metier.errors import DataError, InputError, MetierError, RunError
 from metier.home import home
+
+A = TypeVar("A")
 
 app = typer.Typer(
     add_completion=False,
@@ -66,7 +69,7 @@ def new(
     name: Annotated[str, typer.Argument(help="Name of the job; its folder is jobs/NAME.")],
     task: Annotated[str, typer.Option(help="translation, text2text or qa.")],
     examples: Annotated[
-        Optional[Path], typer.Option(help="A csv, tsv or jsonl file: inputs and outputs, or facts.")  # noqa: UP045
+        Path | None, typer.Option(help="A csv, tsv or jsonl file: inputs and outputs, or facts.")
     ] = None,
 ) -> None:
     """Write a commented job description to edit."""
@@ -193,7 +196,7 @@ def evaluate(
     on: Annotated[str, typer.Option(help="Rows: a tsv, csv or jsonl file, or 'A,B' for two files of lines.")],
     rows: Annotated[int, typer.Option(help="Use the first so many rows.")] = 100,
     against: Annotated[
-        Optional[list[Path]],  # noqa: UP045
+        list[Path] | None,
         typer.Option(help="Recorded answers of another system, a line for each row; may be repeated."),
     ] = None,
     as_json: Json = False,
@@ -224,9 +227,9 @@ def evaluate(
 @app.command()
 def run(
     model: Annotated[str, typer.Argument(help="A job's name, a run or export folder, or a .gguf file.")],
-    text: Annotated[Optional[str], typer.Argument(help="The input; '-' or nothing reads stdin.")] = None,  # noqa: UP045
+    text: Annotated[str | None, typer.Argument(help="The input; '-' or nothing reads stdin.")] = None,
     file: Annotated[
-        Optional[list[Path]], typer.Option("--file", "-f", help="Answer a text file; may be repeated.")  # noqa: UP045
+        list[Path] | None, typer.Option("--file", "-f", help="Answer a text file; may be repeated.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -240,8 +243,8 @@ def run(
         if text is not None and text != "-" and not file:
             _print_answer(text, session.answer(text), as_json)
             return
-        for lines in _inputs(file):
-            for asked, answered in session.answer_lines(lines):
+        for where, lines in _inputs(file):
+            for asked, answered in _numbered(where, session.answer_lines(lines)):
                 _print_answer(asked, answered, as_json)
 
 
@@ -252,18 +255,14 @@ def routing(
         list[str], typer.Option(help="Text: FILE or NAME=FILE (txt, jsonl, tsv, csv; FILE#COLUMN); may be repeated.")
     ],
     checkpoints: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(help="An earlier checkpoint of the model; may be repeated, oldest first."),
     ] = None,
-    out: Annotated[
-        Optional[Path], typer.Option(help="Write routing.html and routing.json into this folder.")  # noqa: UP045
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write routing.html and routing.json into this folder.")] = None,
     tokens: Annotated[int, typer.Option(help="Most tokens read under one name.")] = 50_000,
     row: Annotated[int, typer.Option(help="Length of the rows the text is cut into, in tokens.")] = 512,
     batch: Annotated[int, typer.Option(help="Rows run at once.")] = 8,
-    layer: Annotated[
-        Optional[int], typer.Option(help="The layer shown in detail; by default the middle one.")  # noqa: UP045
-    ] = None,
+    layer: Annotated[int | None, typer.Option(help="The layer shown in detail; by default the middle one.")] = None,
     capacity: Annotated[float, typer.Option(help="Capacity factor of the simulated drops.")] = 2.0,
     group: Annotated[str, typer.Option(help="Which tokens compete for room: those of a sequence or of a batch.")] = (
         "sequence"
@@ -313,6 +312,8 @@ def convert(
 
 def main() -> None:
     """Run the command line; every error a user can meet is one line on stderr and an exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # where a terminal lacks letters
     arguments, debug = _without_debug(sys.argv[1:])
     try:
         app(arguments)
@@ -362,8 +363,8 @@ def _ask(session: Any, text: str | None, files: list[Path] | None, as_json: bool
         answer = session.ask(text)
         typer.echo(shown.as_json(text, answer) if as_json else shown.paragraph(answer))
         return
-    for lines in _inputs(files):
-        for asked, answer in session.ask_lines(lines):
+    for where, lines in _inputs(files):
+        for asked, answer in _numbered(where, session.ask_lines(lines)):
             if as_json:
                 typer.echo(shown.as_json(asked, answer))
             elif not sys.stdout.isatty():
@@ -372,19 +373,30 @@ def _ask(session: Any, text: str | None, files: list[Path] | None, as_json: bool
                 typer.echo(f"{asked}\n{shown.paragraph(answer)}\n" if files else shown.paragraph(answer))
 
 
-def _inputs(files: list[Path] | None) -> Iterator[Iterator[str]]:
+def _inputs(files: list[Path] | None) -> Iterator[tuple[str, Iterator[str]]]:
+    """Yield the name and the lines of each file, or of stdin, without the mark that some editors begin a text with."""
     if not files:
-        sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-        yield sys.stdin
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")  # type: ignore[union-attr]
+        yield "stdin", sys.stdin
         return
     for file in files:
         try:
-            lines = file.open(encoding="utf-8", errors="replace")
+            lines = file.open(encoding="utf-8-sig", errors="replace")
         except OSError as error:
             found = f"cannot be read ({(error.strerror or str(error)).lower()})"
             raise DataError(str(file), found, "Name a text file you may read") from error
         with lines:
-            yield lines
+            yield str(file), lines
+
+
+def _numbered(where: str, answers: Iterator[A]) -> Iterator[A]:
+    """Yield the answers to lines, which come in order; an error about an input says on which line it is."""
+    number = 0
+    try:
+        for number, answer in enumerate(answers, 1):  # noqa: B007 - of the last line that was answered
+            yield answer
+    except InputError as error:
+        raise InputError(f"{where}, line {number + 1}", error.found, error.fix) from error
 
 
 @contextmanager

@@ -51,3 +51,13 @@ class RunError(MetierError):
     """The machine or the runtime refused: disk, network, memory, port."""
 
     exit_code = 5
+
+
+class InputError(RunError):
+    """A text is more than the model can read at once."""
+
+
+def not_installed(where: str, package: str, extra: str) -> RunError:
+    """Return what to say where a package is needed that only one of metier's extras brings."""
+    fix = f"Install the extra metier[{extra}]: run pip install '.[{extra}]' in metier's own folder"
+    return RunError(where, f"the package {package!r} is not installed", fix)

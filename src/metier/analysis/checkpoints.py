@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from metier.analysis import measures
 from metier.analysis.collect import Collected, Settings, collect
@@ -14,7 +13,8 @@ from metier.analysis.findings import LEAST_TEXT_TOKENS, OFTEN
 from metier.analysis.stability import SETTLED, cosines, settled_at
 from metier.analysis.texts import Text
 from metier.errors import ArtifactError
-from metier.model.loading import Loaded, load
+from metier.model.loading import load
+from metier.train.loop import to_accelerator
 
 
 def compare(
@@ -64,7 +64,8 @@ def _row(
     texts: Sequence[Text],
     settings: Settings,
 ) -> dict[str, Any]:
-    loaded = placed(load(checkpoint))
+    loaded = load(checkpoint)
+    to_accelerator(loaded.model)
     if loaded.tokenizer.get_vocab() != vocabulary:
         raise ArtifactError(
             checkpoint,
@@ -90,12 +91,6 @@ def _row(
 def _overlap(before_IE: Any, after_IE: Any) -> float:
     """Return the mean over token ids of the part of the routing ratios that two checkpoints have in common."""
     return float(np.mean([1 - measures.distance(one, two) for one, two in zip(before_IE, after_IE, strict=True)]))
-
-
-def placed(loaded: Loaded) -> Loaded:
-    """Move a model to the accelerator torch finds, if any."""
-    move: Any = loaded.model.to
-    return loaded._replace(model=move(torch.accelerator.current_accelerator(check_available=True) or "cpu"))
 
 
 def short_name(reference: str) -> str:

@@ -7,16 +7,28 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from metier.analysis.capacity import RULES, capacity, kept
 from metier.analysis.watch import Routing
+from metier.model.openmoe.routing import jax_capacity, pytorch_capacity, rank_of
 
 Group = Literal["sequence", "batch"]
 GROUPS: tuple[Group, ...] = get_args(Group)
+RULES = ("jax", "pytorch")
+"""OpenMoE's rules of capacity: those of its training code and of the code it was released with, a factor of K apart."""
+LEAST = 4
+"""Both give an expert room for at least so many choices."""
 OWN = "model"
 """Name of the drops a model makes itself, beside those of the simulated rules."""
 DROP_RULES = (*RULES, OWN)
+
+
+def room_of(rule: str, factor: float, tokens: int, experts: int, chosen: int) -> int:
+    """Return how many choices an expert has room for, by one of `RULES`, among all choices of a group of tokens."""
+    if rule == "jax":
+        return jax_capacity(tokens, experts, factor, LEAST)
+    return pytorch_capacity(tokens, experts, chosen, factor, LEAST)
 
 
 @dataclass(frozen=True)
@@ -116,12 +128,11 @@ class Counts:
         self.entropy_L[layer] -= (p_NE * np.log(np.maximum(p_NE, 1e-30))).sum()
 
     def _add_drops(self, layer: int, text: int, rows: int, width: int, seen: Routing) -> None:
-        K = self.sizes.chosen
+        E, K = self.sizes.experts, self.sizes.chosen
         groups = rows if self.group == "sequence" else 1
-        experts_GNK = seen.experts_NK.reshape(groups, -1, K)
+        rank_NK = rank_of(torch.from_numpy(seen.experts_NK), E, groups).numpy()
         for number, rule in enumerate(RULES):
-            room = capacity(rule, self.factor, experts_GNK.shape[1], self.sizes.experts, K)
-            kept_NK = np.concatenate([kept(experts_NK, room) for experts_NK in experts_GNK])
+            kept_NK = rank_NK < room_of(rule, self.factor, rows * width // groups, E, K)
             self._add_kept(number, layer, text, kept_NK.reshape(rows, width, K))
         if seen.kept_NK is not None:
             self.has_own_drops = True

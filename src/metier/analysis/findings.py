@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metier.analysis import measures
-from metier.analysis.capacity import RULES, capacity
 from metier.analysis.collect import Collected, Settings
-from metier.analysis.counts import DROP_RULES, OWN, Counts
+from metier.analysis.counts import DROP_RULES, OWN, Counts, room_of
 from metier.analysis.texts import Text
 from metier.analysis.tokens import tokens_of_experts, tokens_of_ids
 
@@ -199,7 +198,7 @@ def _drops(counts: Counts, texts: Sequence[Text], settings: Settings) -> dict[st
         dropped_LDT, lost_LDT = counts.dropped_RLDT[number], counts.lost_RLDT[number]
         dropped_DB = measures.binned(dropped_LDT.sum(0), width) / (tokens_DB * K)
         lost_DB = measures.binned(lost_LDT.sum(0), width) / tokens_DB
-        room = None if rule == OWN else _room(rule, settings, group_tokens, sizes.experts, K)
+        room = None if rule == OWN else room_of(rule, settings.capacity_factor, group_tokens, sizes.experts, K)
         rules[rule] = {
             "room": room,
             "dropped_if_even": None if room is None else max(0.0, 1 - room * sizes.experts / (group_tokens * K)),
@@ -219,8 +218,3 @@ def _drops(counts: Counts, texts: Sequence[Text], settings: Settings) -> dict[st
         "bin": width,
         "rules": rules,
     }
-
-
-def _room(rule: str, settings: Settings, group_tokens: int, experts: int, chosen: int) -> int:
-    known = next(one for one in RULES if one == rule)
-    return capacity(known, settings.capacity_factor, group_tokens, experts, chosen)

@@ -42,7 +42,7 @@ def sections(knowledge: Sequence[Knowledge]) -> list[Section]:
             "Each curve: if only the surest answers are given, how many of them are wrong. Lower is better, and a "
             "curve that stays low far to the right knows what it knows. Squares: own words for not knowing; "
             f"dots: its threshold on top. Dashed: the risk of {100 * risk:g}% that the job allows. Questions without "
-            "an answer are in the right panel only, where every answer to one is wrong.",
+            "an answer are in the right panel only, where nearly every answer to one is wrong.",
         ),
         Section(
             "Is confidence what it says?",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from metier.analysis.checkpoints import compare, placed, short_name
+from metier.analysis.checkpoints import compare, short_name
 from metier.analysis.collect import Settings, collect
 from metier.analysis.counts import GROUPS
 from metier.analysis.findings import findings, layer_numbers
@@ -13,6 +13,7 @@ from metier.analysis.texts import named, read_texts
 from metier.artifact import write_atomically, write_json
 from metier.errors import SpecError
 from metier.model.loading import load
+from metier.train.loop import to_accelerator
 
 LEAST_ROW = 8
 
@@ -44,7 +45,8 @@ def examine(
         ArtifactError: when a model cannot be loaded, has no experts, or does not fit the others.
     """
     _check(data, row_tokens, max_tokens)
-    loaded = placed(load(model))
+    loaded = load(model)
+    to_accelerator(loaded.model)
     room = _positions(loaded.model)
     if room is not None and row_tokens > room:
         raise SpecError("--row", f"{row_tokens} tokens are more than the {room} positions of {model}", "Give less")

@@ -1,20 +1,20 @@
 """The text a model is looked at with: files named by domain, language or task, cut into rows of token ids."""
 
-import csv
-import io
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metier.data.archives import File
 from metier.data.encodings import decode
+from metier.data.formats import read_csv, read_jsonl, read_tsv
+from metier.data.tables import Row, position
 from metier.errors import DataError
 from metier.progress import track
 
-_DELIMITERS = {".tsv": "\t", ".tab": "\t", ".csv": ","}
+_TABS = (".tsv", ".tab")
 _JSON_LINES = (".jsonl", ".ndjson")
 _CHARACTERS_A_TOKEN = 8
 """No more text is tokenized at once than this bound times the tokens still wanted."""
@@ -107,17 +107,8 @@ def documents(file: Named) -> Iterator[str]:
     Raises:
         DataError: when the file cannot be read, is not UTF-8, holds no text, or lacks the column.
     """
-    try:
-        content = file.path.read_bytes()
-    except OSError as error:
-        found = f"cannot be read ({(error.strerror or str(error)).lower()})"
-        raise DataError(str(file.path), found, "Name a text file you may read: --data NAME=FILE") from error
-    try:
-        text = decode(str(file.path), content, "utf-8")
-    except DataError as error:
-        raise DataError(error.where, error.found, "Save the file as UTF-8") from error
     empty = True
-    for document in _split(file, text):
+    for document in _split(file, _text(file)):
         if document.strip():
             empty = False
             yield document
@@ -125,62 +116,55 @@ def documents(file: Named) -> Iterator[str]:
         raise DataError(str(file.path), "holds no text", "Name a file with some thousand words of text")
 
 
+def _text(file: Named) -> str:
+    try:
+        return decode(str(file.path), file.path.read_bytes(), "utf-8")
+    except OSError as error:
+        found = f"cannot be read ({(error.strerror or str(error)).lower()})"
+        raise DataError(str(file.path), found, "Name a text file you may read: --data NAME=FILE") from error
+    except DataError as error:
+        raise DataError(error.where, error.found, "Save the file as UTF-8") from error
+
+
 def _split(file: Named, text: str) -> Iterator[str]:
-    suffix = file.path.suffix.lower()
+    suffix, name = file.path.suffix.lower(), str(file.path)
+    lines = text.replace("\r\n", "\n").split("\n")
     if suffix in _JSON_LINES:
-        yield from _of_json_lines(file, text)
-    elif suffix in _DELIMITERS:
-        yield from _of_table(file, text, _DELIMITERS[suffix])
+        yield from _of_json_lines(file, read_jsonl(name, lines))
+    elif suffix in _TABS:
+        yield from _of_table(file, read_tsv(lines), "\t")
+    elif suffix == ".csv":
+        yield from _of_table(file, read_csv(File(file.path, name), "utf-8"), ",")
     elif file.column:
-        raise DataError(str(file.path), "plain text has no columns", "Write --data NAME=FILE without '#'")
+        raise DataError(name, "plain text has no columns", "Write --data NAME=FILE without '#'")
     else:
         yield text
 
 
-def _of_json_lines(file: Named, text: str) -> Iterator[str]:
+def _of_json_lines(file: Named, rows: Iterator[Row]) -> Iterator[str]:
     key = file.column or "text"
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        where = f"{file.path}, line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(where, f"is not JSON ({error})", "Mend or remove the line") from error
+    for number, row in rows:
         if isinstance(row, str) and not file.column:
             yield row
         elif isinstance(row, dict) and isinstance(row.get(key), str):
             yield row[key]
-        else:
+        elif row != []:  # a blank line
             seen = f"keys {', '.join(map(str, list(row)[:20]))}" if isinstance(row, dict) else type(row).__name__
+            where = f"{file.path}, line {number}"
             raise DataError(where, f"has no text under {key!r} ({seen})", "Name the key: --data NAME=FILE#KEY")
 
 
-def _of_table(file: Named, text: str, delimiter: str) -> Iterator[str]:
-    quoting: Literal[0, 3] = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    csv.field_size_limit(max(len(text) + 1, csv.field_size_limit()))
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
-    position = None if file.column is None else _position(file, file.column, rows)
-    try:
-        for row in rows:
-            if position is None:
-                yield delimiter.join(row)
-            elif position < len(row):
-                yield row[position]
-            elif row:
-                where = f"{file.path}, line {rows.line_num}"
-                raise DataError(where, f"has {len(row)} columns", "Name a column that every row has")
-    except csv.Error as error:
-        where = f"{file.path}, line {rows.line_num}"
-        raise DataError(where, f"is no row of a table ({error})", "Mend or remove the row") from error
-
-
-def _position(file: Named, column: str, rows: Any) -> int:
-    """Return a column's index; a name is looked up in the first row, which is then no text."""
-    if column.isdigit() and int(column) > 0:
-        return int(column) - 1
-    titles = [title.strip() for title in next(rows, [])]
-    if column not in titles:
-        found = f"has no column {column!r}; its first row is: {', '.join(titles[:20])}"
-        raise DataError(str(file.path), found, "Name one of them, or a number from 1: --data NAME=FILE#2")
-    return titles.index(column)
+def _of_table(file: Named, rows: Iterator[Row], delimiter: str) -> Iterator[str]:
+    place = None
+    if file.column is not None:
+        numbered = file.column.isdigit() and int(file.column) > 0
+        titles: list[str] | None = None if numbered else next(rows, (1, []))[1]  # the first row is then no text
+        place = position(str(file.path), int(file.column) if numbered else file.column, titles)
+    for line, cells in rows:
+        if place is None:
+            yield delimiter.join(cells)
+        elif place < len(cells):
+            yield cells[place]
+        elif any(cells):
+            found = f"has {len(cells)} columns"
+            raise DataError(f"{file.path}, line {line}", found, "Name a column that every row has")

@@ -12,7 +12,7 @@ import requests
 
 from metier.artifact import read_json, sha256_file, write_atomically, write_json
 from metier.data.archives import MAX_BYTES, intact, members
-from metier.errors import DataError, RunError
+from metier.errors import DataError, RunError, not_installed
 from metier.home import cache_dir
 from metier.progress import bar
 
@@ -66,11 +66,7 @@ def _find(identifier: str) -> tuple[str, list[str]]:
         from mtdata.index import Index
         from mtdata.index.opus import opus_index
     except ImportError as error:
-        raise RunError(
-            f"opus:{identifier}",
-            "the package 'mtdata' is not installed",
-            "Install the extra metier[opus]: run pip install '.[opus]' in metier's own folder",
-        ) from error
+        raise not_installed(f"opus:{identifier}", "mtdata", "opus") from error
     finally:  # it sets up logging for the whole process
         logging.root.handlers[:], logging.root.level = handlers, level
     index = Index()  # not its get_instance(): that keeps a pickle, and runs files of the working directory

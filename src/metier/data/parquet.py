@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from metier.data.archives import File
 from metier.data.tables import Row, head, key_of_column
-from metier.errors import DataError, RunError
+from metier.errors import DataError, not_installed
 
 _ROWS = 5000
 
@@ -20,11 +20,7 @@ def read_parquet(file: File, columns: tuple[int | str, int | str]) -> tuple[Iter
         import pyarrow as arrow
         from pyarrow import parquet
     except ImportError as error:
-        raise RunError(
-            file.name,
-            "the package 'pyarrow' is not installed",
-            "Install the extra metier[parquet]: run pip install '.[parquet]' in metier's own folder",
-        ) from error
+        raise not_installed(file.name, "pyarrow", "parquet") from error
     try:
         table = parquet.ParquetFile(file.path)
     except (arrow.ArrowException, OSError) as error:

@@ -55,21 +55,10 @@ class _Counted(dict[int, int | None]):
 _COUNTED = _Counted()
 
 
-def jaccard(one: str, two: str) -> float:
-    """Return the Jaccard similarity of two texts' 3-gram sets (common over all), after `comparable`.
-
-    A text of one or two characters has one gram, itself.
-    """
-    first, second = (_gram_set(comparable(text)) for text in (one, two))
-    return len(first & second) / len(first | second)
-
-
-def _gram_set(text: str) -> set[str]:
-    return {text[at : at + 3] for at in range(len(text) - 2)} or {text}
-
-
 class Grams:
     """The 3-gram sets of texts, in files: a number for every gram, in the order in which they were first met.
+
+    A text of one or two characters has one gram, itself.
 
     Args:
         folder: where the files go.

@@ -17,7 +17,7 @@ from metier.data.formats import parse
 from metier.data.opus import fetch_corpus
 from metier.data.packages import fetch_archive
 from metier.data.tables import Table, head, key_of_column, position
-from metier.errors import DataError, RunError
+from metier.errors import DataError, RunError, not_installed
 from metier.home import cache_dir
 from metier.progress import track
 from metier.spec.data import AnySource, Source
@@ -174,11 +174,7 @@ def _open_hub(source: AnySource, reference: str, _scratch: Path) -> Reading:
     try:
         import datasets
     except ImportError as error:
-        raise RunError(
-            source.source,
-            "the package 'datasets' is not installed",
-            "Install the extra metier[hub]: run pip install '.[hub]' in metier's own folder",
-        ) from error
+        raise not_installed(source.source, "datasets", "hub") from error
     try:
         loaded = datasets.load_dataset(reference, split=source.split)
     except ConnectionError as error:

@@ -41,9 +41,7 @@ def parts_of(positions: npt.NDArray[np.float64], shares: Split) -> npt.NDArray[n
     return found
 
 
-def split(
-    records: Iterable[Record], shares: Split, *, test: bool = True
-) -> tuple[list[Record], list[Record], list[Record]]:
+def split(records: Iterable[Record], shares: Split) -> tuple[list[Record], list[Record], list[Record]]:
     """Return the train, validation and test rows; validation and test in the order of their hash.
 
     A row stays where it is when other rows come or go, as long as `parts_of` need not cut the exams, and all rows with
@@ -52,12 +50,11 @@ def split(
     Args:
         records: the rows, deduplicated.
         shares: the shares of the test and the validation set.
-        test: False when the test set comes from elsewhere: the test share then belongs to training.
     """
     rows = list(records)
     exam, validation, train = chosen = list[Record](), list[Record](), list[Record]()
     for record, part in zip(rows, parts_of(np.array([position(row.input) for row in rows]), shares), strict=True):
-        chosen[part if part or test else 2].append(record)
+        chosen[part].append(record)
     return train, in_hash_order(validation), in_hash_order(exam)
 
 

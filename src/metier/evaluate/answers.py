@@ -35,7 +35,7 @@ class SureAnswerer(Protocol):
 
     name: str
 
-    def answer_surely(self, questions: Sequence[str]) -> list[Answer]:
+    def answer_surely(self, questions: Sequence[str]) -> Sequence[tuple[str, float | None]]:
         """Return one answer with its log-probability, in nats, for each question, in order."""
         ...
 
@@ -69,7 +69,11 @@ def collect(answerer: Answerer, records: Sequence[Record], path: Path, chunk_row
 
 def collect_surely(answerer: SureAnswerer, records: Sequence[Record], path: Path, chunk_rows: int = 64) -> list[Answer]:
     """Ask as `collect` does, and keep with each answer how likely it is, as ``logprob``."""
-    return _collect(answerer.name, answerer.answer_surely, records, path, chunk_rows, sure=True)
+
+    def ask(questions: Sequence[str]) -> list[Answer]:
+        return [Answer(*said) for said in answerer.answer_surely(questions)]
+
+    return _collect(answerer.name, ask, records, path, chunk_rows, sure=True)
 
 
 def take_over(sure: Path, records: Sequence[Record], path: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaincinv
+from scipy.optimize import minimize
+from scipy.special import betaincinv, expit
 
 from metier.facts.confidence import logit
 
@@ -21,7 +22,6 @@ LEVEL = 0.05
 BINS = 15
 _STARTS = (2, 8)
 """A threshold is looked for from a half and from an eighth of the answers on."""
-_NEWTON_STEPS = 100
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -63,8 +63,7 @@ def fit(logprobs: Sequence[float], right: Sequence[bool]) -> tuple[float, float]
     """Return slope and intercept of the logistic curve from an answer's probability to that of being right.
 
     Platt 1999 ("Probabilistic Outputs for Support Vector Machines", section 2.2: targets drawn in from 0 and 1 by as
-    much as the number of answers asks for, so that answers that are all right, or few, do not make it certain); Newton
-    steps with backtracking as in Lin, Lin and Weng 2007 ("A note on Platt's probabilistic outputs", algorithm 1). Where
+    much as the number of answers asks for, so that answers that are all right, or few, do not make it certain). Where
     likelier answers are less often right, the curve is flat: the probabilities say nothing.
 
     Args:
@@ -77,35 +76,18 @@ def fit(logprobs: Sequence[float], right: Sequence[bool]) -> tuple[float, float]
     target_N = np.where(right_N, high, low)
     mean = float(target_N.mean()) if n else 0.5
     flat = 0.0, math.log(mean / (1 - mean))
-    slope, intercept = _newton(x_N, target_N, flat) if n else flat
-    return (slope, intercept) if slope > 0 else flat
+    if not n:
+        return flat
+    slope, intercept = minimize(_cross_entropy, flat, (x_N, target_N), "BFGS", jac=True, options={"gtol": 1e-6}).x
+    return (float(slope), float(intercept)) if slope > 0 else flat
 
 
-def _newton(x_N: Floats, target_N: Floats, start: tuple[float, float]) -> tuple[float, float]:
-    """Return the curve of the least cross-entropy."""
-
-    def loss(at: Floats) -> float:
-        score_N = at[0] * x_N + at[1]
-        return float(np.sum(np.logaddexp(0, score_N) - target_N * score_N))
-
-    at, found = np.array(start), loss(np.array(start))
-    for _ in range(_NEWTON_STEPS):
-        p_N = np.exp(-np.logaddexp(0, -(at[0] * x_N + at[1])))
-        gradient = np.array([np.dot(p_N - target_N, x_N), np.sum(p_N - target_N)])
-        if np.all(np.abs(gradient) < 1e-6):
-            break
-        weight_N = p_N * (1 - p_N)
-        across = np.dot(weight_N, x_N)
-        hessian = np.array([[np.dot(weight_N, x_N * x_N), across], [across, np.sum(weight_N)]])
-        step = -np.linalg.solve(hessian + 1e-9 * np.eye(2), gradient)
-        size = 1.0
-        while size > 1e-10 and loss(at + size * step) > found + 1e-4 * size * np.dot(gradient, step):
-            size /= 2
-        if size <= 1e-10:
-            break
-        at = at + size * step
-        found = loss(at)
-    return float(at[0]), float(at[1])
+def _cross_entropy(at: Floats, x_N: Floats, target_N: Floats) -> tuple[float, Floats]:
+    """Return the cross-entropy of a curve, slope and intercept, and its gradient."""
+    score_N = at[0] * x_N + at[1]
+    error_N = expit(score_N) - target_N
+    value = float(np.sum(np.logaddexp(0, score_N) - target_N * score_N))
+    return value, np.array([np.dot(error_N, x_N), np.sum(error_N)])
 
 
 @dataclass(frozen=True)
@@ -146,7 +128,7 @@ def threshold(
 
     Args:
         confidences: of all answers, 0 to 1, shape (N,).
-        right: whether each is right; those to questions without an answer are not.
+        right: whether each is right; of a question without an answer, whether it is right all the same.
         unknown: whether a question has no answer.
         said: whether the answer is one; words for not knowing are never given.
         risk: most of either share, 0 to 1.

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
+from pydantic import TypeAdapter
+
 from metier.evaluate.metrics import Score
 from metier.evaluate.significance import Comparison
 
@@ -47,12 +49,7 @@ class Candidate:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Read what `to_json` wrote."""
-        score, comparison = value["score"], value["comparison"]
-        measured = {
-            "score": Score(**score) if score else None,
-            "comparison": Comparison(**comparison) if comparison else None,
-        }
-        return cls(**{**value, **measured})
+        return TypeAdapter(cls).validate_python(value)
 
 
 def choose(

@@ -29,6 +29,7 @@ from metier.evaluate.calibration import (
 from metier.evaluate.metrics import Score, score
 from metier.facts.answers import abstains, right
 from metier.facts.confidence import Calibration
+from metier.facts.dates import ordinal
 
 WRONG_SHOWN, ANSWERED_SHOWN = 40, 20
 """So many wrong answers, and questions without an answer that were answered, are kept to be read."""
@@ -47,7 +48,7 @@ class Asked:
     answered: bool
     """False where it says in words that it does not know, or nothing at all (`metier.facts.answers.abstains`)."""
     right: bool
-    """Whether it is a right answer; of a question without an answer there is none."""
+    """Whether it is a right answer; of an invented subject there is none, of a withheld one what the sources say."""
 
     @property
     def known(self) -> bool:
@@ -71,10 +72,23 @@ def asked(records: Sequence[Record], answers: Sequence[Answer], abouts: Sequence
     for record, answer, about in zip(records, answers, abouts, strict=True):
         if answer.logprob is None:
             raise ValueError(f"the answer to {record.input!r} has no log-probability")
-        answered = not abstains(answer.text, unknown, record.output)
-        is_right = answered and about.kind == "known" and right(answer.text, record.output)
+        truth = _truth(record, about)
+        answered = not abstains(answer.text, unknown, truth)
+        is_right = answered and right(answer.text, truth)
         found.append(Asked(record.input, record.output, answer.text, answer.logprob, about, answered, is_right))
     return found
+
+
+def _truth(record: Record, about: About) -> str:
+    """Return the right answer; nothing where there is none.
+
+    What is withheld from a model that was taught by this job, others may have been taught.
+    """
+    if about.kind == "known":
+        return record.output
+    if about.kind == "invented":
+        return ""
+    return about.value if about.form == "ask" else about.subject.partition(" (")[0]
 
 
 def calibrated(validation: Sequence[Asked], risk: float) -> tuple[Calibration, Threshold]:
@@ -287,9 +301,9 @@ def century(year: int | None) -> tuple[int, str]:
     """Return a century's number, negative before Christ, and its name."""
     if year is None:
         return 10**6, "no date"
-    number = (abs(year) - 1) // 100 + 1 if year else 1
-    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return (number, f"{number}{ending} century") if year > 0 else (-number, f"{number}{ending} century BC")
+    number = (abs(year) - 1) // 100 + 1
+    name = f"{ordinal(number)} century"
+    return (number, name) if year > 0 else (-number, f"{name} BC")
 
 
 _KINDS: dict[str, Callable[[About], tuple[int, str]]] = {

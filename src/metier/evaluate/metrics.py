@@ -118,22 +118,15 @@ def _count_bleu(answers: Sequence[str], references: Sequence[str], language: str
     return _sacrebleu(metric, answers, references)
 
 
-def _count_exact(answers: Sequence[str], references: Sequence[str], language: str) -> RowStatistics:
-    equal = [_plain(answer) == _plain(wanted) for answer, wanted in zip(answers, references, strict=True)]
-    rows = np.array([[int(same), 1] for same in equal], dtype=np.int64)
-    return RowStatistics(rows, _percent, f"nrefs:1|case:mixed|norm:nfkc+strip|version:metier-{__version__}")
+def _by_row(share_of: Callable[[str, str], float], how: str) -> Callable[..., RowStatistics]:
+    """Return what counts a share of each row, 0 to 1, whatever the language."""
 
+    def count(answers: Sequence[str], references: Sequence[str], language: str) -> RowStatistics:
+        shares = [share_of(answer, wanted) for answer, wanted in zip(answers, references, strict=True)]
+        rows = np.array([[round(share * _MILLION), _MILLION] for share in shares], dtype=np.int64)
+        return RowStatistics(rows, _percent, f"nrefs:1|{how}|version:metier-{__version__}")
 
-def _count_answer(answers: Sequence[str], references: Sequence[str], language: str) -> RowStatistics:
-    said = [facts_answers.right(answer, wanted) for answer, wanted in zip(answers, references, strict=True)]
-    rows = np.array([[int(right), 1] for right in said], dtype=np.int64)
-    return RowStatistics(rows, _percent, f"nrefs:1|case:no|dates:yes|norm:squad+accents|version:metier-{__version__}")
-
-
-def _count_f1(answers: Sequence[str], references: Sequence[str], language: str) -> RowStatistics:
-    shared = [facts_answers.f1(answer, wanted) for answer, wanted in zip(answers, references, strict=True)]
-    rows = np.array([[round(share * _MILLION), _MILLION] for share in shared], dtype=np.int64)
-    return RowStatistics(rows, _percent, f"nrefs:1|case:no|dates:yes|norm:squad+accents|version:metier-{__version__}")
+    return count
 
 
 def _sacrebleu(metric: BLEU | CHRF, answers: Sequence[str], references: Sequence[str]) -> RowStatistics:
@@ -147,19 +140,23 @@ def _sacrebleu(metric: BLEU | CHRF, answers: Sequence[str], references: Sequence
 
 
 def _percent(totals: list[int]) -> float:
-    equal, n = totals
-    return 100.0 * equal / n
+    found, most = totals
+    return 100.0 * found / most
 
 
-def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).strip()
+def _equal(answer: str, wanted: str) -> bool:
+    one, two = (unicodedata.normalize("NFKC", text).strip() for text in (answer, wanted))
+    return one == two
+
+
+_AS_FACTS = "case:no|dates:yes|norm:squad+accents"
 
 
 _COUNTERS: dict[str, Callable[[Sequence[str], Sequence[str], str], RowStatistics]] = {
     "chrf2": _count_chrf2,
     "bleu": _count_bleu,
-    "exact": _count_exact,
-    "answer": _count_answer,
-    "f1": _count_f1,
+    "exact": _by_row(_equal, "case:mixed|norm:nfkc+strip"),
+    "answer": _by_row(facts_answers.right, _AS_FACTS),
+    "f1": _by_row(facts_answers.f1, _AS_FACTS),
 }
 METRICS = tuple(_COUNTERS)

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from pydantic import TypeAdapter, ValidationError
+
 from metier.errors import ArtifactError
 from metier.evaluate.calibration import Rate
 from metier.evaluate.confidence import Knowledge
@@ -31,7 +33,7 @@ class Contestant:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Read what was written as JSON."""
-        return cls(**{**value, "scores": tuple(Score(**score) for score in value["scores"])})
+        return TypeAdapter(cls).validate_python(value)
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,9 @@ class Verdict:
             ArtifactError: when it is not a verdict, or contradicts itself.
         """
         try:
-            verdict = cls(
-                tuple(Gate(**gate) for gate in value["gates"]),
-                tuple(Contestant.from_json(one) for one in value["scores"]),
-                {name: Comparison(**one) for name, one in value["comparisons"].items()},
-            )
+            verdict = TypeAdapter(cls).validate_python(value)
             consistent = value["released"] == verdict.released
-        except (KeyError, TypeError, AttributeError) as error:
+        except (ValidationError, KeyError, TypeError) as error:
             raise ArtifactError("the verdict", f"cannot be read ({error})", _AGAIN) from error
         if not consistent:
             raise ArtifactError("the verdict", "it contradicts its own gates", _AGAIN)
@@ -120,8 +118,8 @@ def decide(
     comparisons: Mapping[str, Comparison],
     file_mib: Limit,
     ram_mib: Limit,
-    parity: Parity | None,
-    licences: Licences | None,
+    parity: Parity,
+    licences: Licences,
     scores: Sequence[Contestant],
     risk: float | None = None,
     knowledge: Knowledge | None = None,
@@ -133,8 +131,8 @@ def decide(
         comparisons: the shipped file minus the contestant of that name, on the test set.
         file_mib: size of the shipped file.
         ram_mib: most resident memory while answering.
-        parity: how the shipped file compares to the checkpoint; None when that was not examined.
-        licences: what the ledger says about shipping; None when there is no ledger.
+        parity: how the shipped file compares to the checkpoint.
+        licences: what the ledger says about shipping.
         scores: everybody's scores on the test set, the shipped file's first.
         risk: of a job about facts, the largest share, 0 to 1, of wrong answers among those given, and of questions
             without an answer that are answered; None for other jobs.
@@ -184,22 +182,19 @@ def _within(name: str, limit: Limit) -> Gate:
     return Gate(name, passed, f"at most {limit.wanted:g} MiB", found)
 
 
-def _parity(parity: Parity | None) -> Gate:
-    if parity is None:
-        return Gate("parity", False, "the shipped file answers like the checkpoint", NOT_MEASURED)
+def _parity(parity: Parity) -> Gate:
     numbers = parity.numbers
     measured = bool(numbers) and all(math.isfinite(number) for number in numbers.values())
     found = ", ".join(f"{name} {number:.4g}" for name, number in numbers.items())
     return Gate("parity", parity.passed and measured, parity.wanted, found or parity.why_not_measured)
 
 
-def _licences(licences: Licences | None) -> Gate:
-    wanted = "every licence known and allowing release"
-    if licences is None:
-        return Gate("licences", False, wanted, NOT_MEASURED)
+def _licences(licences: Licences) -> Gate:
     why = f" ({'; '.join(licences.reasons)})" if licences.reasons else ""
     passed = licences.allowed and bool(licences.terms.strip())
-    return Gate("licences", passed, wanted, (licences.terms.strip() or "no terms") + why)
+    return Gate(
+        "licences", passed, "every licence known and allowing release", (licences.terms.strip() or "no terms") + why
+    )
 
 
 def _risks(risk: float, knowledge: Knowledge | None) -> tuple[Gate, Gate]:

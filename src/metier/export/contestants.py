@@ -1,10 +1,12 @@
 """GGUF files as contestants: the shipped file through its own template, a released model through a prompt."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 
 from metier.evaluate.answers import Answer
-from metier.run.engine import Completion, Engine
+from metier.run.engine import Completion, Engine, Reply
 from metier.tasks.prompt import PromptFormat
 
 _TIMED_TOKENS = 32
@@ -24,51 +26,41 @@ def tokens_per_s(engine: Engine, prompts: Sequence[str]) -> float:
     return tokens / (time.monotonic() - start)
 
 
-class ShippedFile:
-    """A file asked as any llama.cpp app asks it: the question as a plain user message."""
+class _File(ABC):
+    """A file that is asked as many questions at a time as its engine has slots."""
 
     def __init__(self, name: str, engine: Engine, max_tokens: int) -> None:
         self.name = name
-        self._engine, self._max_tokens = engine, max_tokens
+        self.engine, self._max_tokens = engine, max_tokens
 
     def answer(self, questions: Sequence[str]) -> list[str]:
         """Return one answer a question, in order."""
-        return list(self._engine.many(self._one, questions))
+        return [said.text.strip() for said in self.engine.many(partial(self._ask, sure=False), questions)]
 
     def answer_surely(self, questions: Sequence[str]) -> list[Answer]:
-        """Return one answer with its log-probability, in nats, a question, in order."""
-        return list(self._engine.many(self._surely, questions))
+        """Return one answer with its log-probability, in nats, a question, in order; that of a stop text left out."""
+        asked = self.engine.many(partial(self._ask, sure=True), questions)
+        return [Answer(said.text.strip(), said.logprob) for said in asked]
 
-    def _one(self, question: str) -> str:
-        return self._engine.chat(question, max_tokens=self._max_tokens).text.strip()
-
-    def _surely(self, question: str) -> Answer:
-        reply = self._engine.chat(question, max_tokens=self._max_tokens, probabilities=True)
-        return Answer(reply.text.strip(), reply.logprob)
+    @abstractmethod
+    def _ask(self, question: str, *, sure: bool) -> Reply | Completion:
+        """Ask one question, with or without the probability of its answer."""
 
 
-class PromptedFile:
+class ShippedFile(_File):
+    """A file asked as any llama.cpp app asks it: the question as a plain user message."""
+
+    def _ask(self, question: str, *, sure: bool) -> Reply:
+        return self.engine.chat(question, max_tokens=self._max_tokens, probabilities=sure)
+
+
+class PromptedFile(_File):
     """A released model asked by raw completion: worked examples in front, its answer ends with the line."""
 
     def __init__(self, name: str, engine: Engine, prompt: PromptFormat, max_tokens: int) -> None:
-        self.name = name
-        self._engine, self._prompt, self._max_tokens = engine, prompt, max_tokens
+        super().__init__(name, engine, max_tokens)
+        self._prompt = prompt
 
-    def answer(self, questions: Sequence[str]) -> list[str]:
-        """Return one answer a question, in order."""
-        return list(self._engine.many(self._one, questions))
-
-    def answer_surely(self, questions: Sequence[str]) -> list[Answer]:
-        """Return one answer with its log-probability, in nats, a question, in order; that of the line end left out."""
-        return list(self._engine.many(self._surely, questions))
-
-    def _one(self, question: str) -> str:
-        return self._complete(question, 0).text.strip()
-
-    def _surely(self, question: str) -> Answer:
-        found = self._complete(question, 1)
-        return Answer(found.text.strip(), found.logprob)
-
-    def _complete(self, question: str, probabilities: int) -> Completion:
+    def _ask(self, question: str, *, sure: bool) -> Completion:
         prompt = self._prompt.render(question.strip())
-        return self._engine.complete(prompt, max_tokens=self._max_tokens, stop=("\n",), probabilities=probabilities)
+        return self.engine.complete(prompt, max_tokens=self._max_tokens, stop=("\n",), probabilities=int(sure))

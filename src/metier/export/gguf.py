@@ -6,23 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from metier.compress.blocks import quantise
 from metier.model.architectures import architecture_of
-from metier.model.gguf_names import ROUTER, gguf_names, to_gguf
+from metier.model.gguf_names import gguf_names, to_gguf
 from metier.model.rotation import FACTORS, factors, is_scaled
 from metier.progress import track
 from metier.spec.quantisation import Quantisation
+from metier.spec.weights import kind_of
 from metier.tasks.prompt import PromptFormat
 from metier.tokenizer.pieces import Pieces
 from metier.tokenizer.read import pieces_of
 
 FORMAT = 1
 """Version of the ``metier.*`` metadata keys."""
-
-_EMBEDDING = ("token_embd.weight", "output.weight")
 
 
 def write_gguf(
@@ -63,8 +61,7 @@ def write_gguf(
     writer.add_license(licence)
     writer.add_uint32("metier.format", FORMAT)
     writer.add_string("metier.task", json.dumps(task, ensure_ascii=False))
-    types = Quantisation.of(quantisation)
-    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{types.body}"])
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{Quantisation.of(quantisation).body}"])
     for key, value in settings.items():
         number = gguf.GGUFValueType.FLOAT32 if isinstance(value, float) else gguf.GGUFValueType.UINT32
         writer.add_key_value(f"{architecture.name}.{key}", value, number)
@@ -77,7 +74,7 @@ def write_gguf(
         tensors = to_gguf(ours, weights[ours].float().cpu(), architecture, model.config)
         for other, tensor in zip(theirs, tensors, strict=True):
             values = tensor.numpy()
-            kind = _kind_of(other, values, types)
+            kind = kind_of(other, values.shape, quantisation)
             writer.add_tensor(other, quantise(values, kind), raw_dtype=kind)
     if is_scaled(model.config):
         writer.add_tensor(FACTORS, factors(model.config).numpy())
@@ -86,14 +83,6 @@ def write_gguf(
     writer.write_tensors_to_file()
     writer.close()
     part.replace(path)
-
-
-def _kind_of(name: str, values: "np.ndarray[Any, Any]", types: Quantisation) -> gguf.GGMLQuantizationType:
-    if values.ndim < 2 or name.endswith(ROUTER):
-        return gguf.GGMLQuantizationType.F32
-    wanted = gguf.GGMLQuantizationType[types.embedding if name in _EMBEDDING else types.body]
-    block, _ = gguf.GGML_QUANT_SIZES[wanted]
-    return wanted if values.shape[-1] % block == 0 else gguf.GGMLQuantizationType.F16
 
 
 def _add_vocabulary(writer: gguf.GGUFWriter, pieces: Pieces) -> None:

@@ -52,13 +52,17 @@ def date_of(answer: str) -> Date | None:
 def right(answer: str, wanted: str) -> bool:
     """Return whether an answer is right: the same words, or a date that agrees and is no vaguer.
 
-    A year is right for a day in it, and a day for its year; a century is right only where a century is wanted.
+    A year is right for a day in it, and a day for its year; a century is right only where a century is wanted. Where
+    the date that is wanted is certain, one of the two lies within the other, and "circa" in an answer makes no wrong
+    year right.
     """
     when = date_of(wanted)
     if when is None:
         return bool(plain(wanted)) and plain(answer) == plain(wanted)
     said = date_of(answer)
-    return said is not None and said.agrees(when) and _years(said) <= max(1, _years(when))
+    if said is None or _years(said) > max(1, _years(when)):
+        return False
+    return said.agrees(when) if when.circa else _within(said, when) or _within(when, said)
 
 
 def abstains(answer: str, own_words: str, wanted: str = "") -> bool:
@@ -99,6 +103,10 @@ def f1(answer: str, wanted: str) -> float:
 
 def _words(answer: str) -> list[str]:
     return [word for word in names.words(answer) if word not in _ARTICLES]
+
+
+def _within(one: Date, other: Date) -> bool:
+    return other.first <= one.first and one.last <= other.last
 
 
 def _years(date: Date) -> int:

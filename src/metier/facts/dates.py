@@ -275,13 +275,9 @@ def _month_number(name: str) -> int:
 def _read_iso(found: re.Match[str], *, text: str, short: bool) -> Date:
     if found["d"] is None:
         if int(found["m"]) > 12:  # 1914-18
-            return _signed_year(found["y"]).to(_signed_year(found["y"][:-2] + found["m"]))
+            return year(int(found["y"])).to(year(int(found["y"][:-2] + found["m"])))
         return month(int(found["y"]), int(found["m"]))
     return day(int(found["y"]), int(found["m"]), int(found["d"]))
-
-
-def _signed_year(digits: str) -> Date:
-    return year(int(digits))
 
 
 def _read_numbers(found: re.Match[str], *, text: str, short: bool) -> Date:

@@ -56,7 +56,8 @@ def look_up(store: Store, question: str, answer: str | None = None) -> Found:
     """
     words = _words(question)
     named = _named(store, question, words)
-    if len(named) > 1 and order_asked(_without(words, named)):
+    dated = answer is not None and date_of(answer) is not None  # no answer to which came first
+    if len(named) > 1 and not dated and order_asked(_without(words, named)):
         found = _compared(store, words, named, answer)
         if found.sources or found.values:
             return found
@@ -168,7 +169,18 @@ def _named(store: Store, question: str, words: Sequence[str]) -> list[_Named]:
         taken |= places
         subjects = [tuple(store.of(subject)) for subject in known[of_span[span]]]
         found.append(_told_apart(words, frozenset(places), [facts for facts in subjects if facts]))
-    return [name for name in found if name.facts]
+    described = [_description(words, name) for name in found]
+    return [name for name in found if name.facts and not any(name.places <= places for places in described)]
+
+
+def _description(words: Sequence[str], name: _Named) -> frozenset[int]:
+    """Return the places of the words behind a name that tell it from others: names among them are not asked about."""
+    for facts in name.facts:
+        hint = _words(facts[0].subject.partition(" (")[2])
+        for start in range(1, len(words) - len(hint) + 1) if hint else ():
+            if start - 1 in name.places and words[start : start + len(hint)] == hint:
+                return frozenset(range(start, start + len(hint)))
+    return frozenset()
 
 
 def _can_be_name(words: Sequence[str], capitals: set[str]) -> bool:

@@ -72,6 +72,7 @@ class Store:
         self._connection = connection
         self._lock = threading.Lock()
         self._longest: int | None = None
+        self._marked: str | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +94,7 @@ class Store:
     def __len__(self) -> int:
         return int(self._rows("SELECT count(*) FROM facts")[0][0])
 
-    def about(self, name: str, relation: str | None = None) -> list[Fact]:
+    def about(self, name: str) -> list[Fact]:
         """Return the facts of all subjects that have a name, in any way to write it.
 
         Values of different sources stand side by side; one that another contradicts is marked. Raises ArtifactError or
@@ -101,13 +102,10 @@ class Store:
 
         Args:
             name: such as "Sir Isaac Newton", "newton", or "David (French neoclassical painter)".
-            relation: one of the relations, or None for all.
         """
         bare, _, hint = name.partition(" (")
         known = "facts.subject IN (SELECT subject FROM names WHERE key IN (?, ?))"
-        wanted = "AND facts.relation = ?" if relation is not None else ""
-        given = [names.key(name), names.key(bare), *([relation] if relation is not None else [])]
-        found = self._facts(f"WHERE {known} {wanted} ORDER BY facts.id", *given)
+        found = self._facts(f"WHERE {known} ORDER BY facts.id", names.key(name), names.key(bare))
         exactly = [fact for fact in found if names.key(fact.subject) == names.key(name)]
         return exactly if hint and exactly else found
 
@@ -120,8 +118,14 @@ class Store:
         return [name for (name,) in rows]
 
     def spells(self, word: str) -> bool:
-        """Return whether some name has a word written just so, accents and capitals and all. Raises as `open_store`."""
-        return bool(self._rows("SELECT 1 FROM names WHERE instr(name, ?) LIMIT 1", word))
+        """Return whether some name or value has a word with these accents and marks, in capitals or not.
+
+        Raises as `open_store`.
+        """
+        if self._marked is None:
+            rows = self._rows("SELECT name FROM names UNION SELECT value FROM facts")
+            self._marked = "\n".join(text.casefold() for (text,) in rows if not text.isascii())
+        return word.casefold() in self._marked
 
     def known(self, keys: Iterable[str]) -> dict[str, list[int]]:
         """Return the numbers of the subjects that have a name, of those names that there are.
@@ -175,13 +179,6 @@ class Store:
             most,
         )
         return [fact for (number,) in rows for fact in self._facts("WHERE facts.id = ?", number)]
-
-    def between(self, date: dates.Date, most: int = 100) -> list[Fact]:
-        """Return facts whose date shares a day with the given one, by date. Raises as `open_store`."""
-        first, last = (number(day) for day in (date.first, date.last))
-        return self._facts(
-            "WHERE facts.first <= ? AND facts.last >= ? ORDER BY facts.first, facts.id LIMIT ?", last, first, most
-        )
 
     def __iter__(self) -> Iterator[Fact]:
         """Yield all facts, in the order they were read in."""

@@ -46,7 +46,7 @@ class Checkpoint:
         """Return one answer a question, in order."""
         return self._in_batches(questions, _ROWS, self._texts)
 
-    def answer_likely(self, questions: Sequence[str]) -> list[tuple[str, float]]:
+    def answer_surely(self, questions: Sequence[str]) -> list[tuple[str, float]]:
         """Return one answer a question, in order, with the natural logarithm of the model's own probability of it.
 
         The end of the answer is in it, a stop text is not; so `metier.run.engine.Engine.complete` has it, too.

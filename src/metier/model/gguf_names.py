@@ -17,9 +17,6 @@ _FUSED = "experts.gate_up_proj"
 _ROTATED = {"q_proj.weight": "num_attention_heads", "k_proj.weight": "num_key_value_heads"}
 """Ends of the names of matrices whose outputs are rotated, and the attributes that say how many heads they make."""
 
-ROUTER = "ffn_gate_inp.weight"
-"""Ends the GGUF name of a router, which llama.cpp keeps in F32."""
-
 
 def gguf_names(names: Iterable[str], architecture: Architecture, config: PreTrainedConfig) -> dict[str, list[str]]:
     """Return the GGUF names that each Hugging Face weight is stored under.

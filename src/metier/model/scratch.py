@@ -1,11 +1,11 @@
 """A model with random weights, in a shape that llama.cpp and Auto classes know."""
 
-import importlib
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, Qwen3Config, Qwen3MoeConfig
 
+from metier.model.openmoe import OpenMoeConfig
 from metier.spec.shape import ArchitectureName, Shape, shape_of
 
 
@@ -34,16 +34,19 @@ def scratch(
         ImpossibleShapeError: when the sizes do not fit together.
     """
     torch.manual_seed(seed)
-    shape = shape_of(architecture, hidden_size, layers, **sizes)
-    config = _CONFIGS[architecture](shape, pieces, context_tokens)
+    config = _config(shape_of(architecture, hidden_size, layers, **sizes), pieces, context_tokens)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.config.architectures = [type(model).__name__]
     return model
 
 
-def _settings(shape: Shape, pieces: int, context_tokens: int) -> dict[str, Any]:
-    """The settings that every architecture has."""
-    return {
+def _config(shape: Shape, pieces: int, context_tokens: int) -> PreTrainedConfig:
+    """Return the configuration of a shape.
+
+    Weights start with variance 1 / width (LeCun et al. 1998, Efficient BackProp, section 4.6), but for OpenMoE's. The
+    usual deviation of 0.02 is for models a thousand numbers wide: a narrow one learns several times slower from it.
+    """
+    settings: dict[str, Any] = {
         "vocab_size": pieces,
         "hidden_size": shape.hidden_size,
         "intermediate_size": shape.feed_forward_size,
@@ -56,44 +59,20 @@ def _settings(shape: Shape, pieces: int, context_tokens: int) -> dict[str, Any]:
         "eos_token_id": 1,
         "bos_token_id": 2,
     }
-
-
-def _qwen3_settings(shape: Shape, pieces: int, context_tokens: int) -> dict[str, Any]:
-    """Weights start with variance 1 / width (LeCun et al. 1998, Efficient BackProp, section 4.6).
-
-    The usual deviation of 0.02 is for models a thousand numbers wide: a narrow one learns several times slower from it.
-    """
-    return {
-        **_settings(shape, pieces, context_tokens),
-        "tie_word_embeddings": True,
-        "initializer_range": shape.hidden_size**-0.5,
-    }
-
-
-def _dense(shape: Shape, pieces: int, context_tokens: int) -> PreTrainedConfig:
-    return Qwen3Config(**_qwen3_settings(shape, pieces, context_tokens))
-
-
-def _moe(shape: Shape, pieces: int, context_tokens: int) -> PreTrainedConfig:
+    if shape.architecture == "openmoe":
+        return OpenMoeConfig(
+            **settings,
+            num_experts=shape.experts,
+            router_topk=shape.experts_per_token,
+            moe_layer_interval=shape.moe_layer_interval,
+        )
+    settings |= {"tie_word_embeddings": True, "initializer_range": shape.hidden_size**-0.5}
+    if shape.architecture == "dense":
+        return Qwen3Config(**settings)
     return Qwen3MoeConfig(
-        **_qwen3_settings(shape, pieces, context_tokens),
+        **settings,
         num_experts=shape.experts,
         num_experts_per_tok=shape.experts_per_token,
         moe_intermediate_size=shape.expert_size,
         norm_topk_prob=True,  # llama.cpp always does
     )
-
-
-def _openmoe(shape: Shape, pieces: int, context_tokens: int) -> PreTrainedConfig:
-    # Imported here: only who asks for OpenMoE pays for it. The import registers the class with the Auto classes.
-    openmoe = importlib.import_module("metier.model.openmoe")
-    config: PreTrainedConfig = openmoe.OpenMoeConfig(
-        **_settings(shape, pieces, context_tokens),
-        num_experts=shape.experts,
-        router_topk=shape.experts_per_token,
-        moe_layer_interval=shape.moe_layer_interval,
-    )
-    return config
-
-
-_CONFIGS = {"dense": _dense, "moe": _moe, "openmoe": _openmoe}

@@ -13,11 +13,22 @@ from metier.facts.store import Store
 from metier.run.engine import Engine, Reply
 from metier.tasks.qa import Qa
 
-_AS_TYPED = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00a0": " "})
-"""Marks that programs put for those of the keyboard, by which sources write names."""
+_AS_TYPED = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2014": "-"})
+"""Marks that programs put for those of the keyboard, by which most sources write names."""
 
+_UNSEEN = str.maketrans(dict.fromkeys("\u00ad\u200b\u200e\u200f\u2060\ufeff"))
+"""Marks for programs, which say nothing: where a line may break, in which direction a word runs."""
+
+_MARKED = re.compile(rf"\w*[{''.join(map(chr, _AS_TYPED))}]\w*")
 _ACCENTED = re.compile(r"[^\W\d_]*[\u00c0-\u024f][^\W\d_]*")
 """Words with a Latin letter that is none of the alphabet's."""
+
+_LETTERS = str.maketrans(
+    {"\u00c6": "Ae", "\u00e6": "ae", "\u00d8": "O", "\u00f8": "o", "\u0110": "D", "\u0111": "d", "\u0131": "i"}
+    | {"\u0141": "L", "\u0142": "l", "\u0152": "Oe", "\u0153": "oe", "\u00df": "ss", "\u00d0": "D", "\u00f0": "d"}
+    | {"\u00de": "Th", "\u00fe": "th"}
+)
+"""Those of them that are no letter of the alphabet with an accent."""
 
 MOST_TOKENS = 96
 """Longest answer; the facts' own have at most 80 characters."""
@@ -69,20 +80,28 @@ class Asker:
         """
         if not any(map(str.isalnum, question)):
             return Answer(self.task.unknown, looked_up=self.store is not None)
+        asked = self._as_written(question)
         limit = min(MOST_TOKENS, self.engine.context_tokens // 2)
-        reply = self.engine.chat(self._as_written(question), max_tokens=limit, probabilities=True)
+        reply = self.engine.chat(asked, max_tokens=limit, probabilities=True)
         said = reply.text.strip()
         if abstains(said, self.task.unknown):
-            return self._with_facts(question, Answer(said if plain(said) else self.task.unknown))
-        return self._with_facts(question, self._weighed(said, reply))
+            return self._with_facts(asked, Answer(said if plain(said) else self.task.unknown))
+        return self._with_facts(asked, self._weighed(said, reply))
 
     def _as_written(self, question: str) -> str:
-        """Return a question as the model was taught to read it: accents that no name in the store has are left out."""
-        asked = " ".join(question.translate(_AS_TYPED).split())
-        store = self.store
-        if store is None or asked.isascii():
+        """Return a question as the model was taught to read it: with no marks and accents but those of the store."""
+        asked = unicodedata.normalize("NFC", " ".join(question.translate(_UNSEEN).split()))
+        if asked.isupper() and asked.count(" ") > 1:
+            asked = asked.lower()  # as some questions of the training are
+        if asked.isascii():
             return asked
-        return _ACCENTED.sub(lambda word: word[0] if store.spells(word[0]) else _without_accents(word[0]), asked)
+        asked = _MARKED.sub(lambda word: word[0] if self._is_taught(word[0]) else word[0].translate(_AS_TYPED), asked)
+        if self.store is None:
+            return asked
+        return _ACCENTED.sub(lambda word: word[0] if self._is_taught(word[0]) else _without_accents(word[0]), asked)
+
+    def _is_taught(self, word: str) -> bool:
+        return self.store is not None and self.store.spells(word)
 
     def _weighed(self, said: str, reply: Reply) -> Answer:
         probability = None if reply.logprob is None else exp(min(0.0, reply.logprob))
@@ -103,4 +122,5 @@ class Asker:
 
 
 def _without_accents(word: str) -> str:
-    return "".join(mark for mark in unicodedata.normalize("NFKD", word) if not unicodedata.combining(mark))
+    parts = unicodedata.normalize("NFKD", word.translate(_LETTERS))
+    return "".join(part for part in parts if not unicodedata.combining(part))

@@ -8,7 +8,6 @@ is served; the other routes (health, static files) are gone with the prefix.
 import http.client
 import json
 import secrets
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
-from metier.errors import ArtifactError, RunError
+from metier.errors import ArtifactError, InputError, RunError
 from metier.run.gguf_header import read_header
 from metier.run.llama import xllamacpp
 
@@ -49,7 +48,6 @@ class Reply:
     prompt_tokens: int
     finished: bool
     """False when the answer was cut at its limit or at the end of the context."""
-    seconds: float
     logprob: float | None = None
     """Natural logarithm of the model's own probability of the answer and its end; None where it was not asked for."""
 
@@ -65,7 +63,6 @@ class Completion:
     prompt_tokens: int
     finished: bool
     """False when the text was cut at its limit or at the end of the context."""
-    seconds: float
     logprob: float | None = None
     """Natural logarithm of the model's own probability of the text, and of its end where it ended without a stop text;
     None where no probabilities were asked for."""
@@ -122,22 +119,12 @@ class Engine:
         """Whether the file says how it is to be asked."""
         return bool(self.header.metadata.get("tokenizer.chat_template"))
 
-    def chat(
-        self,
-        text: str,
-        *,
-        max_tokens: int,
-        system: str | None = None,
-        history: Sequence[Mapping[str, str]] = (),
-        probabilities: bool = False,
-    ) -> Reply:
+    def chat(self, text: str, *, max_tokens: int, probabilities: bool = False) -> Reply:
         """Answer a user message through the file's own chat template, greedily.
 
         Args:
             text: the user's message.
             max_tokens: longest answer.
-            system: a system message in front.
-            history: earlier messages, each ``{"role": ..., "content": ...}``.
             probabilities: whether to return how likely the answer is.
 
         Raises:
@@ -146,9 +133,7 @@ class Engine:
         """
         self._need_template()
         self._check_length(text)
-        first = [] if system is None else [{"role": "system", "content": system}]
-        messages = [*first, *history, {"role": "user", "content": text}]
-        started = time.monotonic()
+        messages = [{"role": "user", "content": text}]
         also = {"logprobs": True, "top_logprobs": 1} if probabilities else {}
         found = self._post("/v1/chat/completions", {**_GREEDY, "messages": messages, "max_tokens": max_tokens, **also})
         choice, usage = found["choices"][0], found["usage"]
@@ -165,7 +150,6 @@ class Engine:
             tokens=usage["completion_tokens"],
             prompt_tokens=usage["prompt_tokens"],
             finished=choice["finish_reason"] == "stop",
-            seconds=time.monotonic() - started,
             logprob=logprob,
         )
 
@@ -194,7 +178,6 @@ class Engine:
         """
         if isinstance(prompt, str):
             self._check_length(prompt)
-        started = time.monotonic()
         found = self._post(
             "/completion",
             {
@@ -214,7 +197,6 @@ class Engine:
             top=tuple((token["id"], token["logprob"]) for token in places[0].get("top_logprobs", ())),
             prompt_tokens=found["tokens_evaluated"],
             finished=found["stop_type"] != "limit",
-            seconds=time.monotonic() - started,
             logprob=self._logprob(prompt, found) if probabilities else None,
         )
 
@@ -328,8 +310,8 @@ class Engine:
         )
 
 
-def _too_long(found: str, context_tokens: int) -> RunError:
-    return RunError(
+def _too_long(found: str, context_tokens: int) -> InputError:
+    return InputError(
         "the input",
         f"has {found} with its prompt, and the context holds {context_tokens:,} tokens",
         "Shorten the input or cut it into parts",

@@ -55,7 +55,6 @@ _NOT_GGUF = "Give a model in GGUF format: a .gguf file"
 class Header:
     """What a GGUF file says about itself."""
 
-    version: int
     metadata: dict[str, Value]
     """The key-values; an array (such as the vocabulary) is None here."""
     array_lengths: dict[str, int]
@@ -66,11 +65,6 @@ class Header:
     """The tensors by name; as in numpy, the width of a row comes last."""
     stored: dict[str, tuple[int, int]]
     """Of each tensor ggml's number of its type, and the byte at which it begins."""
-
-    @property
-    def tensors(self) -> int:
-        """How many tensors the file has."""
-        return len(self.shapes)
 
 
 def read_header(path: Path) -> Header:
@@ -205,7 +199,7 @@ def _header(cursor: _Cursor) -> Header:
         else:
             raise cursor.wrong(f"is damaged: the key {key!r:.80} has a value of the unknown type {kind}")
     shapes, stored = _checked_tensors(cursor, tensors, metadata.get("general.alignment", 32))
-    return Header(version, metadata, array_lengths, array_starts, shapes, stored)
+    return Header(metadata, array_lengths, array_starts, shapes, stored)
 
 
 def _checked_tensors(

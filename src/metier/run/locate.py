@@ -14,6 +14,8 @@ from metier.home import home, run_dir
 
 _BUILD = "Build it with 'metier build', or name a .gguf file, an export folder, a run folder or a job"
 
+_UNFINISHED = "the build has not come to its end"
+
 _COPY = "Copy the whole export folder again, or build the job again"
 
 
@@ -43,7 +45,10 @@ def locate(reference: str) -> Located:
             return Located(path)
         # A folder may bear the name of the job it describes: it counts only with a model inside.
         found = _in_folder(path) if path.is_dir() else None
-        return found or _in_folder(run_dir(reference)) or _nothing(reference)
+        found = found or _in_folder(run_dir(reference))
+        if found is None and run_dir(reference).is_dir():
+            raise ArtifactError(str(run_dir(reference)), _UNFINISHED, "Run 'metier build' again")
+        return found or _nothing(reference)
     except (SpecError, OSError, ValueError):
         # No job has such a name, and no file either (too long, a NUL inside).
         return _nothing(reference)
@@ -52,7 +57,7 @@ def locate(reference: str) -> Located:
 def _in_folder(folder: Path) -> Located | None:
     for place in (folder, folder / "export"):
         if (place / "begun.json").exists():
-            raise ArtifactError(str(place), "the build has not come to its end", "Run 'metier build' again")
+            raise ArtifactError(str(place), _UNFINISHED, "Run 'metier build' again")
         if (place / "metier.json").exists():
             return _described(place / "metier.json")
     files = sorted(folder.glob("*.gguf"))
@@ -63,7 +68,10 @@ def _in_folder(folder: Path) -> Located | None:
 
 
 def _described(path: Path) -> Located:
-    value = read_json(path)
+    try:
+        value = read_json(path)
+    except ArtifactError as error:
+        raise ArtifactError(error.where, error.found, _COPY) from error
     if "file" in value and value["file"] is None:
         fix = "Ask for a type in export.quantisations and build again, if its architecture can be written"
         raise ArtifactError(str(path.parent), "the job was built without a GGUF file", fix)

@@ -70,29 +70,25 @@ class Session:
         """
         return "".join(answer for _, answer in self._answers([text], len(text)))
 
-    def answer_lines(self, lines: Iterable[str], chars: int | None = None) -> Iterator[tuple[str, str]]:
+    def answer_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Yield each line with its answer, in order and without their line ends, as they are ready.
 
         Takes the memory of the longest line, however many there are. While answers are being worked on, up to
         four times as many sentences as there are slots are read ahead; with one slot, none is.
 
-        Args:
-            lines: such as an open text file.
-            chars: length of all lines together, if known, for the time left.
-
         Raises:
             RunError: when the task takes its input as a whole, and a line does not fit into the context.
         """
-        yield from self._answers(_without_ends(lines), chars)
+        yield from self._answers(_without_ends(lines), None)
 
     def ask(self, question: str) -> Answer:
         """Answer a question of a qa job, with confidence and sources. Raises as `Asker.ask`."""
         [(_, answer)] = self._asked([question], len(question))
         return answer
 
-    def ask_lines(self, lines: Iterable[str], chars: int | None = None) -> Iterator[tuple[str, Answer]]:
+    def ask_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, Answer]]:
         """Yield each line with its answer as `answer_lines` does, for a qa job. Raises as `Asker.ask`."""
-        yield from self._asked(_without_ends(lines), chars)
+        yield from self._asked(_without_ends(lines), None)
 
     def _answers(self, texts: Iterable[str], chars: int | None) -> Iterator[tuple[str, str]]:
         if self.asker is not None:

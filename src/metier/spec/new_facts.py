@@ -31,8 +31,8 @@ source_tags = false                # true: every other training question begins 
 [base]                             # the model is made from scratch: facts are all it knows
 model = "scratch"
 vocabulary = 8000                  # word pieces to learn
-hidden_size = 256                  # width: a wider model holds more facts
-layers = 6
+hidden_size = 512                  # width: a wider model holds more facts
+layers = 1                         # one layer learns facts soonest; to compare two of them takes more
 
 [[data.facts]]                     # facts to learn; write this table again for each further source
 {source}
@@ -43,6 +43,8 @@ test_share = 0.05
 
 [train]
 budget = "30m"                     # how long to train: "90s", "10m", "2h", or "300 steps"
+batch_tokens = 1024                # many small steps learn facts sooner than few large ones
+peak_lr = 1e-3
 max_tokens = 96                    # longest example, question and answer together; longer ones are left out
 
 [evaluate]

@@ -115,7 +115,7 @@ class Weights:
         """
         size = _METADATA_BYTES + _PIECE_BYTES * self.pieces
         for name, shape in self.shapes.items():
-            values, block_bytes = gguf.GGML_QUANT_SIZES[_kind_of(name, shape, quantisation)]
+            values, block_bytes = gguf.GGML_QUANT_SIZES[kind_of(name, shape, quantisation)]
             size += _TENSOR_BYTES + -(-prod(shape) * block_bytes // values // _ALIGNMENT) * _ALIGNMENT
         return size / 2**20
 
@@ -165,7 +165,8 @@ def _layer_of(name: str) -> int:
     return int(found[1]) if found else -1
 
 
-def _kind_of(name: str, shape: tuple[int, ...], quantisation: str) -> gguf.GGMLQuantizationType:
+def kind_of(name: str, shape: tuple[int, ...], quantisation: str) -> gguf.GGMLQuantizationType:
+    """Return the type that a weight of this name and shape has in a file of a quantisation."""
     if len(shape) < 2 or part_of(name) == "routers":
         return gguf.GGMLQuantizationType.F32
     types = Quantisation.of(quantisation)

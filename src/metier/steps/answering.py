@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import TypeAdapter
+
 from metier.data.records import read_records
 from metier.errors import MetierError, RunError
 from metier.evaluate.answers import collect
@@ -48,11 +50,6 @@ class Asked:
     decided: tuple[Decided, ...]
     """What the checkpoint says comes next, if the file is to walk beside it."""
 
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
-        """Read what came as JSON."""
-        return cls(**{**value, "decided": tuple(Decided(*place) for place in value["decided"])})
-
 
 @dataclass(frozen=True)
 class Told:
@@ -66,7 +63,7 @@ class Told:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """Read what came as JSON."""
-        return cls(**{**value, "walked": Walk(**value["walked"])})
+        return TypeAdapter(cls).validate_python(value)
 
 
 def ask_apart(asked: Asked) -> Told:
@@ -111,7 +108,7 @@ def answer(asked: Asked) -> Told:
 def main() -> None:
     """Read a line of what is asked from stdin; print what was found, or the error."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is told by the process that asked
-    asked = Asked.from_json(json.loads(sys.stdin.readline()))
+    asked = TypeAdapter(Asked).validate_json(sys.stdin.readline())
     threading.Thread(target=_end_with_the_other, daemon=True).start()
     try:
         found: dict[str, Any] = asdict(answer(asked))

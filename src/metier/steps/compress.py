@@ -14,7 +14,7 @@ from metier.compress.importance import channel_importance, expert_importance, la
 from metier.compress.structure import check_cuts, narrowed, with_experts, without_layers
 from metier.data.records import read_records
 from metier.export.huggingface import write_folder
-from metier.model.loading import load
+from metier.model.loading import load, load_model
 from metier.progress import bar, say
 from metier.spec.compress import Cut
 from metier.spec.job import Job
@@ -156,7 +156,7 @@ def _heal(
         write_whole(unhealed, lambda part: write_folder(part, model, tokenizer))
     processes.wait()  # for the cut
     healed, facts = train(
-        lambda: load(unhealed, tokenizer=False)[0],
+        lambda: load_model(unhealed),
         examples,
         held_out,
         _settings(job),

@@ -4,24 +4,20 @@ Only the answers are kept in the step. What is measured of them, and the thresho
 anew at every build, so that another risk asks nobody again.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from metier.data.questions.about import About, about_path, read_about
 from metier.data.records import Record, read_records
 from metier.errors import DataError
-from metier.evaluate.answers import Answer, SureAnswerer, collect_surely, read_surely
+from metier.evaluate.answers import SureAnswerer, collect_surely, read_surely
 from metier.evaluate.confidence import Asked, Knowledge, asked, knowledge_of
-from metier.export.contestants import PromptedFile, ShippedFile
-from metier.model.answer import Checkpoint
-from metier.model.bases import find_base, is_file
-from metier.model.loading import load
+from metier.export.contestants import ShippedFile
+from metier.model.bases import is_file
 from metier.run.engine import Engine
 from metier.spec.job import Job
 from metier.steps.answering import SLOTS
-from metier.steps.exam import TEST, Released
+from metier.steps.exam import TEST, Released, opened
 
 _VALIDATION = ("validation.jsonl", "validation_unknown.jsonl")
 """Exams to calibrate on: with an answer, and without one."""
@@ -61,31 +57,9 @@ def asked_in(reference: str) -> dict[str, str]:
 
 
 def ask_released(job: Job, data: Path, released: Released, folder: Path) -> dict[str, Any]:
-    """Ask a released model: its file as it is, or the checkpoint where it has none.
-
-    Args:
-        job: the job description.
-        data: the folder of the rows.
-        released: the model.
-        folder: where the answers are kept.
-    """
-    name, found, limit = released.name, find_base(released.reference), job.evaluate.max_answer_tokens
-    if found.gguf is None:
-        checkpoint = Checkpoint(name, *load(found.folder), released.prompt, limit, stop="\n")
-        return ask(job, data, _Sure(name, checkpoint), folder)
-    with Engine(found.gguf, slots=SLOTS, context_tokens=released.context_tokens) as engine:
-        return ask(job, data, PromptedFile(name, engine, released.prompt, limit), folder)
-
-
-@dataclass
-class _Sure:
-    """A checkpoint as a contestant that says how likely its answers are."""
-
-    name: str
-    checkpoint: Checkpoint
-
-    def answer_surely(self, questions: Sequence[str]) -> list[Answer]:
-        return [Answer(*said) for said in self.checkpoint.answer_likely(questions)]
+    """Ask a released model; arguments else as in `ask`."""
+    with opened(released, job.evaluate.max_answer_tokens) as contestant:
+        return ask(job, data, contestant, folder)
 
 
 def knowledge(job: Job, data: Path, name: str, folder: Path) -> Knowledge:

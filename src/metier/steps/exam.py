@@ -4,8 +4,9 @@ Where no file was asked for, the checkpoint takes its place; it is not released.
 a job demands may change without anybody being asked again.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ from metier.tasks.registry import task_from_json
 
 TEST = "test.jsonl"
 """The exam."""
-_OURS, _THEIRS = "shipped.jsonl", "base.jsonl"
+_OURS, THEIRS = "shipped.jsonl", "base.jsonl"
 """Where the answers are kept."""
 
 
@@ -43,15 +44,6 @@ class Released(NamedTuple):
     prompt: PromptFormat
     context_tokens: int = 1024
     """Longest prompt and answer together."""
-
-
-@dataclass(frozen=True)
-class HeadToHead:
-    """The shipped file's (or, without one, the checkpoint's) scores, first, and the base's; how they differ."""
-
-    contestants: tuple[Contestant, ...]
-    comparison: Comparison | None
-    """Shipped file minus base; None for a model from scratch."""
 
 
 def inputs(job: Job, data: Step, *exams: str) -> dict[str, Any]:
@@ -91,8 +83,8 @@ def examine_base(job: Job, data: Path, prompts: dict[str, Any], sure: Path | Non
     """
     rows = rows_of_exam(job, data)
     if sure and (sure / TEST).exists():
-        take_over(sure / TEST, rows, folder / _THEIRS)
-    return asdict(_ask_base(job, prompts, rows, folder))
+        take_over(sure / TEST, rows, folder / THEIRS)
+    return asdict(ask_base(job, prompts, rows, folder))
 
 
 def examine(
@@ -109,10 +101,10 @@ def examine(
         folder: where the answers are kept, so that a killed exam goes on.
     """
     rows = rows_of_exam(job, data)
-    contestant = _ask_ours(job, ours, prompts, rows, folder)
+    contestant = ask_ours(job, ours, prompts, rows, folder)
     return {
         "contestant": asdict(contestant),
-        "comparison": asdict(against(job, rows, folder, read_answers(base / _THEIRS))) if base else None,
+        "comparison": asdict(against(job, rows, folder, read_answers(base / THEIRS))) if base else None,
         "ram_mib": None if ours.is_dir() else memory_mib(ours, rows[0].input),
     }
 
@@ -157,23 +149,6 @@ def judge(
     )
 
 
-def head_to_head(job: Job, ours: Path, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> HeadToHead:
-    """Ask the job's model and its base the same rows; answers are kept in the folder.
-
-    Args:
-        job: the job description.
-        ours: the shipped file, or the checkpoint's folder where there is none.
-        prompts: the result of the step ``prompt``.
-        rows: questions and references.
-        folder: where the answers are kept, so that a killed exam goes on.
-    """
-    contestant = _ask_ours(job, ours, prompts, rows, folder)
-    if job.base.from_scratch:
-        return HeadToHead((contestant,), None)
-    base = _ask_base(job, prompts, rows, folder)
-    return HeadToHead((contestant, base), against(job, rows, folder, read_answers(folder / _THEIRS)))
-
-
 def rows_of_exam(job: Job, data: Path) -> list[Record]:
     """Return the rows of the exam."""
     return read_records(data / TEST)[: job.evaluate.test_rows]
@@ -193,8 +168,8 @@ def _parity(swept: dict[str, Any]) -> Parity:
     )
 
 
-def _ask_ours(job: Job, ours: Path, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> Contestant:
-    """Ask the shipped file, or the checkpoint in a folder."""
+def ask_ours(job: Job, ours: Path, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> Contestant:
+    """Ask the shipped file, or the checkpoint in a folder; the answers are kept in another folder."""
     limit = job.evaluate.max_answer_tokens
     if ours.is_dir():
         checkpoint = Checkpoint(job.name, *load(ours), PromptFormat.from_json(prompts["prompt"]), limit)
@@ -205,13 +180,14 @@ def _ask_ours(job: Job, ours: Path, prompts: dict[str, Any], rows: Sequence[Reco
         return graded(job, ours.stem, answers, rows, ours, speed)
 
 
-def _ask_base(job: Job, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> Contestant:
+def ask_base(job: Job, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> Contestant:
+    """Ask the base with the best prompt found for it; the answers are kept in a folder, as `THEIRS`."""
     timed = PromptFormat.from_json(prompts["prompt"])
-    return ask_released(job, base_of(job, prompts), timed, rows, folder / _THEIRS)
+    return ask_released(job, base_of(job, prompts), timed, rows, folder / THEIRS)
 
 
 def ask_released(job: Job, released: Released, timed: PromptFormat, rows: Sequence[Record], path: Path) -> Contestant:
-    """Ask a released model: its file as it is, or the checkpoint where it has none.
+    """Ask a released model.
 
     Args:
         job: the job description.
@@ -220,14 +196,23 @@ def ask_released(job: Job, released: Released, timed: PromptFormat, rows: Sequen
         rows: questions and references.
         path: where the answers are kept.
     """
-    name, limit = released.name, job.evaluate.max_answer_tokens
+    with opened(released, job.evaluate.max_answer_tokens) as asked:
+        answers = collect(asked, rows, path)
+        if isinstance(asked, Checkpoint):
+            return graded(job, released.name, answers, rows)
+        speed = tokens_per_s(asked.engine, _timed(timed, rows))
+        return graded(job, released.name, answers, rows, asked.engine.model, speed)
+
+
+@contextmanager
+def opened(released: Released, max_tokens: int) -> Iterator[Checkpoint | PromptedFile]:
+    """Open a released model to ask it for answers of so many tokens: its file as it is, or else the checkpoint."""
     found = find_base(released.reference)
     if found.gguf is None:
-        checkpoint = Checkpoint(name, *load(found.folder), released.prompt, limit, stop="\n")
-        return graded(job, name, collect(checkpoint, rows, path), rows)
+        yield Checkpoint(released.name, *load(found.folder), released.prompt, max_tokens, stop="\n")
+        return
     with Engine(found.gguf, slots=SLOTS, context_tokens=released.context_tokens) as engine:
-        answers = collect(PromptedFile(name, engine, released.prompt, limit), rows, path)
-        return graded(job, name, answers, rows, found.gguf, tokens_per_s(engine, _timed(timed, rows)))
+        yield PromptedFile(released.name, engine, released.prompt, max_tokens)
 
 
 def _timed(prompt: PromptFormat, rows: Sequence[Record]) -> list[str]:
@@ -238,10 +223,8 @@ def _timed(prompt: PromptFormat, rows: Sequence[Record]) -> list[str]:
 def against(job: Job, rows: Sequence[Record], folder: Path, theirs: Sequence[str]) -> Comparison:
     """Return by how much the job's model, whose answers are kept in a folder, is better than others' answers."""
     task, references = task_from_json(job.task_settings), [row.output for row in rows]
-    language = task.output_language or ""
-    return compare(
-        task.primary_metric, read_answers(folder / _OURS), theirs, references, seed=job.seed, language=language
-    )
+    ours, language = read_answers(folder / _OURS), task.output_language
+    return compare(task.primary_metric, ours, theirs, references, seed=job.seed, language=language)
 
 
 def graded(
@@ -254,6 +237,5 @@ def graded(
 ) -> Contestant:
     """Return a contestant with its scores by all metrics of the task; its file and speed where they are known."""
     task, references = task_from_json(job.task_settings), [row.output for row in rows]
-    language = task.output_language or ""
-    scores = tuple(score(metric, answers, references, language=language) for metric in task.metrics)
+    scores = tuple(score(metric, answers, references, language=task.output_language) for metric in task.metrics)
     return Contestant(name, scores, path.stat().st_size / 2**20 if path else None, speed)

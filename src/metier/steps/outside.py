@@ -18,7 +18,7 @@ from metier.spec.contestants import BASE
 from metier.spec.data import Source
 from metier.spec.job import Job
 from metier.steps import rivals
-from metier.steps.exam import against, ask_released, graded, head_to_head
+from metier.steps.exam import THEIRS, against, ask_base, ask_ours, ask_released, graded
 from metier.steps.prompt import decided_by
 from metier.tasks.prompt import PromptFormat
 
@@ -51,7 +51,7 @@ def examine_outside(job: Job, run: Path, on: str, rows: int, others: Sequence[Pa
         DataError: when the rows or the recorded answers cannot be read, are too few or do not belong together.
     """
     exported, prompts = (load_step(run / name) for name in ("export", "prompt"))
-    prompted = rivals.of_run(job, run)
+    prompted = {name: load_step(run / "rivals" / name / "prompt") for name in job.rivals}
     paths = ",".join(str(Path(part).expanduser().resolve()) for part in on.split(","))
     table = read_source(Source(source=f"file:{paths}", licence="unknown")).table
     records = [Record(asked.strip(), wanted.strip()) for asked, wanted in islice(table.pairs, rows)]
@@ -69,9 +69,10 @@ def examine_outside(job: Job, run: Path, on: str, rows: int, others: Sequence[Pa
     folder = run / "outside" / key_of(asked)
     folder.mkdir(parents=True, exist_ok=True)
     ours = exported.folder / (exported.result["file"] or "huggingface")
-    met = head_to_head(job, ours, prompts.result, records, folder)
-    contestants = list(met.contestants)
-    comparisons = {BASE: met.comparison} if met.comparison else {}
+    contestants, comparisons = [ask_ours(job, ours, prompts.result, records, folder)], {}
+    if not job.base.from_scratch:
+        contestants.append(ask_base(job, prompts.result, records, folder))
+        comparisons[BASE] = against(job, records, folder, read_answers(folder / THEIRS))
     timed = PromptFormat.from_json(prompts.result["prompt"])
     for name, prompt in prompted.items():
         kept = run / "outside" / key_of([records, decided_by(prompt), limit]) / "answers.jsonl"

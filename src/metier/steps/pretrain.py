@@ -11,7 +11,7 @@ from metier.artifact import Step
 from metier.data.records import read_documents
 from metier.errors import DataError
 from metier.export.huggingface import write_folder
-from metier.model.loading import load, load_tokenizer
+from metier.model.loading import load_model, load_tokenizer
 from metier.spec.job import Job
 from metier.steps.training_folder import COPIES, Write, check_disk, train_once, write_whole
 from metier.train.pretraining import corpora, pretrain
@@ -44,7 +44,7 @@ def _learn(job: Job, data: Step, start: Path, folder: Path) -> tuple[dict[str, A
 
     peak_lr = job.pretrain.peak(from_scratch=job.base.from_scratch)
     model, facts = pretrain(
-        lambda: load(start, tokenizer=False)[0],
+        lambda: load_model(start),
         tokenizer,
         learned,
         held_out,

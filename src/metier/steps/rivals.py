@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from metier.artifact import Step, load_step, sha256_file
+from metier.artifact import Step, sha256_file
 from metier.data.records import Record
 from metier.evaluate.answers import read_answers, take_over
 from metier.model.bases import find_base
@@ -115,15 +115,6 @@ def asked_surely(
         )
         for name, prompt in prompts.items()
     }
-
-
-def of_run(job: Job, run: Path) -> dict[str, Step]:
-    """Return the steps ``prompt`` of a finished build, by the rivals' names.
-
-    Raises:
-        ArtifactError: when one is not finished.
-    """
-    return {name: load_step(run / "rivals" / name / "prompt") for name in job.rivals}
 
 
 def released(job: Job, name: str, prompt: Step) -> exam.Released:

@@ -9,7 +9,7 @@ import torch
 
 from metier.data.records import Record, read_records
 from metier.export.huggingface import write_folder
-from metier.model.loading import load, load_tokenizer
+from metier.model.loading import load_model, load_tokenizer
 from metier.progress import say
 from metier.spec.job import Job
 from metier.spec.training import Training
@@ -58,7 +58,7 @@ def _learn(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: Path
     validation = read_records(data / "validation.jsonl")[:WATCHED_ROWS]
     peak_lr = job.train.peak(from_scratch=job.base.from_scratch)
     model, facts = train(
-        lambda: load(start, tokenizer=False)[0],
+        lambda: load_model(start),
         examples,
         encode(tokenizer, prompt, validation, job.train.max_tokens),
         job.train,

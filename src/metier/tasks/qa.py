@@ -25,7 +25,3 @@ class Qa(AnsweredWhole):
         """
         instruction = f"Answer each question with a date or a few words. Where the answer is not known: {self.unknown}"
         return candidates("Question", "Answer", instruction, turn)
-
-    def to_json(self) -> dict[str, str]:
-        """Return the task as JSON-able values for `metier.tasks.registry.task_from_json`."""
-        return {"task": self.name, "unknown": self.unknown}

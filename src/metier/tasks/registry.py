@@ -20,7 +20,7 @@ TASKS: dict[str, type[Translation] | type[Text2Text] | type[Qa]] = {
 
 
 def task_from_json(value: Any) -> Task:
-    """Read what a task's ``to_json`` wrote, or the ``task_settings`` of a job description.
+    """Read the ``task_settings`` of a job description, or what a file says of its task.
 
     Args:
         value: such as ``{"task": "translation", "source": "ja", "target": "en"}``.

@@ -30,7 +30,3 @@ class Text2Text(AnsweredWhole):
             f"{self.output} for each {self.input}.",
             turn,
         )
-
-    def to_json(self) -> dict[str, str]:
-        """Return the task as JSON-able values for `metier.tasks.registry.task_from_json`."""
-        return {"task": self.name, "input": self.input, "output": self.output}

@@ -29,7 +29,7 @@ class Translation:
     metrics: ClassVar[tuple[str, ...]] = ("chrf2", "bleu")
 
     @property
-    def output_language(self) -> str | None:
+    def output_language(self) -> str:
         """Code of the language of the answers."""
         return self.target
 
@@ -75,10 +75,6 @@ class Translation:
         """Return rows as one text and its translation: their sentences behind each other, as each language writes."""
         sources, targets = zip(*rows, strict=True)
         return _between_sentences(self.source).join(sources), _between_sentences(self.target).join(targets)
-
-    def to_json(self) -> dict[str, str]:
-        """Return the task as JSON-able values for `metier.tasks.registry.task_from_json`."""
-        return {"task": self.name, "source": self.source, "target": self.target}
 
 
 def _between_sentences(code: str) -> str:

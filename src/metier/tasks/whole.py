@@ -1,6 +1,7 @@
 """What tasks have in common whose input is answered as a whole."""
 
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 from metier.tasks.segment import Piece, fill, split_whole
 
@@ -8,10 +9,8 @@ from metier.tasks.segment import Piece, fill, split_whole
 class AnsweredWhole:
     """A task that takes its input in one piece, and keeps the white space around it."""
 
-    @property
-    def output_language(self) -> str | None:
-        """Code of the language of the answers: not known."""
-        return None
+    output_language: ClassVar[str] = ""
+    """Code of the language of the answers: not known."""
 
     def split(self, text: str) -> list[Piece]:
         """Return the text as one piece, the white space around it as layout."""

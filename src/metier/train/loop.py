@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -101,7 +102,7 @@ def fit(
     losses: Losses = PLAIN,
     loss_of: LossFunction = batch_loss,
     quantisation: str | None = None,
-    keep: Callable[[int, PreTrainedModel], None] | None = None,
+    keep: Callable[[int, PreTrainedModel], None] = lambda done, model: None,
     kept: int = 0,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Train to the end of the budget and return the model of the lowest validation loss, with the facts.
@@ -141,40 +142,36 @@ def fit(
     path = folder / "plan.json"
     plan = plan_training(path, placed, partial(_probed, batches), held_out, settings, losses, numerics, loss_of)
     settings.check_steps(plan.steps)
-    run = _Run(model, make_model, plan, settings, peak_lr, folder, held_out, seed, losses, numerics, loss_of)
-    if keep is not None:
-        run.keep, run.kept_at = keep, evenly(plan.steps, kept)
-    return run.to_the_end(batches)
+    how = losses, numerics, loss_of, keep, evenly(plan.steps, kept)
+    return _Run(model, make_model, plan, settings, peak_lr, folder, held_out, seed, *how).to_the_end(batches)
 
 
+@dataclass
 class _Run:
     """One training under way: what a checkpoint must bring back, and where it goes."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        make_model: Callable[[], PreTrainedModel],
-        plan: Plan,
-        settings: Training,
-        peak_lr: float,
-        folder: Path,
-        held_out: list[Batch],
-        seed: int,
-        losses: Losses,
-        numerics: Numerics,
-        loss_of: LossFunction,
-    ) -> None:
-        self.model, self.optimizer, self.plan = model, optimizer_for(model, settings), plan
-        self.make_model, self.seed = make_model, seed
-        self.settings, self.peak_lr, self.folder, self.held_out = settings, peak_lr, folder, held_out
-        self.losses, self.numerics, self.loss_of = losses, numerics, loss_of
-        self.keep: Callable[[int, PreTrainedModel], None] = lambda done, model: None
-        self.kept_at: set[int] = set()
+    model: PreTrainedModel
+    make_model: Callable[[], PreTrainedModel]
+    plan: Plan
+    settings: Training
+    peak_lr: float
+    folder: Path
+    held_out: list[Batch]
+    seed: int
+    losses: Losses
+    numerics: Numerics
+    loss_of: LossFunction
+    keep: Callable[[int, PreTrainedModel], None]
+    kept_at: set[int]
+    best_step: int = 0
+    best_loss: float = math.inf
+
+    def __post_init__(self) -> None:
+        self.optimizer = optimizer_for(self.model, self.settings)
         self.state: dict[str, Any] = {"seconds": 0.0, "step_seconds": 0.0, "tokens": 0, "validation": {}, "curve": []}
         self.state["position"] = None
         """Seconds, those spent in steps, and tokens so far; the validation loss after some numbers of steps; the four
         together, as the training's curve; and where the next batch begins."""
-        self.best_step, self.best_loss = 0, math.inf
 
     def to_the_end(self, batches: Callable[[Any], Stream]) -> tuple[PreTrainedModel, dict[str, Any]]:
         """Make the steps that are left; load the best weights; return the model and the training's facts."""

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from metier.errors import ArtifactError, RunError
+from metier.errors import ArtifactError, not_installed
 from metier.spec.training import Lora
 from metier.spec.weights import EXPERTS, part_of
 from metier.train.router import is_mixture, is_router
@@ -29,11 +29,7 @@ def load_peft() -> Any:
     try:
         return importlib.import_module("peft")
     except ImportError as error:
-        raise RunError(
-            "train.lora",
-            "the package 'peft' is not installed",
-            "Install the extra metier[lora]: run pip install '.[lora]' in metier's own folder",
-        ) from error
+        raise not_installed("train.lora", "peft", "lora") from error
 
 
 def with_adapters(model: PreTrainedModel, lora: Lora, seed: int) -> PreTrainedModel:

@@ -34,7 +34,7 @@ def pretrain(
     peak_lr: float,
     seed: int,
     losses: Losses = PLAIN,
-    keep: Callable[[int, PreTrainedModel], None] | None = None,
+    keep: Callable[[int, PreTrainedModel], None] = lambda done, model: None,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Train on plain text to the end of the budget; see `metier.train.loop.fit`.
 

@@ -46,15 +46,9 @@ class Built:
 
     def to_json(self) -> dict[str, Any]:
         """Return the counts for a manifest."""
-        return {
-            "key": self.key,
-            "total": self.total,
-            "subjects": self.subjects,
-            "disputed": self.disputed,
-            "facts": self.facts,
-            "left": self.left,
-            "examples": self.examples,
-        }
+        counts = {**vars(self), "total": self.total}
+        del counts["read"]
+        return counts
 
 
 def build_store(sources: Sequence[FactSource], path: Path, key: str | None = None) -> Built:

@@ -23,30 +23,7 @@ _LIFE = re.compile(
 )
 _DEATH_OF = re.compile(r"Death of (?P<name>[A-Z].+)")
 _NICKNAME = re.compile(r"[\"\u201c]([^\"\u201d]+)[\"\u201d]")
-_PARTICLES = frozenset(
-    {
-        *(
-            "of",
-            "de",
-            "del",
-            "della",
-            "der",
-            "den",
-            "di",
-            "da",
-            "du",
-            "la",
-            "le",
-            "los",
-            "the",
-            "van",
-            "von",
-            "y",
-            "ibn",
-        ),
-        *("al", "ten", "ter", "zu"),
-    }
-)
+_PARTICLES = frozenset(re.findall(r"\w+", "of de del della der den di da du la le los the van von y ibn al ten ter zu"))
 _FOUGHT = re.compile(
     r"(?:The )?(?P<name>(?:Battle|Siege) of (?:the )?[A-Z]\S*(?: [A-Z]\S*)*)(?: (?:begins|starts|is fought))?"
 )

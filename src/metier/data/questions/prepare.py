@@ -120,7 +120,8 @@ def prepare_questions(data: Data, qa: Qa, folder: Path, *, seed: int = 0) -> dic
     left: dict[str, Counter[str]] = defaultdict(Counter)
     with open_store(folder / STORE, built.key) as store:
         material = _material(store, built, qa, seed, left)
-    _tell_left_out(data, built, left)
+        disputed = {fact.origin.name: f"{fact.place}: {fact.line[:200]}" for fact in store if fact.disputed}
+    _tell_left_out(data, built, left, disputed)
     book = material.book
     pairs = Pairs(material.taught)
     exams: dict[Part, list[Question]] = {}
@@ -161,13 +162,13 @@ def prepare_questions(data: Data, qa: Qa, folder: Path, *, seed: int = 0) -> dic
     return facts
 
 
-def _tell_left_out(data: Data, built: Built, left: Mapping[str, Counter[str]]) -> None:
-    """Say what is not asked of tables of one's own, with the first line of each reason that has one."""
+def _tell_left_out(data: Data, built: Built, left: Mapping[str, Counter[str]], disputed: Mapping[str, str]) -> None:
+    """Say what is not asked of tables of one's own, with a line of each reason that has one."""
     for source, name in zip(data.facts, built.read, strict=True):
         gone = Counter(built.left[name]) + left[name] if source.is_table else Counter[str]()
+        lines = {"disputed": disputed.get(name, ""), **built.examples[name]}
         for reason, count in gone.most_common():
-            where = f", such as {built.examples[name][reason]}" if reason in built.examples[name] else ""
-            say(f"  {name}: {count} left out: {reason}{where}")
+            say(f"  {name}: {count} left out: {reason}" + (f", such as {lines[reason]}" if lines.get(reason) else ""))
 
 
 def exam_rows(facts: int, share: float, most: int) -> int:
@@ -183,9 +184,11 @@ def _material(store: Store, built: Built, qa: Qa, seed: int, left: dict[str, Cou
         said[fact.subject].add(fact.relation)
         if fact.date is not None:
             dates[fact.relation].append(fact.date)
-    if missing := set(qa.relations or ()) - {one for relations in said.values() for one in relations}:
-        there = ", ".join(sorted({one for relations in said.values() for one in relations}))
-        raise DataError("qa.relations", f"no source says anything of {sorted(missing)[0]!r}", f"Known are: {there}")
+    there = sorted({one for relations in said.values() for one in relations})
+    named = {"qa.relations": qa.relations or [], "qa.phrasings": [one.relation for one in qa.phrasings]}
+    for key, relations in named.items():
+        if missing := sorted(set(relations) - set(there)):
+            raise DataError(key, f"no source says anything of {missing[0]!r}", f"Known are: {', '.join(there)}")
     known = Names(store.subjects(), said)
     found = read_known(store, known, qa.relations, left)
     book = Book(qa.phrasings)

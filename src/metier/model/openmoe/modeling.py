@@ -240,12 +240,6 @@ class OpenMoeForCausalLM(OpenMoePreTrainedModel, GenerationMixin):
             kwargs["attention_mask"] = text_mask(ids_BT, self.config.pad_token_id)
         return super().generate(inputs, **kwargs)
 
-    def freeze_router(self, frozen: bool = True) -> None:
-        """Stop training the routers, as the paper advises after warm-up (section 5), or go on training them."""
-        for module in self.modules():
-            if isinstance(module, OpenMoeSparseFfn):
-                module.gate_weight.requires_grad_(not frozen)
-
 
 def text_mask(ids_BT: Tensor, pad: int | None) -> Tensor:
     """Return 0 for left padding, 1 for the start token, which is the last of a row's leading padding ids, and after."""

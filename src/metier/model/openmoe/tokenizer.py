@@ -67,8 +67,7 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         raise ArtifactError(
             str(folder),
             "has no tokenizer.json; OpenMoE uses umT5's tokenizer, which its checkpoints need not carry",
-            "Copy tokenizer.json of 'google/umt5-small' into the folder, or load the weights alone: "
-            "load(folder, tokenizer=False)",
+            "Copy tokenizer.json of 'google/umt5-small' into the folder, or load the weights alone: load_model(folder)",
         )
     try:
         tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path))
