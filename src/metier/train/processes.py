@@ -32,6 +32,8 @@ _PATIENCE = timedelta(days=2)
 """How long others wait for what one does alone, such as a search. Of one that ends the launcher tells them at once."""
 
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
+_waiting: ContextVar[dist.ProcessGroup | None] = ContextVar("waiting", default=None)
+"""All processes, with patience; whatever else they do together is done at once, or ends in an error."""
 
 
 @contextmanager
@@ -51,8 +53,10 @@ def joined() -> Iterator[None]:
             raise RunError("training", f"{found} accelerators of type {device.type} for more processes", fix)
         torch.accelerator.set_device_index(local)
     accelerated = {"cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}
-    dist.init_process_group(accelerated[device.type] if device else "gloo", timeout=_PATIENCE)
+    dist.init_process_group(accelerated[device.type] if device else "gloo")
+    token = _waiting.set(dist.new_group(backend="gloo", timeout=_PATIENCE))
     yield
+    _waiting.reset(token)
     dist.destroy_process_group()  # not after an error: NCCL would wait for processes that do not come
 
 
@@ -86,7 +90,8 @@ def first() -> bool:
 
 def wait() -> None:
     """Go on when all processes have come here."""
-    total(torch.zeros(1))
+    if count() > 1:
+        dist.all_reduce(torch.zeros(1), group=_waiting.get())
 
 
 def agreed(value: T) -> T:
