@@ -8,7 +8,7 @@ from doubles import counted_animals
 from metier.artifact import read_json
 from metier.data.records import Record, write_records
 from metier.errors import DataError
-from metier.model.loading import load
+from metier.model.loading import load, load_model
 from metier.spec.job import Job
 from metier.steps import pretrain, torchrun, train
 
@@ -65,9 +65,9 @@ def test_rows_of_which_none_is_short_enough_are_refused(trained, place):
 
 def test_a_training_loads_its_model_once_and_its_tokenizer_apart(trained, place, monkeypatch):
     asked = []
-    monkeypatch.setattr(train, "load", lambda where, **rest: (asked.append(rest), load(where, **rest))[1])
+    monkeypatch.setattr(train, "load_model", lambda where: (asked.append(where), load_model(where))[1])
     train.learn_job(job(), place.data(0), trained.folder, trained.prompt, place.folder)
-    assert asked == [{"tokenizer": False}]
+    assert asked == [trained.folder]
     assert load(place.folder / "model").tokenizer.chat_template == trained.prompt.chat_template()
 
 

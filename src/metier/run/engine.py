@@ -119,12 +119,22 @@ class Engine:
         """Whether the file says how it is to be asked."""
         return bool(self.header.metadata.get("tokenizer.chat_template"))
 
-    def chat(self, text: str, *, max_tokens: int, probabilities: bool = False) -> Reply:
+    def chat(
+        self,
+        text: str,
+        *,
+        max_tokens: int,
+        system: str | None = None,
+        history: Sequence[Mapping[str, str]] = (),
+        probabilities: bool = False,
+    ) -> Reply:
         """Answer a user message through the file's own chat template, greedily.
 
         Args:
             text: the user's message.
             max_tokens: longest answer.
+            system: a system message in front, as other apps send one.
+            history: earlier messages, each ``{"role": ..., "content": ...}``.
             probabilities: whether to return how likely the answer is.
 
         Raises:
@@ -133,7 +143,8 @@ class Engine:
         """
         self._need_template()
         self._check_length(text)
-        messages = [{"role": "user", "content": text}]
+        first = [] if system is None else [{"role": "system", "content": system}]
+        messages = [*first, *history, {"role": "user", "content": text}]
         also = {"logprobs": True, "top_logprobs": 1} if probabilities else {}
         found = self._post("/v1/chat/completions", {**_GREEDY, "messages": messages, "max_tokens": max_tokens, **also})
         choice, usage = found["choices"][0], found["usage"]
