@@ -10,7 +10,10 @@ from typing import Any
 
 from metier.data.similarity import comparable
 
-_FORMS = {"ask": {"clause": "clause", "noun": "noun"}, "reverse": {"reverse": "clause"}}
+_FORMS = {
+    "ask": {"clause": "clause", "noun": "noun", "question": "question"},
+    "reverse": {"reverse": "clause"},
+}
 """Of each direction the keys of a relation's table, and the frames that they fit into."""
 
 
