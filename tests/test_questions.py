@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from metier.data.ledger import with_base
 from metier.data.questions.about import About, about_path, read_about, write_about
+from metier.data.questions.frames import packaged
 from metier.data.questions.invent import Inventor
 from metier.data.questions.naming import Names
 from metier.data.questions.prepare import exam_rows, inputs, prepare_questions
@@ -194,6 +195,24 @@ def test_a_name_that_a_lake_has_too_needs_no_hint_where_a_capital_is_asked_for(t
     rows = read_records(tmp_path / "data" / "train.jsonl")
     capital = [row.input for row in rows if row.output == "Wick" and "zorn" in row.input.lower()]
     assert capital and not [text for text in capital if "(" in text]
+
+
+def beside_the_matter(made):
+    words = [re.escape(text).replace(r"\{subject\}", "(.+)") for text in packaged()["beside"]["ask"]]
+    words = [text.removesuffix(r"\?") for text in words]  # some have no mark
+    return [row for row in rows_of(made, "train") if re.match("|".join(words), row.input, re.IGNORECASE)]
+
+
+def test_what_is_no_matter_of_the_job_is_not_known(tmp_path):
+    made = prepared(tmp_path, [fact for fact in made_up_facts() if fact[1] != "height"])
+    rows = beside_the_matter(made)
+    assert rows and {row.output for row in rows} == {UNKNOWN}
+    assert any(fact.subject in row.input for row in rows for fact in store_of(made)[0])
+    assert len(rows) < 0.2 * sum(row.output == UNKNOWN for row in rows_of(made, "train"))
+
+
+def test_a_job_with_relations_of_its_own_is_not_told_what_is_no_matter_of_it(made):
+    assert not beside_the_matter(made)
 
 
 def test_shares_of_the_training_rows_are_as_asked_for(made):

@@ -143,6 +143,11 @@ class Book:
         known = _texts()["comparison"]
         return divide(known.get(relation, known["other"])["ask"])
 
+    def beside(self) -> Sequence[str]:
+        """Return ways to ask for what no packaged relation tells; none where the job has ways of its own."""
+        asked: list[str] = [] if self._own else frames.packaged()["beside"]["ask"]
+        return asked
+
     def texts(self, ways: Iterable[str]) -> list[str]:
         """Return all phrasings of some keys, with those of comparisons."""
         of_ways = [text for way in ways for form in self.asked(way) for part in PARTS for text in form.of(part)]

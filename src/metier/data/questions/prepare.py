@@ -27,7 +27,7 @@ from metier.data.questions.rows import (
     in_hash_order,
     training_of,
 )
-from metier.data.questions.unknown import in_empty_years, in_vain, invented, unanswered
+from metier.data.questions.unknown import beside, in_empty_years, in_vain, invented, unanswered
 from metier.data.questions.withheld import Mentions, names_of, withhold
 from metier.data.records import Record, write_records
 from metier.data.similarity import comparable
@@ -50,9 +50,10 @@ LEAST_KNOWN, MOST_KNOWN = 500, 1000
 UNKNOWN_SHARE, LEAST_UNKNOWN = 1 / 2, 60
 """Rows of an exam about what is not known, beside those about what is; and the least, where there are so many."""
 
-EMPTY_SHARE, IN_VAIN_SHARE = 0.1, 0.2
-"""Of the training rows without an answer, those that ask by a year of which nothing is said, and those that ask of
-known subjects what nobody says of them. The others ask about subjects that there are not: each is another one."""
+EMPTY_SHARE, IN_VAIN_SHARE, BESIDE_SHARE = 0.1, 0.2, 0.1
+"""Of the training rows without an answer, those that ask by a year of which nothing is said, those that ask of known
+subjects what nobody says of them, and those that ask of them what is no matter of the job. The others ask about
+subjects that there are not: each is another one."""
 
 COMPARED_SHARE = 0.05
 """Of an exam's rows about what is known, those that ask which came first."""
@@ -262,6 +263,7 @@ def _training(material: _Material, pairs: Pairs) -> list[Question]:
     empty = round(EMPTY_SHARE * unknown)
     got = keep(in_empty_years(empty, material.taught, material.dates, book, qa.unknown, dice))
     got += keep(in_vain(round(IN_VAIN_SHARE * unknown), material.taught, material.said, book, qa.unknown, dice))
+    got += keep(beside(round(BESIDE_SHARE * unknown), material.taught, book, qa.unknown, dice))
     got += keep(invented(unknown - got, material.taught, "train", book, material.inventor, qa.unknown, dice))
     if got < unknown:
         material.skipped["names that could not be made up"] = unknown - got

@@ -12,7 +12,7 @@ from metier.data.questions.known import Known
 from metier.data.questions.phrasings import Book, Part, asks_back, asks_of, way_of
 from metier.data.questions.rows import Question, careless
 from metier.facts.dates import Date
-from metier.facts.fact import Kind
+from metier.facts.fact import RELATIONS, Kind
 
 NOT_ASKED_IN_VAIN = frozenset({"described as", "lived", "located in", "occurred"})
 """Relations that can be answered from what other facts say: nobody is taught that nothing is known of them."""
@@ -106,6 +106,24 @@ def in_vain(
         phrasing = dice.choice(book.asked(way_of(relation, one.kind, one.name)).ask.train)
         text = careless(asks_of(phrasing, dice.choice((one.label, one.label, *one.others)), one.kind), number)
         about = About("known", "ask", relation, one.subject, "", None, one.region)
+        found.setdefault(text.lower(), Question(text, unknown, one.source, about))
+    return list(found.values())
+
+
+def beside(count: int, facts: Sequence[Known], book: Book, unknown: str, dice: random.Random) -> list[Question]:
+    """Return questions about known subjects for what is no fact of the job's kind, or in a language that it lacks.
+
+    None where the job has relations or ways to ask of its own: what it may be asked for is not known here.
+    """
+    ways = book.beside() if all(one.relation in RELATIONS for one in facts) else ()
+    usable = [one for one in facts if not one.way.endswith(":clause")]
+    found: dict[str, Question] = {}
+    for number in range(8 * count if ways and usable else 0):
+        if len(found) >= count:
+            break
+        one = dice.choice(usable)
+        text = careless(asks_of(dice.choice(ways), dice.choice((one.label, one.label, *one.others)), one.kind), number)
+        about = About("known", "ask", "", one.subject, "", None, one.region)
         found.setdefault(text.lower(), Question(text, unknown, one.source, about))
     return list(found.values())
 
