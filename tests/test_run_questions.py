@@ -435,11 +435,17 @@ def test_the_mark_that_editors_begin_a_text_with_is_no_part_of_the_question(
     assert (found["input"], found["output"]) == ("When was the battle of Wick?", "1066")
 
 
-def test_a_question_that_is_too_long_is_named_by_its_line_after_the_answers_before_it(export: Path) -> None:
+def test_a_question_that_is_too_long_is_named_by_its_line_and_those_after_it_are_answered(export: Path) -> None:
     lines = ["Wick?", "", "when " * 5000, "Wick?"]
     code, out, err = run(str(export), stdin="\n".join(lines))
-    assert (code, out.count("\n")) == (5, 2)
-    assert err.startswith("error: stdin, line 3: has ") and "Traceback" not in err
+    rows = out.split("\n")
+    assert (code, len(rows)) == (5, 5)
+    assert rows[2] == "" and rows[0] == rows[3] != ""
+    assert err.startswith("error: stdin, line 3: has ") and err.count("\n") == 1
+    code, out, _ = run(str(export), "--json", stdin="\n".join(lines))
+    values = [json.loads(line) for line in out.splitlines()]
+    assert (code, [value["output"] is None for value in values]) == (5, [False, False, True, False])
+    assert values[2]["error"].startswith("has ")
 
 
 def test_letters_that_a_terminal_lacks_do_not_end_a_run(export: Path) -> None:

@@ -4,18 +4,16 @@ import errno
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from metier import __version__
 from metier.errors import DataError, InputError, MetierError, RunError
 from metier.home import home
-
-A = TypeVar("A")
 
 app = typer.Typer(
     add_completion=False,
@@ -243,9 +241,7 @@ def run(
         if text is not None and text != "-" and not file:
             _print_answer(text, session.answer(text), as_json)
             return
-        for where, lines in _inputs(file):
-            for asked, answered in _numbered(where, session.answer_lines(lines)):
-                _print_answer(asked, answered, as_json)
+        _print_lines(file, session.answer_lines, _print_answer, as_json)
 
 
 @app.command()
@@ -363,14 +359,16 @@ def _ask(session: Any, text: str | None, files: list[Path] | None, as_json: bool
         answer = session.ask(text)
         typer.echo(shown.as_json(text, answer) if as_json else shown.paragraph(answer))
         return
-    for where, lines in _inputs(files):
-        for asked, answer in _numbered(where, session.ask_lines(lines)):
-            if as_json:
-                typer.echo(shown.as_json(asked, answer))
-            elif not sys.stdout.isatty():
-                typer.echo(shown.row(answer))
-            else:
-                typer.echo(f"{asked}\n{shown.paragraph(answer)}\n" if files else shown.paragraph(answer))
+
+    def show(asked: str, answer: Any, as_json: bool) -> None:
+        if as_json:
+            typer.echo(shown.as_json(asked, answer))
+        elif not sys.stdout.isatty():
+            typer.echo(shown.row(answer))
+        else:
+            typer.echo(f"{asked}\n{shown.paragraph(answer)}\n" if files else shown.paragraph(answer))
+
+    _print_lines(files, session.ask_lines, show, as_json)
 
 
 def _inputs(files: list[Path] | None) -> Iterator[tuple[str, Iterator[str]]]:
@@ -389,14 +387,29 @@ def _inputs(files: list[Path] | None) -> Iterator[tuple[str, Iterator[str]]]:
             yield str(file), lines
 
 
-def _numbered(where: str, answers: Iterator[A]) -> Iterator[A]:
-    """Yield the answers to lines, which come in order; an error about an input says on which line it is."""
-    number = 0
-    try:
-        for number, answer in enumerate(answers, 1):  # noqa: B007 - of the last line that was answered
-            yield answer
-    except InputError as error:
-        raise InputError(f"{where}, line {number + 1}", error.found, error.fix) from error
+def _print_lines(
+    files: list[Path] | None,
+    work: Callable[[Iterator[str]], Iterator[tuple[str, Any]]],
+    show: Callable[[str, Any, bool], None],
+    as_json: bool,
+) -> None:
+    """Print an answer for each line; where a line is refused an empty one, which line on stderr, and go on.
+
+    Raises:
+        SystemExit: after the last line, with the error's exit code, where any line was refused.
+    """
+    refused = None
+    for where, lines in _inputs(files):
+        for number, (asked, answer) in enumerate(work(lines), 1):
+            if not isinstance(answer, InputError):
+                show(asked, answer, as_json)
+                continue
+            refused = InputError(f"{where}, line {number}", answer.found, answer.fix)
+            typer.echo(f"error: {refused}", err=True)
+            none = {"input": asked, "output": None, "error": answer.found}
+            typer.echo(json.dumps(none, ensure_ascii=False) if as_json else "")
+    if refused:
+        raise SystemExit(refused.exit_code)
 
 
 @contextmanager

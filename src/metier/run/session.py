@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
-from metier.errors import ArtifactError
+from metier.errors import ArtifactError, InputError
 from metier.facts.confidence import Calibration
 from metier.facts.store import Store, open_store
 from metier.progress import bar
@@ -68,34 +68,36 @@ class Session:
         Raises:
             RunError: when the task takes its input as a whole, and it does not fit into the context.
         """
-        return "".join(answer for _, answer in self._answers([text], len(text)))
+        [(_, answer)] = self._answers([text], len(text))
+        return _given(answer)
 
-    def answer_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    def answer_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, str | InputError]]:
         """Yield each line with its answer, in order and without their line ends, as they are ready.
 
         Takes the memory of the longest line, however many there are. While answers are being worked on, up to
         four times as many sentences as there are slots are read ahead; with one slot, none is.
 
-        Raises:
-            RunError: when the task takes its input as a whole, and a line does not fit into the context.
+        When the task takes its input as a whole, a line that does not fit into the context comes with the error that
+        says so in place of an answer: the lines after it are answered.
         """
         yield from self._answers(_without_ends(lines), None)
 
     def ask(self, question: str) -> Answer:
         """Answer a question of a qa job, with confidence and sources. Raises as `Asker.ask`."""
         [(_, answer)] = self._asked([question], len(question))
-        return answer
+        return _given(answer)
 
-    def ask_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, Answer]]:
-        """Yield each line with its answer as `answer_lines` does, for a qa job. Raises as `Asker.ask`."""
+    def ask_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, Answer | InputError]]:
+        """Yield each line with its answer or its error, as `answer_lines` does, for a qa job."""
         yield from self._asked(_without_ends(lines), None)
 
-    def _answers(self, texts: Iterable[str], chars: int | None) -> Iterator[tuple[str, str]]:
+    def _answers(self, texts: Iterable[str], chars: int | None) -> Iterator[tuple[str, str | InputError]]:
         if self.asker is not None:
-            return ((text, answer.text) for text, answer in self._asked(texts, chars))
+            asked = self._asked(texts, chars)
+            return ((text, answer.text if isinstance(answer, Answer) else answer) for text, answer in asked)
         return self._worked(texts, chars, self._split, self._piece, self._join)
 
-    def _asked(self, texts: Iterable[str], chars: int | None) -> Iterator[tuple[str, Answer]]:
+    def _asked(self, texts: Iterable[str], chars: int | None) -> Iterator[tuple[str, Answer | InputError]]:
         assert self.asker is not None, "only a qa job is asked"
         return self._worked(
             texts, chars, lambda text: [Piece(text, True)], self.asker.ask, lambda pieces, answers: answers[0]
@@ -108,18 +110,21 @@ class Session:
         split: Callable[[str], list[Piece]],
         ask: Callable[[str], A],
         join: Callable[[Sequence[Piece], Sequence[A]], B],
-    ) -> Iterator[tuple[str, B]]:
+    ) -> Iterator[tuple[str, B | InputError]]:
         slots = self.engine.slots
         ahead = 4 * slots if slots > 1 else 1
         waiting: deque[tuple[str, list[Piece], list[Future[A]]]] = deque()
         pool = ThreadPoolExecutor(slots)
         asked = _once(lambda text: pool.submit(ask, text))
 
-        def joined(text: str, pieces: Sequence[Piece], futures: Iterable[Future[A]]) -> tuple[str, B]:
+        def joined(text: str, pieces: Sequence[Piece], futures: Iterable[Future[A]]) -> tuple[str, B | InputError]:
             answers, remaining = [], iter(futures)
             for piece in pieces:
                 if piece.translate:
-                    answers.append(next(remaining).result())
+                    try:
+                        answers.append(next(remaining).result())
+                    except InputError as error:
+                        return text, error
                 advance(len(piece.text))
             return text, join(pieces, answers)
 
@@ -191,6 +196,12 @@ def _task(where: str, metadata: Mapping[str, Any], beside: dict[str, Any] | None
     except ValueError as error:
         found = f"its {TASK_KEY} is not JSON ({str(written)!r:.80})"
         raise ArtifactError(where, found, "Build the file again") from error
+
+
+def _given(answer: A | InputError) -> A:
+    if isinstance(answer, InputError):
+        raise answer
+    return answer
 
 
 def _without_ends(lines: Iterable[str]) -> Iterator[str]:
