@@ -1,8 +1,12 @@
 """The memory that the verdict states is that of answering, not of building."""
 
 import numpy as np
+import pytest
 from doubles import tiny_gguf
 
+from metier.data.facts.build import build_store
+from metier.errors import RunError
+from metier.spec.facts import FactSource
 from metier.steps.answering_memory import memory_mib
 
 
@@ -12,3 +16,13 @@ def test_memory_is_measured_apart_from_the_process_that_asks_for_it(tmp_path):
     measured = memory_mib(path, "hello")
     assert held_here.nbytes > 599 * 2**20
     assert 10 < measured < 300
+
+
+def test_a_store_that_is_there_is_opened_and_one_that_is_not_is_an_error(tmp_path):
+    path = tiny_gguf(tmp_path / "tiny.gguf")
+    (tmp_path / "facts.csv").write_text("subject,relation,value\nHastings,battle,1066\n")
+    source = FactSource(source=f"file:{tmp_path / 'facts.csv'}", format="csv", licence="own")
+    build_store([source], tmp_path / "facts.db")
+    assert 10 < memory_mib(path, "hello", tmp_path / "facts.db") < 300
+    with pytest.raises(RunError, match="there is no fact store"):
+        memory_mib(path, "hello", tmp_path / "none.db")

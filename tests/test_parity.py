@@ -286,10 +286,25 @@ def test_what_fails_the_gate_is_not_released_and_parity_is_named(trained, data, 
     shipping = {"allowed": True, "terms": ["own"], "reasons": []}
     prompts = {"prompt": trained.prompt.to_json(), "base_prompt": None}
     chosen = ship.gguf_path(tmp_path / "files", JOB, found["chosen"])
-    examined = exam.examine(JOB, data, chosen, prompts, None, tmp_path)
+    examined = exam.examine(JOB, data, chosen, prompts, None, None, tmp_path)
     verdict = exam.judge(JOB, 1.0, json.loads(json.dumps(examined)), None, found, shipping, {})
     assert verdict.released is False
     assert any(reason.startswith("parity") for reason in verdict.reasons)
+
+
+def test_the_exam_takes_over_what_the_file_was_asked_with_its_likelihood(trained, data, tmp_path):
+    (tmp_path / "files").mkdir()
+    ship.write_files(JOB, {ship.WHOLE: trained.folder}, trained.prompt, "own", tmp_path / "files")
+    rows = exam.rows_of_exam(JOB, data)
+    kept = [{"input": row.input, "output": row.output, "answer": f"kept {at}"} for at, row in enumerate(rows)]
+    (tmp_path / "sure").mkdir()
+    (tmp_path / "sure" / exam.TEST).write_text(
+        "".join(f"{json.dumps({**one, 'logprob': -1.0}, ensure_ascii=False)}\n" for one in kept)
+    )
+    file = ship.gguf_path(tmp_path / "files", JOB, "F16")
+    prompts = {"prompt": trained.prompt.to_json(), "base_prompt": None}
+    exam.examine(JOB, data, file, prompts, None, tmp_path / "sure", tmp_path)
+    assert [json.loads(line) for line in (tmp_path / "shipped.jsonl").read_text().splitlines()] == kept
 
 
 def test_decided_positions_are_the_checkpoints_own_choices(trained):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from metier.artifact import Step, key_of, read_json, write_json
 from metier.data.ledger import with_base
+from metier.data.questions.prepare import STORE
 from metier.evaluate.verdict import Verdict
 from metier.spec.contestants import BASE
 from metier.spec.job import Job
@@ -198,6 +199,7 @@ def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verd
     cut = swept["candidates"][chosen]["cut"] if chosen else ship.WHOLE
     shipped = ship.gguf_path(measured.files.folder, job, chosen) if chosen else None
     sure = _asked_surely(job, run, trained, measured, shipped) if job.task == "qa" and shipped else {}
+    ours = sure[shipped.stem] if sure and shipped else None
     known = [confidence.knowledge(job, data, name, one.folder) for name, one in sure.items()]
     asked = exam.inputs(job, trained.data)
     base = None
@@ -209,9 +211,21 @@ def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verd
         )
     examined = step(
         "exam",
-        {**asked, "models": measured.key, "chosen": chosen, "base": base.key if base else None},
+        {
+            **asked,
+            "models": measured.key,
+            "chosen": chosen,
+            "base": base.key if base else None,
+            **({"sure": ours.key} if ours else {}),
+        },
         lambda folder: exam.examine(
-            job, data, shipped or measured.models[cut], prompts.result, base.folder if base else None, folder
+            job,
+            data,
+            shipped or measured.models[cut],
+            prompts.result,
+            base.folder if base else None,
+            ours.folder if ours else None,
+            folder,
         ),
     )
     size, theirs = measured.files.result["file_mib"].get(chosen), base.result if base else None
@@ -227,7 +241,7 @@ def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verd
     of_facts: dict[str, Any] = {}
     if job.task == "qa":
         papers["knowledge"] = [one.to_json() for one in known]
-        of_facts = {"knowledge": key_of(papers["knowledge"]), "store": trained.data.hashes[bundle.STORE]}
+        of_facts = {"knowledge": key_of(papers["knowledge"]), "store": trained.data.hashes[STORE]}
     step(
         "export",
         {"exam": examined.key, "files": measured.files.key, "context": job.export.context_tokens, **papers, **of_facts},

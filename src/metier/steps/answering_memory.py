@@ -10,9 +10,11 @@ from metier.errors import RunError
 _ANSWER_AND_TELL_PEAK = r"""
 import re, resource, sys
 from pathlib import Path
-from metier.run.session import open_session
+from metier.facts.store import open_store
+from metier.run.session import Session, open_session
 with open_session(sys.argv[1]) as session:
-    session.answer(sys.argv[2])
+    store = open_store(Path(sys.argv[3])) if len(sys.argv) > 3 else None
+    Session(session.engine, session.task, store).answer(sys.argv[2])
 status = Path("/proc/self/status")
 peak_kib = re.search(r"VmHWM:\s*([0-9]+) kB", status.read_text()) if status.is_file() else None
 own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -20,10 +22,17 @@ print(int(peak_kib[1]) * 1024 if peak_kib else own)
 """
 
 
-def memory_mib(path: Path, question: str) -> float:
-    """Return the peak resident memory, in MiB, of a fresh process that answers one question with a file."""
+def memory_mib(path: Path, question: str, store: Path | None = None) -> float:
+    """Return the peak resident memory, in MiB, of a fresh process that answers one question with a file.
+
+    Args:
+        path: the GGUF file.
+        question: what it is asked.
+        store: of a job about facts, what the answer is looked up in.
+    """
+    arguments = [str(path), question, *([str(store)] if store else [])]
     done = subprocess.run(
-        [sys.executable, "-c", _ANSWER_AND_TELL_PEAK, str(path), question], capture_output=True, text=True, check=False
+        [sys.executable, "-c", _ANSWER_AND_TELL_PEAK, *arguments], capture_output=True, text=True, check=False
     )
     if done.returncode != 0:
         last = (done.stderr.strip() or "no message").splitlines()[-1]

@@ -8,6 +8,7 @@ from typing import Any
 from metier.analysis.knowledge_page import page
 from metier.artifact import write_atomically, write_json
 from metier.data.ledger import LICENCES
+from metier.data.questions.prepare import STORE
 from metier.evaluate.candidates import Candidate
 from metier.evaluate.confidence import Knowledge
 from metier.evaluate.verdict import Verdict
@@ -17,8 +18,8 @@ from metier.spec.job import Job
 from metier.steps.parity import PLOT, SWEEP
 from metier.tasks.prompt import PromptFormat
 
-STORE, REPORT, KNOWLEDGE = "facts.db", "report.html", "knowledge.json"
-"""What the folder of a job about facts has beside the file."""
+REPORT, KNOWLEDGE = "report.html", "knowledge.json"
+"""What the folder of a job about facts has beside the file and the store."""
 
 
 def bundle(

@@ -36,6 +36,12 @@ def prepare_data(job: Job, folder: Path) -> dict[str, Any]:
     return prepare(job.data, folder, seed=job.seed)
 
 
+def store_of(folder: Path) -> Path | None:
+    """Return the fact store in the folder of the rows; None where the job is not about facts."""
+    store = folder / questions.STORE
+    return store if store.is_file() else None
+
+
 def learned_rows(data: Step) -> dict[str, str]:
     """Return the hashes of the files of rows that models come from.
 

@@ -27,6 +27,7 @@ from metier.spec.contestants import BASE
 from metier.spec.job import Job
 from metier.steps.answering import SLOTS, TIMED_ROWS
 from metier.steps.answering_memory import memory_mib
+from metier.steps.data import store_of
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import task_from_json
 
@@ -88,7 +89,7 @@ def examine_base(job: Job, data: Path, prompts: dict[str, Any], sure: Path | Non
 
 
 def examine(
-    job: Job, data: Path, ours: Path, prompts: dict[str, Any], base: Path | None, folder: Path
+    job: Job, data: Path, ours: Path, prompts: dict[str, Any], base: Path | None, sure: Path | None, folder: Path
 ) -> dict[str, Any]:
     """Ask the job's model the test set; return it as a contestant, how it differs from the base, and its memory.
 
@@ -98,14 +99,17 @@ def examine(
         ours: the chosen file, or the checkpoint's folder where there is none.
         prompts: the result of the step ``prompt``.
         base: the folder of the base's answers; None for a model from scratch.
+        sure: in a job about facts, the folder in which the file's answers are kept with their likelihood.
         folder: where the answers are kept, so that a killed exam goes on.
     """
     rows = rows_of_exam(job, data)
+    if sure:
+        take_over(sure / TEST, rows, folder / _OURS)
     contestant = ask_ours(job, ours, prompts, rows, folder)
     return {
         "contestant": asdict(contestant),
         "comparison": asdict(against(job, rows, folder, read_answers(base / THEIRS))) if base else None,
-        "ram_mib": None if ours.is_dir() else memory_mib(ours, rows[0].input),
+        "ram_mib": None if ours.is_dir() else memory_mib(ours, rows[0].input, store_of(data)),
     }
 
 

@@ -21,6 +21,7 @@ from metier.progress import say
 from metier.spec.job import Job
 from metier.steps.answering import TIMED_ROWS, Asked, Told, ask_apart
 from metier.steps.answering_memory import memory_mib
+from metier.steps.data import store_of
 from metier.steps.ship import WHOLE, File, files_of, gguf_path
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import task_from_json
@@ -176,7 +177,7 @@ class _Exam:
         if told.failed:
             return candidate
         try:
-            ram_mib = memory_mib(path, self._rows[0].input)
+            ram_mib = memory_mib(path, self._rows[0].input, store_of(self._path.parent))
         except RunError as error:
             return replace(candidate, failed=error.found)
         mine = read_answers(self._answers(file))

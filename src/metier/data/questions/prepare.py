@@ -43,6 +43,7 @@ from metier.spec.knowledge import counted
 from metier.spec.task import Qa
 
 STORE = "facts.db"
+"""The facts, among the rows and beside the model that is passed on."""
 
 LEAST_KNOWN, MOST_KNOWN = 500, 1000
 """Rows of an exam about what is known, where there are facts for so many."""
