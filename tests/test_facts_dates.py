@@ -103,6 +103,8 @@ def test_dates_found_in_a_sentence_are_where_it_has_them(text):
         ("5th century BC", "5th century BC"),
         ("the late 17th century", "17th century"),
         ("1960s", "1960 to 1969"),
+        ("490s BC", "499 BC to 490 BC"),
+        ("26th century BC", "26th century BC"),
         ("29 February 1700", "29 February 1700"),  # it was one, by Caesar's calendar
     ],
 )
@@ -122,6 +124,10 @@ def test_dates_are_read_in_the_ways_people_write_them(written, read):
         ("'45", "two-digit year"),
         ("31/05/45", "two-digit year"),
         ("05/12/1990", "day and month could be swapped"),
+        ("1904-05", "a month or a later year"),
+        ("22nd century", "impossible date"),
+        ("101st century BC", "not a date"),
+        ("490s", "not a date"),
         ("-44", "not a date"),
         ("1898-1876", "ends before it begins"),
         ("", "not a date"),
@@ -187,6 +193,14 @@ def test_dates_within_a_sentence_are_found_and_other_numbers_are_not(sentence, f
         ("a poet (44-10)", "44 BC", False),
         ("of the 5th century", "5th century", True),
         ("of the 15th century", "5th century", False),
+        ("Died 5 June 1805", "5 May 1805", False),
+        ("Died 5.5.1805", "5 May 1805", True),
+        ("Mary Brook (1805)", "March 1805", False),
+        ("Sept. 3, 1805", "3 September 1805", True),
+        ("the Ides of March, 15 March 44 BC", "15 March AD 44", False),
+        ("the Ides of March, 15 March 44 BC", "15 March 44 BC", True),
+        ("in the 490s BC", "490s BC", True),
+        ("in the 490s", "490s BC", False),
     ],
 )
 def test_a_sentence_states_a_date_or_does_not(sentence, date, stated):

@@ -154,6 +154,14 @@ def test_an_answer_that_the_store_has_is_given_its_line(store, question, answer,
     assert not found.disagrees
 
 
+def test_a_line_with_a_year_does_not_speak_for_a_day_in_it(store):
+    question = "When did Ada Brook die?"
+    assert look_up(store, question, "1871").sources
+    found = look_up(store, question, "3 March 1871")
+    assert not found.sources and not found.disagrees
+    assert [fact.value for fact in found.values] == ["1871"]
+
+
 def test_the_line_of_another_subject_within_a_longer_name_is_none(store):
     assert {fact.subject for fact in look_up(store, "When was the battle of Wick?").values} == {"Battle of Wick"}
 
@@ -205,6 +213,8 @@ def test_another_value_for_just_this_subject_and_relation_is_a_contradiction(sto
         ("When was Robin Vale born?", "1950"),
         ("Who was born in 1802?", "Hugo IV"),
         ("Name a person who was born on 12 May 1802", "Otto Lund"),
+        ("When was the First Battle of Wick?", "1040"),
+        ("When was the last battle of Wick?", "1099"),
     ],
 )
 def test_where_anything_is_open_no_contradiction_is_claimed(store, question, answer):

@@ -42,6 +42,13 @@ def store(path):
         yield opened
 
 
+@pytest.mark.parametrize(
+    ("word", "spelt"), [("\u00c9l\u00e9phant", True), ("\u00e9l\u00e9phant", True), ("\u00c9l\u00e9", False)]
+)
+def test_a_word_is_spelt_with_its_accents_where_it_is_a_word_of_a_name_and_no_part_of_one(store, word, spelt):
+    assert store.spells(word) is spelt
+
+
 @pytest.mark.parametrize("name", ["Saint Odo of Wick", "st. odo of wick", "ST ODO OF WICK", "Saint  \u00d3do of Wick"])
 def test_a_subject_is_found_however_its_name_is_written(store, name):
     (fact,) = (fact for fact in store.about(name) if fact.relation == "died")

@@ -127,8 +127,13 @@ def test_a_date_comes_with_its_preposition(date, shown):
 
 def test_regions_are_those_of_the_first_country_or_people_named():
     assert region_of("United States painter (born in Italy)") == "North America"
-    assert region_of("Ada Brook, weaver of Wick", "an Italian") == "Europe"
     assert region_of("Ada Brook") == ""
+
+
+def test_what_a_person_is_called_tells_no_region():
+    line = "London, Ada London: an American weaver who lived in London"
+    assert region_of(line, ["Ada London", "London"]) == "North America"
+    assert region_of("01/25 Virginia Brook born, 1882", ["Virginia Brook"]) == ""
 
 
 def test_other_phrasings_or_rules_are_another_key(monkeypatch):

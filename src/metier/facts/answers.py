@@ -5,20 +5,21 @@ from collections import Counter
 
 from metier.facts import dates, names
 from metier.facts.dates import Date, NotADateError
+from metier.facts.mentions import mentions
 
 _ARTICLES = frozenset({"a", "an", "the"})
 
 _NOT = frozenset(names.words("no not dont cannot cant nobody"))
 _KNOWN = frozenset(
     names.words(
-        "know knows known sure certain clear recorded documented specified given available applicable say tell "
+        "know knows knew known sure certain clear recorded documented specified given available applicable say tell "
         "determined information data record records knowledge idea clue"
     )
 )
 _BESIDES = frozenset(
     names.words(
-        "unknown a an as ai language model the this that there it its i im ive me am is are was be do have has any yet "
-        "still really exactly enough exact date year time place answer name question to for on but so sorry "
+        "unknown one a an as ai language model the this that there it its i im ive me am is are was be do have has any "
+        "yet still really exactly enough exact date year time place answer name question to for on but so sorry "
         "unfortunately"
     )
 )
@@ -28,6 +29,10 @@ _ASKED_AGAIN = re.compile(r"\b(?:when|where|who|whose|which|what|how|whether|abo
 """What was asked, repeated in the case of a sentence: titles are in another."""
 
 _GUESSES = re.compile(r"\b(?:but|maybe|perhaps|probably|possibly|however|although|though|think|believe|only|except)\b")
+
+
+_DIFFERS = re.compile(r"\b(?:not|no|before|after|until|till|since|between)\b|n't\b")
+"""What makes another date of the one in a sentence."""
 
 
 def plain(answer: str) -> str:
@@ -52,17 +57,20 @@ def date_of(answer: str) -> Date | None:
 def right(answer: str, wanted: str) -> bool:
     """Return whether an answer is right: the same words, or a date that agrees and is no vaguer.
 
-    A year is right for a day in it, and a day for its year; a century is right only where a century is wanted. Where
-    the date that is wanted is certain, one of the two lies within the other, and "circa" in an answer makes no wrong
-    year right.
+    A year is right for a day in it, and a day for its year; a century is right only where a century is wanted, and a
+    year within a reign or a war only where it is the first one. Where the date that is wanted is certain, one of the
+    two lies within the other, and "circa" in an answer makes no wrong year right. A sentence says the only date in it.
     """
     when = date_of(wanted)
     if when is None:
         return bool(plain(wanted)) and plain(answer) == plain(wanted)
-    said = date_of(answer)
+    said = date_of(answer) or _only_date_in(answer)
     if said is None or _years(said) > max(1, _years(when)):
         return False
-    return said.agrees(when) if when.circa else _within(said, when) or _within(when, said)
+    if when.circa:
+        return said.agrees(when)
+    within = when.holds(said) and (_is_span(when) or said.first[0] == when.first[0])
+    return within or said.holds(when)
 
 
 def abstains(answer: str, own_words: str, wanted: str = "") -> bool:
@@ -105,8 +113,15 @@ def _words(answer: str) -> list[str]:
     return [word for word in names.words(answer) if word not in _ARTICLES]
 
 
-def _within(one: Date, other: Date) -> bool:
-    return other.first <= one.first and one.last <= other.last
+def _only_date_in(answer: str) -> Date | None:
+    """Return the date that a sentence states ("He was born in 1066"); None where it states none, or how it differs."""
+    found = list(mentions(answer.strip().rstrip(".!")))
+    return found[0].date if len(found) == 1 and not _DIFFERS.search(answer.lower()) else None
+
+
+def _is_span(date: Date) -> bool:
+    """Return whether a date is one about which no more is known, a decade or a century, and not a stretch of time."""
+    return _years(date) == 1 or dates.century_of(date) is not None or dates.decade_of(date) is not None
 
 
 def _years(date: Date) -> int:

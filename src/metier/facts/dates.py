@@ -80,6 +80,10 @@ class Date:
         """The first and the last year."""
         return self.first[0], self.last[0]
 
+    def holds(self, other: "Date") -> bool:
+        """Return whether every day of the other is one of this."""
+        return self.first <= other.first and other.last <= self.last
+
     def before(self, other: "Date") -> bool:
         """Return whether the date is over, by what is known, when the other begins."""
         return self.last < other.first
@@ -122,7 +126,7 @@ def day(number: int, of: int, at: int, circa: bool = False) -> Date:
 
 def century(number: int, bc: bool = False, circa: bool = False) -> Date:
     """Return a century, counted from 1."""
-    if not 1 <= number <= 21:
+    if not 1 <= number <= (-EARLIEST if bc else LATEST) // 100:
         raise NotADateError("impossible date", f"century {number}")
     first, last = (-100 * number, -100 * number + 99) if bc else (100 * number - 99, 100 * number)
     return year(first, circa).to(year(last))
@@ -147,6 +151,16 @@ def century_of(date: Date) -> str | None:
     if start > 0 and start % 100 == 1:
         return f"{ordinal(end // 100)} century"
     return f"{ordinal(-start // 100)} century BC" if start < 0 and start % 100 == 0 and end < 0 else None
+
+
+def decade_of(date: Date) -> str | None:
+    """Return "1840s" or "490s BC" of a date that is a whole decade; None of others."""
+    (start, *first), (end, *last) = date.first, date.last
+    if end - start != 9 or first != [1, 1] or last != [12, 31]:
+        return None
+    if start > 0 and start % 10 == 0:
+        return f"{start}s"
+    return f"{-end}s BC" if end < 0 and end % 10 == 0 else None
 
 
 def short_form(date: Date) -> str | None:
@@ -276,6 +290,10 @@ def _read_iso(found: re.Match[str], *, text: str, short: bool) -> Date:
     if found["d"] is None:
         if int(found["m"]) > 12:  # 1914-18
             return year(int(found["y"])).to(year(int(found["y"][:-2] + found["m"])))
+        if int(found["m"]) > int(found["y"][-2:]) and int(found["m"]):
+            to = f"{found['y']} to {found['y'][:-2]}{found['m']}"
+            fix = f"Write '{to}', or '{MONTHS[int(found['m']) - 1]} {found['y']}' if it is a month"
+            raise NotADateError("a month or a later year", text, fix)
         return month(int(found["y"]), int(found["m"]))
     return day(int(found["y"]), int(found["m"]), int(found["d"]))
 
@@ -296,7 +314,7 @@ def _read_century(found: re.Match[str], *, text: str, short: bool) -> Date:
 
 def _read_decade(found: re.Match[str], *, text: str, short: bool) -> Date:
     number = int(found["y"])
-    return year(number).to(year(number + 9))
+    return year(-number - 9).to(year(-number)) if found["bc"] else year(number).to(year(number + 9))
 
 
 def _read_day(found: re.Match[str], *, text: str, short: bool) -> Date:
@@ -326,7 +344,7 @@ _FORMS = (
     _form(r"(?P<y>\d{4})-(?P<m>\d{1,2})(?:-(?P<d>\d{1,2}))?(?:T[\d:.]+Z?)?", _read_iso),
     _form(r"(?P<a>\d{1,2})(?P<mark>[/.-])(?P<b>\d{1,2})(?P=mark)(?P<y>\d{1,4})", _read_numbers),
     _form(rf"{_PART_OF}(?P<n>\d{{1,2}})(?:st|nd|rd|th)[\s-]+century(?:\s(?P<era>{BC}|{AD}))?", _read_century),
-    _form(rf"{_PART_OF}(?P<y>\d{{3}}0)'?s", _read_decade),
+    _form(rf"{_PART_OF}(?P<y>\d{{3}}0|\d{{1,2}}0(?='?s\sB))'?s(?:\s(?P<bc>{BC}))?", _read_decade),
     _form(rf"{_DAY}\.?\s+(?:of\s+)?(?P<month>{MONTH}),?\s+(?P<y>{_YEAR})", _read_day),
     _form(rf"(?P<month>{MONTH})\s+{_DAY},?\s+(?P<y>{_YEAR})", _read_day),
     _form(rf"(?P<d>\d{{1,2}}){DASH}(?P<e>\d{{1,2}})\s+(?P<month>{MONTH}),?\s+(?P<y>{_YEAR})", _read_days),

@@ -79,7 +79,7 @@ def _of_subjects(words: Sequence[str], named: Sequence[_Named], answer: str | No
         wanted = relations_asked(rest, {fact.relation for facts in name.facts for fact in facts})
         of_it = [[fact for fact in facts if not wanted or fact.relation in wanted] for facts in name.facts]
         having = [facts for facts in of_it if facts]
-        agreeing = [fact for facts in having for fact in facts if answer is not None and right(answer, fact.value)]
+        agreeing = [fact for facts in having for fact in facts if answer is not None and _supports(fact, answer)]
         sources += agreeing
         if len(wanted) == 1 and _is_plain(words, name, rest, next(iter(wanted)), having):
             values += [fact for facts in having for fact in facts]
@@ -223,7 +223,12 @@ def _told(store: Store, question: str, words: Sequence[str]) -> list[_Named]:
 def _is_plain(words: Sequence[str], name: _Named, rest: str, wanted: str, subjects: Iterable[Iterable[Fact]]) -> bool:
     """Return whether a question asks for nothing but a relation of the subjects of a name."""
     known = " ".join(f"{fact.subject} {fact.line}" for facts in subjects for fact in facts)
-    return nothing_else(rest, wanted, known) and not _is_value(words, name, wanted)
+    return nothing_else(rest, wanted, known) and not _is_value(words, name, wanted) and not _is_counted(words, name)
+
+
+def _is_counted(words: Sequence[str], name: _Named) -> bool:
+    """Return whether a name is part of one that tells several apart: "Battle of Wick" in "First Battle of Wick"."""
+    return bool({"first", "last"} & set(words[max(0, min(name.places) - 1) : min(name.places)]))
 
 
 def _is_value(words: Sequence[str], name: _Named, wanted: str) -> bool:
@@ -235,6 +240,14 @@ def _is_value(words: Sequence[str], name: _Named, wanted: str) -> bool:
 def _is_near(word: str, others: Iterable[str]) -> bool:
     """Return whether a word or its beginning is among others: "land" and "lands"."""
     return any(other.startswith(word) or (len(other) > 2 and word.startswith(other)) for other in others)
+
+
+def _supports(fact: Fact, answer: str) -> bool:
+    """Return whether a fact says what an answer says: a line with a year alone does not speak for a day in it."""
+    if not right(answer, fact.value):
+        return False
+    said = date_of(answer)
+    return said is None or fact.date is None or fact.date.circa or said.holds(fact.date)
 
 
 def _contradicts(answer: str, facts: Sequence[Fact]) -> bool:

@@ -1,10 +1,24 @@
 """Dates within sentences: where they are, and whether a sentence states one."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from metier.facts.dates import AD, BC, CIRCA, DASH, MONTH, MONTHS, Date, NotADateError, century_of, parse, short_form
+from metier.facts.dates import (
+    AD,
+    BC,
+    CIRCA,
+    DASH,
+    MONTH,
+    MONTHS,
+    Date,
+    NotADateError,
+    century_of,
+    decade_of,
+    parse,
+    short_form,
+)
 
 _UNITS = (
     "feet|foot|miles?|met(?:er|re)s?|kilomet(?:er|re)s?|km|years?|stories|pounds?|tons?|square|people|men|ships|million"
@@ -19,10 +33,13 @@ _IN_TEXT = re.compile(
     rf"(?<![\w-])(?:{CIRCA}\s+)?(?:"
     rf"(?:from\s+(?:{CIRCA}\s+)?|between\s+)?(?:{_INSIDE}|\d{{1,4}})(?:\s+(?:to|until|and)\s+|{DASH})"
     rf"(?:{CIRCA}\s+)?{_INSIDE}"
-    rf"|(?:1\d|20)\d\d{DASH}\d\d(?!\d)|{_CENTURY}|\d{{3}}0s(?!\w)|{_INSIDE})(?!\w)",
+    rf"|(?:1\d|20)\d\d{DASH}\d\d(?!\d)|{_CENTURY}|\d{{3}}0s(?!\w)|\d{{1,3}}0s\s(?:{BC})|{_INSIDE})(?!\w)",
     re.IGNORECASE,
 )
 _SHORT = re.compile(r"(?:in|by|until|since|year)\s+(?P<year>[1-9]\d{2})(?=$|[\s.;:)])(?!\s+\w+s\b)")
+
+
+_AFTER_CHRIST = rf"(?i)\d+(?!\d)(?!\s?(?:{BC})(?![a-z]))"
 
 
 class Mention(NamedTuple):
@@ -52,12 +69,14 @@ def holds(text: str, date: Date) -> bool:
         return re.search(rf"(?<!\w){pattern}", text) is not None and (
             not century.endswith("BC") or bool(re.search(BC, text))
         )
-    figures = set(re.findall(r"\d+", text))
     (start, *first), (end, *last) = date.first, date.last
-    decade = date.first[0] % 10 == 0 and f"{start}s" in text and end == start + 9
+    figures = Counter(re.findall(_AFTER_CHRIST if start > 0 else r"\d+", text))
+    decade = decade_of(date)
     years = {str(abs(start)), str(abs(end))}
     missing = {shown for shown in years if shown not in figures and shown.zfill(4) not in figures}
-    if not decade and any(not (shown == str(end) and shown[-2:] in figures) for shown in missing):
+    if not (decade and decade.removesuffix(" BC") in text) and any(
+        not (shown == str(end) and shown[-2:] in figures) for shown in missing
+    ):
         return False
     if start < 0 and not re.search(BC, text):
         return False
@@ -67,7 +86,9 @@ def holds(text: str, date: Date) -> bool:
     return all(_states(text, figures, of, None if whole else at) for _, of, at in {date.first, date.last})
 
 
-def _states(text: str, figures: set[str], month: int, at: int | None) -> bool:
-    named = re.search(rf"\b{MONTHS[month - 1][:3]}", text, re.IGNORECASE) is not None
-    numbered = {str(month), f"{month:02}"} & figures
-    return bool(named or numbered) and (at is None or bool({str(at), f"{at:02}"} & figures))
+def _states(text: str, figures: Counter[str], month: int, at: int | None) -> bool:
+    name = MONTHS[month - 1]
+    named = re.search(rf"\b{name[:3]}(?:{name[3:]}|t)?\b", text, re.IGNORECASE)
+    wanted = [*([] if named else [month]), *([] if at is None else [at])]
+    there = Counter({number: sum(figures[shown] for shown in {str(number), f"{number:02}"}) for number in wanted})
+    return Counter(wanted) <= there

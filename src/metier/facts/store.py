@@ -125,7 +125,7 @@ class Store:
         if self._marked is None:
             rows = self._rows("SELECT name FROM names UNION SELECT value FROM facts")
             self._marked = "\n".join(text.casefold() for (text,) in rows if not text.isascii())
-        return word.casefold() in self._marked
+        return re.search(rf"(?<!\w){re.escape(word.casefold())}(?!\w)", self._marked) is not None
 
     def known(self, keys: Iterable[str]) -> dict[str, list[int]]:
         """Return the numbers of the subjects that have a name, of those names that there are.

@@ -134,7 +134,7 @@ def _known(facts: list[Fact], answer: Fact, known: Names) -> Known | None:
         sources=tuple(fact.origin.name for fact in facts),
         label=label,
         others=(),
-        region=region_of(answer.line),
+        region=region_of(answer.line, known.entries[subject].names if kind == "person" else ()),
     )
     hint = label.partition(" (")[2]
     if one.gives_away(label) or (hint and date is None and _hints_at(hint, answer.value)):

@@ -1,21 +1,27 @@
 """The part of the world that a line tells of: that of the first country or people named in it."""
 
 import tomllib
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 
 from metier.facts import names
 
 
-def region_of(*texts: str) -> str:
-    """Return the region of the first text that names a country, a people or a place known to be of one; or ""."""
-    known = _regions()
-    for text in texts:
-        words = names.words(text)
-        for at, word in enumerate(words):
-            for name in ((word, *words[at + 1 : at + 2]), (word,)):
-                if region := known.get(name):
-                    return region
+def region_of(line: str, person: Iterable[str] = ()) -> str:
+    """Return the region of the first country, people or place in a line that is known to be of one; or "".
+
+    Args:
+        line: what a source says.
+        person: the names of the person it tells of: Jack London was no Londoner.
+    """
+    for name in sorted(person, key=len, reverse=True):
+        line = line.replace(name, "", 1)
+    known, words = _regions(), names.words(line)
+    for at, word in enumerate(words):
+        for found in ((word, *words[at + 1 : at + 2]), (word,)):
+            if region := known.get(found):
+                return region
     return ""
 
 
