@@ -14,6 +14,7 @@ from metier.evaluate.calibration import (
     Auroc,
     Rate,
     auroc,
+    effective,
     fit,
     reliability,
     risk_coverage,
@@ -239,3 +240,34 @@ def test_answers_to_what_has_none_are_held_back_although_few_answers_are_wrong()
     sure = [0.8] * 1000 + [0.9] * 5 + [0.1] * 5
     right, unknown = [True] * 1000 + [False] * 10, [False] * 1000 + [True] * 10
     assert threshold(sure, right, unknown, [True] * 1010, 0.05).value == NEVER
+
+
+def test_rows_about_one_subject_count_as_one_where_they_are_alike_and_in_full_where_they_are_not() -> None:
+    dice = np.random.default_rng(5)
+    flag_N = dice.random(900) < 0.2
+    alone, in_threes = np.arange(900), np.arange(900) // 3
+    assert effective(flag_N, alone) == pytest.approx(900, rel=0.01)
+    assert effective(np.repeat(flag_N, 3), np.repeat(alone, 3)) == pytest.approx(900, rel=0.01)
+    assert 700 < effective(flag_N, in_threes) <= 900
+    assert effective(np.zeros(900, bool), in_threes) == 300
+    assert effective(np.ones(0, bool), np.arange(0)) == 0
+
+
+def test_intervals_hold_the_share_though_several_rows_are_about_one_subject() -> None:
+    dice = np.random.default_rng(6)
+    subjects = [f"subject {at // 5}" for at in range(500)]
+    drawn = [np.repeat(dice.random(100) < 0.1, 5) for _ in range(400)]
+    held = [one.low <= 0.1 <= one.high for one in (Rate.of(flags, subjects) for flags in drawn)]
+    as_if_alone = [one.low <= 0.1 <= one.high for one in map(Rate.of, drawn)]
+    assert np.mean(held) > 0.93 and np.mean(as_if_alone) < 0.7
+
+
+def test_a_threshold_trusts_unknown_questions_less_where_they_are_about_few_subjects() -> None:
+    dice = np.random.default_rng(7)
+    sure = [*(0.5 + 0.5 * dice.random(1000)), *np.repeat(0.6 * dice.random(100), 5)]
+    right, unknown = [True] * 1000 + [False] * 500, [False] * 1000 + [True] * 500
+    said, subjects = [True] * 1500, [str(at) if at < 1000 else f"subject {at // 5}" for at in range(1500)]
+    alone = threshold(sure, right, unknown, said, 0.05)
+    together = threshold(sure, right, unknown, said, 0.05, subjects)
+    assert together.value > alone.value and together.unknown_bound <= 0.05
+    assert together.unknown_answered < alone.unknown_answered

@@ -29,7 +29,10 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Rate:
-    """How many of how many, with the 95% interval of Clopper and Pearson (1934) for the share, 0 to 1."""
+    """How many of how many, with the 95% interval of Clopper and Pearson (1934) for the share, 0 to 1.
+
+    Several rows about one subject count as fewer, see `effective`.
+    """
 
     n: int
     count: int
@@ -37,11 +40,13 @@ class Rate:
     high: float
 
     @classmethod
-    def of(cls, flags: Sequence[bool] | Flags) -> Self:
-        """Return how many flags are set."""
+    def of(cls, flags: Sequence[bool] | Flags, subjects: Sequence[str] | None = None) -> Self:
+        """Return how many flags are set; ``subjects`` says what each row is about, None that all stand alone."""
         n, count = len(flags), int(np.sum(flags))
-        low = lower_bound(count, n, LEVEL / 2)
-        return cls(n, count, low, upper_bound(count, n, LEVEL / 2))
+        worth = n if subjects is None else effective(np.array(flags, bool), _numbered(subjects))
+        share = count / n if n else 0.0
+        low = lower_bound(share * worth, worth, LEVEL / 2)
+        return cls(n, count, low, upper_bound(share * worth, worth, LEVEL / 2))
 
     @property
     def share(self) -> float | None:
@@ -49,12 +54,33 @@ class Rate:
         return self.count / self.n if self.n else None
 
 
-def upper_bound(count: int, n: int, delta: float) -> float:
+def effective(flag_N: Flags, subject_N: npt.NDArray[np.intp]) -> float:
+    """Return how many rows about different subjects would tell as much of a share as these.
+
+    Korn and Graubard 1998 ("Confidence intervals for proportions with small expected number of positive counts
+    estimated from survey data", Survey Methodology 24): n over the design effect, the variance of the share between
+    subjects over that of rows that stand alone; never more than n. Where all rows are alike nothing is known of that
+    variance, and each subject counts once.
+    """
+    n, subjects = len(flag_N), len(np.unique(subject_N))
+    share = float(flag_N.mean()) if n else 0.0
+    if share in (0.0, 1.0) or subjects < 2:
+        return float(subjects)
+    apart_G = np.bincount(subject_N, flag_N - share)
+    variance = subjects / (subjects - 1) * float(np.sum(apart_G**2)) / n**2
+    return min(float(n), share * (1 - share) / variance) if variance else float(n)
+
+
+def _numbered(subjects: Sequence[str]) -> npt.NDArray[np.intp]:
+    return np.unique(np.array(subjects, str), return_inverse=True)[1]
+
+
+def upper_bound(count: float, n: float, delta: float) -> float:
     """Return the share that the true one exceeds with a probability of at most delta (Clopper and Pearson 1934)."""
     return 1.0 if count >= n else float(betaincinv(count + 1, n - count, 1 - delta))
 
 
-def lower_bound(count: int, n: int, delta: float) -> float:
+def lower_bound(count: float, n: float, delta: float) -> float:
     """Return the share that the true one falls below with a probability of at most delta."""
     return 0.0 if count == 0 else float(betaincinv(count, n - count + 1, delta))
 
@@ -117,6 +143,7 @@ def threshold(
     unknown: Sequence[bool],
     said: Sequence[bool],
     risk: float,
+    subjects: Sequence[str] | None = None,
 ) -> Threshold:
     """Return the least threshold found that keeps two risks, each by a one-sided 95% bound of Clopper and Pearson.
 
@@ -132,21 +159,25 @@ def threshold(
         unknown: whether a question has no answer.
         said: whether the answer is one; words for not knowing are never given.
         risk: most of either share, 0 to 1.
+        subjects: what each question is about, for the bound of the second share; None: each about another one.
     """
-    said_N = np.array(said, bool)
-    wrong_S, unknown_S = ~np.array(right, bool)[said_N], np.array(unknown, bool)[said_N]
+    said_N, unknown_N = np.array(said, bool), np.array(unknown, bool)
+    wrong_S, unknown_S = ~np.array(right, bool)[said_N], unknown_N[said_N]
     less_L, level_S = np.unique(-np.array(confidences, float)[said_N], return_inverse=True)
     levels = -less_L
     given_L, wrong_L, answered_L = (
         np.cumsum(np.bincount(level_S[kind_S], minlength=len(levels)))
         for kind_S in (np.full(len(level_S), True), wrong_S, unknown_S)
     )
-    unknowns, delta = int(np.sum(unknown)), LEVEL / len(_STARTS)
+    unknowns, delta = int(unknown_N.sum()), LEVEL / len(_STARTS)
+    subject_N = np.arange(len(unknown_N)) if subjects is None else _numbered(subjects)
+    given_U = np.where(said_N, confidences, -1.0)[unknown_N]
     fewest = math.ceil(math.log(delta) / math.log1p(-risk))  # that keep the risk, if none is wrong
 
     def tried(at: int) -> Threshold:
         given, wrong, answered = int(given_L[at]), int(wrong_L[at]), int(answered_L[at])
-        bound = upper_bound(answered, unknowns, LEVEL) if unknowns else 0.0
+        worth = effective(given_U >= levels[at], subject_N[unknown_N])
+        bound = upper_bound(answered / unknowns * worth, worth, LEVEL) if unknowns else 0.0
         return Threshold(float(levels[at]), given, wrong, upper_bound(wrong, given, delta), answered, bound)
 
     best = Threshold(NEVER)

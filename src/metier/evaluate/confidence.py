@@ -51,6 +51,11 @@ class Asked:
     """Whether it is a right answer; of an invented subject there is none, of a withheld one what the sources say."""
 
     @property
+    def subject(self) -> str:
+        """What it is about; a question that names no subject is one of its own."""
+        return self.about.subject or self.question
+
+    @property
     def known(self) -> bool:
         """Whether the question has an answer that was taught."""
         return self.about.kind == "known"
@@ -108,6 +113,7 @@ def calibrated(validation: Sequence[Asked], risk: float) -> tuple[Calibration, T
         [not one.known for one in validation],
         [one.answered for one in validation],
         risk,
+        [one.subject for one in validation],
     )
     return Calibration(curve.slope, curve.intercept, chosen.value, risk), chosen
 
@@ -269,13 +275,17 @@ def knowledge_of(name: str, validation: Sequence[Asked], test: Sequence[Asked], 
 def _way(test: Sequence[Asked], given: Callable[[Asked], bool]) -> Way:
     known = [one for one in test if one.known]
     return Way(
-        Rate.of([given(one) for one in known]),
-        Rate.of([one.right for one in known if given(one)]),
-        Rate.of([not one.right for one in test if given(one)]),
-        Rate.of([given(one) for one in test if one.about.kind == "withheld"]),
-        Rate.of([given(one) for one in test if one.about.kind == "invented"]),
-        Rate.of([given(one) for one in test if not one.known]),
+        _rate(known, given),
+        _rate([one for one in known if given(one)], lambda one: one.right),
+        _rate([one for one in test if given(one)], lambda one: not one.right),
+        _rate([one for one in test if one.about.kind == "withheld"], given),
+        _rate([one for one in test if one.about.kind == "invented"], given),
+        _rate([one for one in test if not one.known], given),
     )
+
+
+def _rate(rows: Sequence[Asked], flag: Callable[[Asked], bool]) -> Rate:
+    return Rate.of([flag(one) for one in rows], [one.subject for one in rows])
 
 
 def _groups(
@@ -289,9 +299,9 @@ def _groups(
     return tuple(
         Group(
             key[1],
-            Rate.of([one.right for one in members[key]]),
-            Rate.of([given(one) for one in members[key]]),
-            Rate.of([not one.right for one in members[key] if given(one)]),
+            _rate(members[key], lambda one: one.right),
+            _rate(members[key], given),
+            _rate([one for one in members[key] if given(one)], lambda one: not one.right),
         )
         for key in order
     )
