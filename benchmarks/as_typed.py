@@ -5,8 +5,10 @@
 A model of task ``qa`` that was built is asked the questions of its test on what is known: as they stand there, in lower
 case, without the mark at their end, and with a typing error, two neighbouring letters of the longest word changed over.
 Printed of each, in percent: the right answers among all questions, without the threshold, and the difference to the
-questions as they stand (paired bootstrap); how many are answered, and how many of those wrongly. And of questions that
-nobody taught it: in German, and of random letters, how many it answers.
+questions as they stand (paired bootstrap); how many are answered, and how many of those wrongly. And how much it
+answers of what it cannot: of questions in German, of which a few forms are taught as not known, and in languages that
+none is taught of; of questions about subjects it was taught for what is no matter of the job, in words that are not
+taught either; and of random letters.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import string
 import sys
 from collections.abc import Callable, Sequence
 
+from metier.data.questions.about import about_path, read_about
 from metier.data.records import Record, read_records
 from metier.errors import MetierError
 from metier.evaluate.significance import compare
@@ -23,6 +26,29 @@ from metier.home import run_dir
 from metier.run.asking import Answer
 from metier.run.session import Session, open_session
 
+IN_OTHER_LANGUAGES = (
+    "N\u00e4r f\u00f6ddes {}?",
+    "Vilket \u00e5r dog {}?",
+    "Milloin {} syntyi?",
+    "Miss\u00e4 {} kuoli?",
+    "{} ne zaman \u00f6ld\u00fc?",
+    "{} nerede do\u011fdu?",
+    "\u041a\u043e\u0433\u0434\u0430 \u0440\u043e\u0434\u0438\u043b\u0441\u044f {}?",
+    "{}\u306f\u3044\u3064\u751f\u307e\u308c\u307e\u3057\u305f\u304b\uff1f",
+)
+"""Swedish, Finnish, Turkish, Russian, Japanese."""
+BESIDE = (
+    "Was {} left-handed?",
+    "Which school did {} go to?",
+    "What was {} afraid of?",
+    "How many brothers did {} have?",
+    "Which instrument did {} play?",
+    "Who inherited from {}?",
+    "What is the population of {}?",
+    "How rich was {}?",
+    "Did {} like music?",
+    "Who taught {} to read?",
+)
 IN_GERMAN = ("Wann wurde {} geboren?", "Wann ist {} gestorben?", "Wo wurde {} geboren?")
 NAMES = ("Johann Sebastian Bach", "Isaac Newton", "Marie Curie", "Napoleon", "Abraham Lincoln", "Galileo Galilei")
 
@@ -43,9 +69,10 @@ def main() -> None:
     }
     try:
         with open_session(wanted.model) as session:
-            rows = read_records(run_dir(wanted.model) / "data" / "test.jsonl")[: wanted.rows]
-            print_known(session, rows, ways)
-            print_unknown(session, dice)
+            test = run_dir(wanted.model) / "data" / "test.jsonl"
+            print_known(session, read_records(test)[: wanted.rows], ways)
+            subjects = sorted({about.subject for about in read_about(about_path(test)) if about.subject})
+            print_unknown(session, subjects, dice)
     except (MetierError, OSError) as error:
         sys.exit(f"not measured: {error}")
 
@@ -68,11 +95,13 @@ def print_known(session: Session, rows: Sequence[Record], ways: dict[str, Callab
         )
 
 
-def print_unknown(session: Session, dice: random.Random) -> None:
-    """Ask in a language that was not taught, and what is no question, and print how much of it is answered."""
-    foreign = [way.format(name) for way in IN_GERMAN for name in NAMES]
+def print_unknown(session: Session, subjects: Sequence[str], dice: random.Random) -> None:
+    """Ask in other languages, for what is no matter of the job, and letters; print how much of it is answered."""
+    german, foreign = ([way.format(name) for way in ways for name in NAMES] for ways in (IN_GERMAN, IN_OTHER_LANGUAGES))
+    beside = [dice.choice(BESIDE).format(name.partition(" (")[0]) for name in dice.sample(subjects, 200)]
     letters = ["".join(dice.choices(string.ascii_lowercase + " ", k=30)) for _ in range(100)]
-    for name, questions in {"in German": foreign, "random letters": letters}.items():
+    kinds = {"in German": german, "other languages": foreign, "beside the matter": beside, "random letters": letters}
+    for name, questions in kinds.items():
         answers: list[Answer] = [session.ask(question) for question in questions]
         print(f"{name:20} answered {share([answer.sure for answer in answers])} of {len(questions)}")
 
