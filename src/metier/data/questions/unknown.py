@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import sqrt
 
 from metier.data.questions.about import About
@@ -23,6 +23,9 @@ _BEGINNINGS = frozenset({"founded", "built", "published", "adopted", "independen
 _ABSURD = 0.1
 """Of the questions for what no source says, those for what the subject's kind cannot have: the capital of a person."""
 
+_MOST_DRAWS = 20
+"""For a question."""
+
 _YEARS_AROUND = 80
 """Years from a date that there is to one of which nothing is said, at most."""
 
@@ -42,20 +45,19 @@ def invented(
     """
     told = [one.label for one in facts if one.way.endswith(":clause")]
     usable = [one for one in facts if part == "train" or not one.way.endswith(":clause")]
-    found: list[Question] = []
-    for number in range(4 * count if usable else 0):
-        if len(found) == count:
-            break
+
+    def draw(number: int) -> Question | None:
         one = dice.choice(usable)
         crossed = one.way.endswith(":clause")
         name = _crossed(one.label, dice.choice(told)) if crossed else inventor.name(one.kind, dice)
         if name is None:
-            continue
+            return None
         way = one.way if crossed or one.relation != "occurred" else _way_of_named(one.kind, name)
         text = asks_of(dice.choice(book.asked(way).ask.of(part)), name, one.kind)
         text = careless(text, number) if part == "train" else text
-        found.append(Question(text, unknown, one.source, About("invented", "ask", one.relation, name, "", None, "")))
-    return found
+        return Question(text, unknown, one.source, About("invented", "ask", one.relation, name, "", None, ""))
+
+    return _drawn(count if usable else 0, draw)
 
 
 def _way_of_named(kind: Kind, name: str) -> str:
@@ -94,20 +96,17 @@ def in_vain(
         for relation in having:
             if relation not in there and not (relation in _BEGINNINGS and there & _BEGINNINGS):
                 open_to[not kinds[relation, one.kind]][relation].append(one)
-    found: dict[str, Question] = {}
-    for number in range(8 * count):
+
+    def draw(number: int) -> Question | None:
         there_are = open_to[dice.random() < _ABSURD]
-        if len(found) >= count or not any(open_to.values()):
-            break
         if not there_are:
-            continue
+            return None
         relation = dice.choices(list(there_are), [sqrt(having[one]) for one in there_are])[0]
         one = dice.choice(there_are[relation])
-        phrasing = dice.choice(book.asked(way_of(relation, one.kind, one.name)).ask.train)
-        text = careless(asks_of(phrasing, dice.choice((one.label, one.label, *one.others)), one.kind), number)
-        about = About("known", "ask", relation, one.subject, "", None, one.region)
-        found.setdefault(text.lower(), Question(text, unknown, one.source, about))
-    return list(found.values())
+        ways = book.asked(way_of(relation, one.kind, one.name)).ask.train
+        return _asked_in_vain(one, relation, ways, unknown, number, dice)
+
+    return _drawn(count if any(open_to.values()) else 0, draw)
 
 
 def beside(count: int, facts: Sequence[Known], book: Book, unknown: str, dice: random.Random) -> list[Question]:
@@ -117,15 +116,19 @@ def beside(count: int, facts: Sequence[Known], book: Book, unknown: str, dice: r
     """
     ways = book.beside() if all(one.relation in RELATIONS for one in facts) else ()
     usable = [one for one in facts if not one.way.endswith(":clause")]
-    found: dict[str, Question] = {}
-    for number in range(8 * count if ways and usable else 0):
-        if len(found) >= count:
-            break
-        one = dice.choice(usable)
-        text = careless(asks_of(dice.choice(ways), dice.choice((one.label, one.label, *one.others)), one.kind), number)
-        about = About("known", "ask", "", one.subject, "", None, one.region)
-        found.setdefault(text.lower(), Question(text, unknown, one.source, about))
-    return list(found.values())
+
+    def draw(number: int) -> Question:
+        return _asked_in_vain(dice.choice(usable), "", ways, unknown, number, dice)
+
+    return _drawn(count if ways and usable else 0, draw)
+
+
+def _asked_in_vain(
+    one: Known, relation: str, ways: Sequence[str], unknown: str, number: int, dice: random.Random
+) -> Question:
+    asked = asks_of(dice.choice(ways), dice.choice((one.label, one.label, *one.others)), one.kind)
+    about = About("known", "ask", relation, one.subject, "", None, one.region)
+    return Question(careless(asked, number), unknown, one.source, about)
 
 
 def in_empty_years(
@@ -150,20 +153,28 @@ def in_empty_years(
         one for one in facts if one.date and not one.way.endswith(":clause") and book.asked(one.way).reverse.train
     ]
     last = {relation: max(date.last[0] for date in of_it) for relation, of_it in dates.items() if of_it}
-    found: dict[str, Question] = {}
-    for number in range(20 * count if usable else 0):
-        if len(found) >= count:
-            break
+
+    def draw(number: int) -> Question | None:
         one = dice.choice(usable)
         assert one.date
         year = one.date.first[0] + dice.randint(-_YEARS_AROUND, _YEARS_AROUND)
         if year == 0 or year > last[one.relation]:
-            continue
+            return None
         date = Date((year, 1, 1), (year, 12, 31))
         if any(date.agrees(other) for other in dates[one.relation]):
-            continue
-        phrasing = dice.choice(book.asked(one.way).reverse.train)
-        text = careless(asks_back(phrasing, str(date), date), number)
-        about = About("known", "reverse", one.relation, "", "", year, "")
-        found.setdefault(text.lower(), Question(text, unknown, one.source, about))
+            return None
+        text = careless(asks_back(dice.choice(book.asked(one.way).reverse.train), str(date), date), number)
+        return Question(text, unknown, one.source, About("known", "reverse", one.relation, "", "", year, ""))
+
+    return _drawn(count if usable else 0, draw)
+
+
+def _drawn(count: int, draw: Callable[[int], Question | None]) -> list[Question]:
+    """Return so many different questions of those drawn, or fewer where most draws give none or one that is there."""
+    found: dict[str, Question] = {}
+    for number in range(_MOST_DRAWS * count):
+        if len(found) == count:
+            break
+        if question := draw(number):
+            found.setdefault(question.text.lower(), question)
     return list(found.values())
