@@ -5,8 +5,10 @@
 
 A job of task ``qa``: for each size (width x layers) a dense model and its mixture of experts with as many active
 weights learn the job's own questions from scratch, each fact seen as often, or as long as ``--budget`` says. Of each,
-*exact*: right answers to test questions, in words that training never uses; *unknown answered*: of questions about
-withheld and invented subjects, those answered all the same; both after each quantisation of its GGUF file, by
+*exact*: right answers to test questions, in words that training never uses; *in form*: of the answers to them that are
+not "I don't know", those that are a date where a date is wanted, and none where none is: what is left of the language
+when the fact is lost; *unknown answered*: of questions about withheld and invented subjects, those answered all the
+same; all after each quantisation of its GGUF file, by
 llama.cpp. *Stored*: bits of the facts by `metier.analysis.stored`, a parameter, with and without the embedding, beside
 the 2 bits of Allen-Zhu and Li 2024 (arXiv 2404.05405). With ``--option`` the largest size learns again with a key of
 [qa] changed, one at a time, and its answers are compared with those of the job as it is.
@@ -41,7 +43,7 @@ from metier.errors import SpecError
 from metier.evaluate.answers import collect, read_answers
 from metier.evaluate.significance import compare
 from metier.export.contestants import ShippedFile
-from metier.facts.answers import abstains, right
+from metier.facts.answers import abstains, date_of, right
 from metier.home import run_dir
 from metier.model.loading import load, load_tokenizer
 from metier.progress import say
@@ -214,7 +216,7 @@ def stored_bits(job: Job, folder: Path, data: Step, prompt: Any) -> dict[str, An
 
 
 def answered(job: Job, data: Path, files: Path, folder: Path) -> dict[str, dict[str, float]]:
-    """Return of each file the share of right answers, and of unknown questions that it answers, both in percent."""
+    """Return of each file, in percent: right answers, answers in form, and unknown questions that it answers."""
     exams = {exam: read_records(data / f"{exam}.jsonl")[: job.evaluate.test_rows] for exam in ("test", "test_unknown")}
     found = {}
     for quantisation in job.export.quantisations:
@@ -225,10 +227,13 @@ def answered(job: Job, data: Path, files: Path, folder: Path) -> dict[str, dict[
             )
         hits = [right(answer, row.output) for answer, row in zip(known, exams["test"], strict=True)]
         bold = [not abstains(answer, job.qa.unknown) for answer in unknown]
-        found[quantisation] = {
-            "exact": round(100 * sum(hits) / len(hits), 2),
-            "unknown_answered": round(100 * sum(bold) / len(bold), 2),
-        }
+        formed = [
+            (date_of(answer) is None) == (date_of(row.output) is None)
+            for answer, row in zip(known, exams["test"], strict=True)
+            if not abstains(answer, job.qa.unknown)
+        ]
+        shares = {"exact": hits, "in_form": formed, "unknown_answered": bold}
+        found[quantisation] = {name: round(100 * sum(one) / max(1, len(one)), 2) for name, one in shares.items()}
     return found
 
 
@@ -254,9 +259,11 @@ def read_answered(path: Path) -> list[tuple[str, str]]:
 
 def report(job: Job, wanted: argparse.Namespace, found: dict[str, Any], effects: dict[str, Any]) -> None:
     """Print the table and the effects, and write numbers and plot."""
-    print(f"{'':30}{'parameters':>11}{'seen':>7}{'stored':>13}{'a parameter':>12}{'no embedding':>13}  exact, by file")
+    print(
+        f"{'':30}{'parameters':>11}{'seen':>7}{'stored':>13}{'a parameter':>12}{'no embedding':>13}  exact (in form), by file"
+    )
     for name, one in found.items():
-        exact = "  ".join(f"{file} {said['exact']:.1f}%" for file, said in one["files"].items())
+        exact = "  ".join(f"{file} {said['exact']:.1f}% ({said['in_form']:.1f})" for file, said in one["files"].items())
         print(
             f"{name:30}{one['parameters']:11,}{one['exposures']:7.0f}{one['stored_bits'] / 1e3:8.1f} kbit"
             f"{one['bits_a_parameter']:12.3f}{one['bits_a_parameter_without_embedding']:13.3f}  {exact}; "
