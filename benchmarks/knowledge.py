@@ -260,7 +260,8 @@ def read_answered(path: Path) -> list[tuple[str, str]]:
 def report(job: Job, wanted: argparse.Namespace, found: dict[str, Any], effects: dict[str, Any]) -> None:
     """Print the table and the effects, and write numbers and plot."""
     print(
-        f"{'':30}{'parameters':>11}{'seen':>7}{'stored':>13}{'a parameter':>12}{'no embedding':>13}  exact (in form), by file"
+        f"{'':30}{'parameters':>11}{'seen':>7}{'stored':>13}{'a parameter':>12}{'no embedding':>13}"
+        "  exact (in form), by file"
     )
     for name, one in found.items():
         exact = "  ".join(f"{file} {said['exact']:.1f}% ({said['in_form']:.1f})" for file, said in one["files"].items())
