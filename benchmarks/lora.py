@@ -16,7 +16,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def fit(
-    make_model: Callable[[], PreTrainedModel], examples: list[Example], settings: Train, rate: float, seed: int
+    make_model: Callable[[], PreTrainedModel], examples: Sequence[Example], settings: Train, rate: float, seed: int
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Train on all examples but the last 200, which the loss is watched on."""
     with tempfile.TemporaryDirectory() as folder:

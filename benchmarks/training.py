@@ -32,7 +32,7 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from itertools import islice
@@ -109,7 +109,7 @@ class Lesson:
         self.settings = Train(**job.train.model_dump(exclude={"quantisation", "lora"}, exclude_unset=True))
         self.peak_lr = self.settings.peak(from_scratch=job.base.from_scratch)
 
-    def examples(self, folder: Path, records: list[Record]) -> list[Example]:
+    def examples(self, folder: Path, records: list[Record]) -> Sequence[Example]:
         """Return rows as a model's tokens."""
         return encode(self.tokenizers[folder], self.prompt, records, self.settings.max_tokens)
 
@@ -117,7 +117,7 @@ class Lesson:
         """Return the job's settings for a number of steps."""
         return self.settings.model_copy(update={"budget": f"{number} steps", **changes})
 
-    def rows_a_step(self, examples: list[Example]) -> int:
+    def rows_a_step(self, examples: Sequence[Example]) -> int:
         """Return how many rows a step of metier has on average."""
         batches = plan_batches([example.tokens for example in examples], self.settings.batch_tokens, self.job.seed)
         return round(statistics.mean(len(batch) for batch in islice(batches, 200)))
@@ -174,13 +174,13 @@ def compare_to_loss(lesson: Lesson, steps: int) -> dict[str, Any]:
     return {"rows_a_step": rows, "target": target, "reached": reached, "trl": trl, "metier": metier | {"curve": curve}}
 
 
-def planned(lesson: Lesson, examples: list[Example]) -> list[list[Example]]:
+def planned(lesson: Lesson, examples: Sequence[Example]) -> list[list[Example]]:
     """Return the first batches that metier makes of some rows."""
     batches = plan_batches([row.tokens for row in examples], lesson.settings.batch_tokens, lesson.job.seed)
     return [[examples[i] for i in numbers] for numbers in islice(batches, TIMED_STEPS)]
 
 
-def answer_tokens(examples: list[Example]) -> int:
+def answer_tokens(examples: Sequence[Example]) -> int:
     """Return how many tokens are predicted."""
     return sum(len(example.answer) for example in examples)
 

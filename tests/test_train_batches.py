@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from metier.data.records import Record
 from metier.model.scratch import scratch
-from metier.train.batches import Example, JobBatches, collate, encode, one_pass, plan_batches, shares
+from metier.train import batches
+from metier.train.batches import Example, Examples, JobBatches, collate, encode, one_pass, plan_batches, shares
 from metier.train.objective import batch_loss, mean_loss
 from metier.train.schedule import learning_rate
 
@@ -162,6 +163,25 @@ def test_only_answers_are_targets_each_where_it_is_predicted():
     assert batch.mask_NT.sum() == batch.tokens == 10
 
 
+@given(st.lists(st.builds(Example, *[st.lists(st.integers(0, 262_143), max_size=9)] * 2), max_size=9))
+def test_examples_are_kept_as_they_were_in_four_bytes_a_token(rows):
+    kept = Examples(rows)
+    assert list(kept) == rows and len(kept) == len(rows)
+    assert kept[1:-1] == rows[1:-1] and kept[::2] == rows[::2]
+    assert not rows or (kept[-1], kept[-len(rows)]) == (rows[-1], rows[0])
+    assert kept._ids.itemsize * len(kept._ids) == 4 * sum(row.tokens for row in rows)
+    with pytest.raises(IndexError):
+        kept[len(rows)]
+
+
+def test_rows_are_encoded_as_they_come_and_those_left_out_are_counted(trained, monkeypatch):
+    monkeypatch.setattr(batches, "_ENCODED_ROWS", 3)
+    rows = [*trained.held_out[:7], Record("one red cat " * 20, "cat red 1")]
+    found = encode(trained.tokenizer, trained.prompt, iter(rows), 64)
+    alone = [example for row in rows for example in encode(trained.tokenizer, trained.prompt, [row], 64)]
+    assert list(found) == alone and (len(found), found.left_out) == (7, 1)
+
+
 def test_examples_are_encoded_as_the_model_will_meet_them(trained):
     tokenizer, prompt = trained.tokenizer, trained.prompt
     row = trained.held_out[0]
@@ -175,9 +195,9 @@ def test_examples_are_encoded_as_the_model_will_meet_them(trained):
 def test_examples_are_not_padded_by_a_tokenizer_that_has_padded_before(trained):
     tokenizer, prompt = trained.tokenizer, trained.prompt
     rows = [Record("one red fox", "fox"), Record("twenty-two black owls", "owl black 22")]
-    before = encode(tokenizer, prompt, rows, 64)
+    before = list(encode(tokenizer, prompt, rows, 64))
     tokenizer([row.input for row in rows], return_tensors="pt", padding=True, padding_side="left")
-    assert encode(tokenizer, prompt, rows, 64) == before
+    assert list(encode(tokenizer, prompt, rows, 64)) == before
 
 
 def test_examples_that_are_too_long_are_left_out(trained):

@@ -40,8 +40,8 @@ def test_a_training_and_its_healing_read_rows_joined_as_the_job_says(tmp_path):
     write_records(tmp_path / "train.jsonl", rows)
     table = {"name": "short", "task": "translation", "translation": {"source": "ja", "target": "en"}}
     table |= {"base": {"model": "pypi:base"}, "data": {"train": [{"source": "file:rows.tsv", "licence": "own"}]}}
-    assert rows_to_learn(Job.model_validate(table), tmp_path) == rows
-    found = rows_to_learn(Job.model_validate({**table, "train": {"joined_share": 0.5}}), tmp_path)
+    assert list(rows_to_learn(Job.model_validate(table), tmp_path)) == rows
+    found = list(rows_to_learn(Job.model_validate({**table, "train": {"joined_share": 0.5}}), tmp_path))
     assert len(found) < 230 and " ".join(row.output for row in found) == " ".join(row.output for row in rows)
 
 

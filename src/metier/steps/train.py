@@ -1,13 +1,13 @@
 """The step ``train``: what the model learns from the job's rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from metier.data.records import Record, read_records
+from metier.data.records import Record, each_record, read_records
 from metier.export.huggingface import write_folder
 from metier.model.loading import load_model, load_tokenizer
 from metier.progress import say
@@ -17,7 +17,7 @@ from metier.steps.training_folder import COPIES, Write, check_disk, train_once
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import task_from_json
 from metier.tasks.translation import Translation
-from metier.train.batches import Example, encode
+from metier.train.batches import Examples, encode
 from metier.train.joining import joined
 from metier.train.loop import train
 
@@ -38,13 +38,13 @@ def learned(job: Job, settings: Training) -> dict[str, Any]:
     return settings.learned | {"peak_lr": settings.peak(from_scratch=job.base.from_scratch)}
 
 
-def rows_to_learn(job: Job, data: Path) -> list[Record]:
-    """Return the training rows, some of them joined if the job says so."""
-    rows = read_records(data / "train.jsonl")
+def rows_to_learn(job: Job, data: Path) -> Iterator[Record]:
+    """Yield the training rows, some of them joined if the job says so."""
+    rows = each_record(data / "train.jsonl")
     task = task_from_json(job.task_settings)
     if not (job.train.joined_share and isinstance(task, Translation)):
         return rows
-    return list(joined(rows, job.train.joined_share, job.train.max_tokens, task, job.seed))
+    return joined(rows, job.train.joined_share, job.train.max_tokens, task, job.seed)
 
 
 def _learn(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: Path) -> tuple[dict[str, Any], Write]:
@@ -52,9 +52,8 @@ def _learn(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: Path
     small = job.train.lora is not None and "embedding" not in job.train.lora.also
     check_disk(folder, start, copies=2 if small else COPIES)
     tokenizer = load_tokenizer(start)
-    rows = rows_to_learn(job, data)
-    examples = encode(tokenizer, prompt, rows, job.train.max_tokens)
-    _tell_left_out(examples, rows, job.train.max_tokens)
+    examples = encode(tokenizer, prompt, rows_to_learn(job, data), job.train.max_tokens)
+    _tell_left_out(examples, job.train.max_tokens)
     validation = read_records(data / "validation.jsonl")[:WATCHED_ROWS]
     peak_lr = job.train.peak(from_scratch=job.base.from_scratch)
     model, facts = train(
@@ -71,17 +70,17 @@ def _learn(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: Path
     facts |= {
         "peak_lr": peak_lr,
         "examples": len(examples),
-        "left_out": len(rows) - len(examples),
+        "left_out": examples.left_out,
         "lora": job.train.lora.model_dump() if job.train.lora else None,
     }
     return facts, lambda part: write_folder(part, model, tokenizer, prompt)
 
 
-def _tell_left_out(examples: Sequence[Example], rows: Sequence[Record], max_tokens: int) -> None:
+def _tell_left_out(examples: Examples, max_tokens: int) -> None:
     """Say how many rows are too long to be learned, where it is more than one in a hundred."""
-    left_out = len(rows) - len(examples)
-    if left_out > 0.01 * len(rows):
-        share = left_out / len(rows)
-        counted = f"{left_out:,} of {len(rows):,} rows ({share:.0%}) are left out"
+    rows = len(examples) + examples.left_out
+    if examples.left_out > 0.01 * rows:
+        share = examples.left_out / rows
+        counted = f"{examples.left_out:,} of {rows:,} rows ({share:.0%}) are left out"
         loudly = "MOST OF THE TEXT IS NOT LEARNED: " if share > 0.5 else ""
         say(f"  {loudly}{counted}: they have more than train.max_tokens = {max_tokens} tokens")

@@ -1,9 +1,10 @@
 """Examples as token ids, and batches of them with almost no padding."""
 
 import random
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, overload
 
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -13,6 +14,9 @@ from metier.tasks.prompt import PromptFormat
 
 IGNORED = -100
 """The target where nothing is to be learned."""
+
+_ENCODED_ROWS = 4096
+"""Rows tokenized at a time."""
 
 _WINDOW_BATCHES = 32
 """Examples are sorted by length inside a window this many batches long: close lengths, still shuffled."""
@@ -28,6 +32,42 @@ class Example(NamedTuple):
     def tokens(self) -> int:
         """Length in tokens."""
         return len(self.prompt) + len(self.answer)
+
+
+class Examples(Sequence[Example]):
+    """Examples in four bytes a token: as lists they would take thirty.
+
+    Attributes:
+        left_out: how many rows were too long to be among them.
+    """
+
+    def __init__(self, examples: Iterable[Example] = ()) -> None:
+        self.left_out = 0
+        self._ids = array("i")
+        self._ends = array("q", [0])
+        """Of prompts and answers in turn, after the beginning of the first."""
+        for example in examples:
+            self.append(example)
+
+    def append(self, example: Example) -> None:
+        """Add an example."""
+        for ids in example:
+            self._ids.extend(ids)
+            self._ends.append(len(self._ids))
+
+    def __len__(self) -> int:
+        return len(self._ends) // 2
+
+    @overload
+    def __getitem__(self, at: int) -> Example: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Example]: ...
+    def __getitem__(self, at: int | slice) -> Example | list[Example]:
+        if isinstance(at, slice):
+            return [self[one] for one in range(*at.indices(len(self)))]
+        place = 2 * range(len(self))[at]
+        start, middle, end = self._ends[place : place + 3]
+        return Example(self._ids[start:middle].tolist(), self._ids[middle:end].tolist())
 
 
 class Batch(NamedTuple):
@@ -78,19 +118,26 @@ class JobBatches:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerFast, prompt: PromptFormat, records: Sequence[Record], max_tokens: int
-) -> list[Example]:
+    tokenizer: PreTrainedTokenizerFast, prompt: PromptFormat, records: Iterable[Record], max_tokens: int
+) -> Examples:
     """Turn records into examples; those longer than ``max_tokens`` are left out.
 
-    Prompt and answer are tokenized apart, as they meet when the model answers.
+    Prompt and answer are tokenized apart, as they meet when the model answers. Records are read as they are needed.
     """
     backend = tokenizer.backend_tokenizer
     backend.no_padding()  # a tokenizer goes on padding after it was asked to once
     end = tokenizer.eos_token_id
-    prompts = backend.encode_batch_fast([prompt.render(record.input) for record in records])
-    answers = backend.encode_batch_fast([prompt.answer(record.output) for record in records], add_special_tokens=False)
-    examples = (Example(p.ids, [*a.ids, end]) for p, a in zip(prompts, answers, strict=True))
-    return [example for example in examples if example.tokens <= max_tokens]
+    found, left = Examples(), iter(records)
+    while rows := list(islice(left, _ENCODED_ROWS)):
+        prompts = backend.encode_batch_fast([prompt.render(row.input) for row in rows])
+        answers = backend.encode_batch_fast([prompt.answer(row.output) for row in rows], add_special_tokens=False)
+        for before, after in zip(prompts, answers, strict=True):
+            example = Example(before.ids, [*after.ids, end])
+            if example.tokens <= max_tokens:
+                found.append(example)
+            else:
+                found.left_out += 1
+    return found
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int, seed: int) -> Iterator[list[int]]:

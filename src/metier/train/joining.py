@@ -5,7 +5,9 @@ Concatenation Approach to Data Augmentation for Neural Machine Translation", NAA
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from metier.data.records import Record
 from metier.tasks.translation import Translation
@@ -14,25 +16,26 @@ MOST = 4
 """Rows in one example."""
 
 
-def joined(records: Sequence[Record], share: float, longest: int, task: Translation, seed: int) -> Iterator[Record]:
+def joined(records: Iterable[Record], share: float, longest: int, task: Translation, seed: int) -> Iterator[Record]:
     """Yield examples of which a share is made of two to `MOST` rows that follow each other; each row is used once.
 
     Args:
-        records: the rows, mixed.
+        records: the rows, mixed; read as they are needed.
         share: of the examples; fewer where rows are long.
         longest: characters of both sides that a joined example has at most: it has hardly more tokens.
         task: knows how sentences follow each other.
         seed: decides which rows.
     """
     draw = random.Random(f"{seed}/joined")  # noqa: S311 - an order, not a secret
-    start = 0
-    while start < len(records):
+    left = iter(records)
+    ahead = deque(islice(left, MOST))
+    while ahead:
         wanted = draw.randint(2, MOST) if draw.random() < share else 1
-        end, size = start + 1, _characters(records[start])
-        while end < min(start + wanted, len(records)) and (size := size + _characters(records[end])) <= longest:
-            end += 1
-        rows = records[start:end]
-        start = end
+        rows = [ahead.popleft()]
+        size = _characters(rows[0])
+        while len(rows) < wanted and ahead and (size := size + _characters(ahead[0])) <= longest:
+            rows.append(ahead.popleft())
+        ahead.extend(islice(left, len(rows)))
         yield rows[0] if len(rows) == 1 else Record(*task.together([row[:2] for row in rows]), rows[0].source)
 
 

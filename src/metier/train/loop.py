@@ -5,7 +5,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,8 +35,8 @@ _PROBED_BATCHES = 32
 
 def train(
     make_model: Callable[[], PreTrainedModel],
-    examples: list[Example],
-    validation: list[Example],
+    examples: Sequence[Example],
+    validation: Sequence[Example],
     settings: Train,
     peak_lr: float,
     folder: Path,
