@@ -30,7 +30,6 @@ _ASKED_AGAIN = re.compile(r"\b(?:when|where|who|whose|which|what|how|whether|abo
 
 _GUESSES = re.compile(r"\b(?:but|maybe|perhaps|probably|possibly|however|although|though|think|believe|only|except)\b")
 
-
 _DIFFERS = re.compile(r"\b(?:not|no|before|after|until|till|since|between)\b|n't\b")
 """What makes another date of the one in a sentence."""
 
@@ -64,7 +63,7 @@ def right(answer: str, wanted: str) -> bool:
     when = date_of(wanted)
     if when is None:
         return bool(plain(wanted)) and plain(answer) == plain(wanted)
-    said = date_of(answer) or _only_date_in(answer)
+    said = said_date(answer)
     if said is None or _years(said) > max(1, _years(when)):
         return False
     if when.circa:
@@ -113,8 +112,13 @@ def _words(answer: str) -> list[str]:
     return [word for word in names.words(answer) if word not in _ARTICLES]
 
 
-def _only_date_in(answer: str) -> Date | None:
-    """Return the date that a sentence states ("He was born in 1066"); None where it states none, or how it differs."""
+def said_date(answer: str) -> Date | None:
+    """Return the date that an answer is, or the only one in a sentence ("He was born in 1066").
+
+    None where there is none, or the sentence says how the true one differs.
+    """
+    if when := date_of(answer):
+        return when
     found = list(mentions(answer.strip().rstrip(".!")))
     return found[0].date if len(found) == 1 and not _DIFFERS.search(answer.lower()) else None
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from metier.facts import names
-from metier.facts.answers import date_of, plain, right
+from metier.facts.answers import date_of, plain, right, said_date
 from metier.facts.asked import asks_by_itself, nothing_else, order_asked, relations_asked
 from metier.facts.dates import Date
 from metier.facts.fact import Fact, relation
@@ -246,7 +246,7 @@ def _supports(fact: Fact, answer: str) -> bool:
     """Return whether a fact says what an answer says: a line with a year alone does not speak for a day in it."""
     if not right(answer, fact.value):
         return False
-    said = date_of(answer)
+    said = said_date(answer)
     return said is None or fact.date is None or fact.date.circa or said.holds(fact.date)
 
 
@@ -254,7 +254,7 @@ def _contradicts(answer: str, facts: Sequence[Fact]) -> bool:
     """Return whether an answer cannot be right, where one value alone is."""
     if not all(relation(fact.relation).one and not fact.disputed for fact in facts):
         return False
-    said, said_words = date_of(answer), set(plain(answer).split())
+    said, said_words = said_date(answer), set(plain(answer).split())
     for fact in facts:
         if fact.date is not None and _is_date(fact):
             if said is not None and said.agrees(fact.date):
