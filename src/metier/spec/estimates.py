@@ -16,6 +16,8 @@ SESSION_TOKENS = 4 * 1024
 RUNTIME_MIB = 46.0
 """Python, llama.cpp and its buffers: peak memory of a process that answers one short question, less file, keys and
 values, for a model of 1.0 M parameters and 501 pieces, 48.9 MiB in all (`metier.steps.answering_memory.memory_mib`)."""
+STORE_MIB = 2.5
+"""What looking an answer up in the store of facts takes: SQLite with its pages (`jobs/history`, 6 MiB of facts)."""
 VOCABULARY_BYTES = 300
 """What llama.cpp's table of the vocabulary takes a piece: 160 bytes at 8,001 pieces, 350 at 28,933."""
 REPACKED = ("Q4_0",)

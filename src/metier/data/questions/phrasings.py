@@ -147,10 +147,10 @@ class Book:
         known = _texts()["comparison"]
         return divide(known.get(relation, known["other"])["ask"])
 
-    def beside(self) -> Sequence[str]:
-        """Return ways to ask for what no packaged relation tells; none where the job has ways of its own."""
-        asked: list[str] = [] if self._own else frames.packaged()["beside"]["ask"]
-        return asked
+    @property
+    def packaged_alone(self) -> bool:
+        """Whether the job has no ways to ask of its own."""
+        return not self._own
 
     def texts(self, ways: Iterable[str]) -> list[str]:
         """Return all phrasings of some keys, with those of comparisons."""

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from math import sqrt
 
+from metier.data.questions import frames
 from metier.data.questions.about import About
 from metier.data.questions.about import Kind as Knowing
 from metier.data.questions.invent import Inventor
@@ -114,13 +115,13 @@ def beside(count: int, facts: Sequence[Known], book: Book, unknown: str, dice: r
 
     None where the job has relations or ways to ask of its own: what it may be asked for is not known here.
     """
-    ways = book.beside() if all(one.relation in RELATIONS for one in facts) else ()
+    ours = book.packaged_alone and all(one.relation in RELATIONS for one in facts)
     usable = [one for one in facts if not one.way.endswith(":clause")]
 
     def draw(number: int) -> Question:
-        return _asked_in_vain(dice.choice(usable), "", ways, unknown, number, dice)
+        return _asked_in_vain(dice.choice(usable), "", (frames.beside(dice),), unknown, number, dice)
 
-    return _drawn(count if ways and usable else 0, draw)
+    return _drawn(count if ours and usable else 0, draw)
 
 
 def _asked_in_vain(
