@@ -244,7 +244,7 @@ def test_the_tutorial_can_be_followed_with_a_table_of_ones_own(tmp_path):
 
 
 def test_the_example_of_facts_prints_what_the_page_shows(tmp_path):
-    table, python, printed = [block.text for block in _blocks(DOCS / "steps" / "facts.md") if block.kind != "sh"]
+    _, table, python, printed = [block.text for block in _blocks(DOCS / "steps" / "facts.md") if block.kind != "sh"]
     (tmp_path / "facts.csv").write_text(table, encoding="utf-8")
     (tmp_path / "facts.py").write_text(python, encoding="utf-8")
     assert _do("python facts.py", tmp_path).stdout == printed

@@ -174,7 +174,9 @@ def test_the_command_measures_and_without_examples_names_the_file_to_be_made(tmp
     assert load_job(tmp_path / "jobs" / "mood").data.split.leak_sides == "input"
     done = cli(tmp_path, "new", "de-fr", "--task", "translation")
     assert done.returncode == 0
-    assert "jobs/de-fr/pairs.tsv" in done.stderr
+    assert "jobs/de-fr/pairs.tsv" in done.stderr and "languages" not in done.stderr
+    other = cli(tmp_path, "new", "ours", "--task", "translation")
+    assert "languages are set to ja and en" in other.stderr
     job = load_job(tmp_path / "jobs" / "de-fr")
     assert job.data.train[0].source == f"file:{tmp_path / 'jobs' / 'de-fr' / 'pairs.tsv'}"
     built = cli(tmp_path, "build", "jobs/de-fr")

@@ -1,5 +1,6 @@
 """Rivals: named in the description, asked once, compared with the job's model, and to be beaten if the job says so."""
 
+import csv
 import shutil
 from functools import partial
 
@@ -11,7 +12,7 @@ from test_job_description import GOOD, SCRATCH, complaint, write
 
 from metier.artifact import read_json
 from metier.build import build
-from metier.errors import ArtifactError
+from metier.errors import ArtifactError, SpecError
 from metier.evaluate.verdict import Verdict
 from metier.export.contestants import PromptedFile
 from metier.spec.contestants import short_names
@@ -195,5 +196,14 @@ def test_an_exam_of_ones_own_asks_the_rivals_once(built, tmp_path, monkeypatch):
     monkeypatch.setattr(PromptedFile, "answer", lambda *_: pytest.fail("asked again"))
     again = examine_outside(built.described(), built.run, on, 20)
     assert [one.scores for one in again.contestants] == [one.scores for one in found.contestants[:-1]]
+    table = tmp_path / "numbered.csv"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([("number", "wanted", "asked"), *((n, b, a) for n, (a, b) in enumerate(rows))])
+    for columns in ("asked,wanted", "3, 2"):
+        again = examine_outside(built.described(), built.run, str(table), 20, columns=columns)
+        assert [one.scores for one in again.contestants] == [one.scores for one in found.contestants[:-1]]
+    for columns in ("asked", "2,2", "1,2,3", ",2"):
+        with pytest.raises(SpecError, match="is not two columns"):
+            examine_outside(built.described(), built.run, str(table), 20, columns=columns)
     with pytest.raises(ArtifactError, match="not finished"):
         examine_outside(built.described(('"weak", ', f'"weak", "{built.run / "start"}", ')), built.run, on, 20)

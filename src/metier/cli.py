@@ -64,7 +64,9 @@ def _metier(
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Name of the job; its folder is jobs/NAME.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of the job, its folder is jobs/NAME; 'de-fr' sets a translation's languages.")
+    ],
     task: Annotated[str, typer.Option(help="translation, text2text or qa.")],
     examples: Annotated[
         Path | None, typer.Option(help="A csv, tsv or jsonl file: inputs and outputs, or facts.")
@@ -192,6 +194,7 @@ def verdict(job: JobPath, as_json: Json = False) -> None:
 def evaluate(
     job: JobPath,
     on: Annotated[str, typer.Option(help="Rows: a tsv, csv or jsonl file, or 'A,B' for two files of lines.")],
+    columns: Annotated[str, typer.Option(help="Input and output in it: 'A,B', names or numbers from 1.")] = "1,2",
     rows: Annotated[int, typer.Option(help="Use the first so many rows.")] = 100,
     against: Annotated[
         list[Path] | None,
@@ -212,7 +215,7 @@ def evaluate(
     from metier.home import run_dir
 
     description = load_job(job)
-    found = examine_outside(description, run_dir(description.name), on, rows, against or ())
+    found = examine_outside(description, run_dir(description.name), on, rows, against or (), columns)
     if as_json:
         typer.echo(json.dumps(asdict(found), ensure_ascii=False))
         return

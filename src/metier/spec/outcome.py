@@ -83,5 +83,6 @@ class Release(Strict):
     parity_margin: float = Field(
         0.5,
         gt=0,
-        description="The shipped file may lose at most this much chrF2 against the checkpoint.",
+        description="Points of the job's own metric that the file may lose against the checkpoint, by the 95% bound: "
+        "chrF2 of a translation, percent of right answers of facts.",
     )

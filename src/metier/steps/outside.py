@@ -9,11 +9,12 @@ from metier.artifact import key_of, load_step
 from metier.data.leaks import count_leaks
 from metier.data.records import Record
 from metier.data.sources import read_source
-from metier.errors import DataError
+from metier.errors import DataError, SpecError
 from metier.evaluate.answers import read_answers
 from metier.evaluate.recorded import recorded
 from metier.evaluate.significance import Comparison
 from metier.evaluate.verdict import Contestant
+from metier.progress import say
 from metier.spec.contestants import BASE
 from metier.spec.data import Source
 from metier.spec.job import Job
@@ -36,7 +37,9 @@ class OutsideExam:
     """The first contestant minus each of the others, by name."""
 
 
-def examine_outside(job: Job, run: Path, on: str, rows: int, others: Sequence[Path] = ()) -> OutsideExam:
+def examine_outside(
+    job: Job, run: Path, on: str, rows: int, others: Sequence[Path] = (), columns: str = "1,2"
+) -> OutsideExam:
     """Ask the shipped file, the base and the rivals the first rows of a file; answers are kept in the run folder.
 
     Args:
@@ -45,18 +48,22 @@ def examine_outside(job: Job, run: Path, on: str, rows: int, others: Sequence[Pa
         on: a tsv, csv or jsonl file, or 'A,B' for two files of lines.
         rows: how many rows to use.
         others: files with the recorded answers of other systems, a line for each row of the file; see `recorded`.
+        columns: where in the file inputs and wanted outputs are, names or numbers from 1, with a comma between them.
 
     Raises:
+        SpecError: when the columns are not two.
         ArtifactError: when the job is not built, or not with these rivals.
         DataError: when the rows or the recorded answers cannot be read, are too few or do not belong together.
     """
     exported, prompts = (load_step(run / name) for name in ("export", "prompt"))
     prompted = {name: load_step(run / "rivals" / name / "prompt") for name in job.rivals}
     paths = ",".join(str(Path(part).expanduser().resolve()) for part in on.split(","))
-    table = read_source(Source(source=f"file:{paths}", licence="unknown")).table
+    first, second = _columns(columns)
+    table = read_source(Source(source=f"file:{paths}", licence="unknown", input=first, output=second)).table
     records = [Record(asked.strip(), wanted.strip()) for asked, wanted in islice(table.pairs, rows)]
     if len(records) < 2:
         raise DataError(on, f"{len(records)} usable rows", "Name a file with at least two rows")
+    say(f"the first of {len(records)} rows asks {_short(records[0].input)!r} and wants {_short(records[0].output)!r}")
     if others and table.removed:
         left_out = ", ".join(f"{count} {reason}" for reason, count in table.removed.items())
         fix = "Take these rows out, and their lines out of the recorded answers"
@@ -83,3 +90,15 @@ def examine_outside(job: Job, run: Path, on: str, rows: int, others: Sequence[Pa
         contestants.append(graded(job, name, answers[: len(records)], records))
         comparisons[name] = against(job, records, folder, answers[: len(records)])
     return OutsideExam(len(records), leaks, tuple(contestants), comparisons)
+
+
+def _columns(text: str) -> tuple[int | str, int | str]:
+    names = [name.strip() for name in text.split(",")]
+    if len(names) != 2 or not all(names) or names[0] == names[1]:
+        raise SpecError("--columns", f"{text!r} is not two columns", "Write '2,3' or 'question,answer', for example")
+    first, second = (int(name) if name.isdecimal() and int(name) > 0 else name for name in names)
+    return first, second
+
+
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
