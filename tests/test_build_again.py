@@ -144,3 +144,13 @@ def test_an_exam_of_ones_own_asks_again_when_answers_may_be_of_another_length(bu
     examine_outside(built.described(("max_answer_tokens = 16", "max_answer_tokens = 1")), built.run, str(rows), 20)
     (short,) = set(answers().values()) - {long}
     assert len(short) < len(long)
+
+
+def test_a_base_that_changed_under_its_name_is_begun_with_again(built, trained, tmp_path):
+    base = shutil.copytree(trained.folder, tmp_path / "base")
+    job = built.described((str(trained.folder), str(base)))
+    before = start.inputs(job)
+    assert start.inputs(job) == before
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
+    assert start.inputs(job) != before

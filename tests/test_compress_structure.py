@@ -13,7 +13,7 @@ from metier.errors import SpecError
 from metier.export.huggingface import write_folder
 from metier.model.architectures import ARCHITECTURES, architecture_of
 from metier.model.loading import load
-from metier.spec.compress import Compress
+from metier.spec.compress import Compress, Cut
 
 PIECES = 400
 MIXTURES = [name for name, one in ARCHITECTURES.items() if "expert_count" in one.further]
@@ -184,11 +184,17 @@ def test_a_run_of_neighbours_is_found_that_no_single_layer_leads_to():
         ("qwen3", {"layers": [0, 2]}, "compress.layers: 2 to drop, and the model has 2"),
         ("qwen3", {"experts": [0.5]}, "compress.experts: the model has no experts"),
         ("mixtral", {"feed_forward": [0.5]}, "compress.feed_forward: the model is a mixture of experts"),
+        ("qwen3", {"feed_forward": [0.99]}, r"compress\.feed_forward: 0\.99 keeps all of \d+ channels"),
+        ("mixtral", {"experts": [0.95]}, r"compress\.experts: 0\.95 keeps all of \d+ experts"),
     ],
 )
 def test_what_a_model_does_not_have_cannot_be_cut(name, asked, named):
     with pytest.raises(SpecError, match=named):
         check_cuts(of_any_architecture(name, PIECES, True).config, Compress(**asked))
+
+
+def test_no_cut_keeps_more_channels_than_there_are():
+    assert [Cut(0, 0.75, 1.0).kept_channels(channels) for channels in (24, 32, 64, 256)] == [24, 32, 64, 192]
 
 
 def test_what_a_model_has_can_be_cut():

@@ -27,6 +27,7 @@ from metier.export.huggingface import write_folder
 from metier.model.scratch import scratch
 from metier.run import session
 from metier.run.gguf_header import read_header
+from metier.run.locate import Located
 from metier.spec import estimates
 from metier.spec.advice import EVIDENCE, Difference, advise, basis, load_evidence
 from metier.spec.compress import WHOLE_MODEL, Cut
@@ -165,7 +166,7 @@ def test_a_larger_model_needs_more_of_everything(sizes, key, quantisation):
     small, large = made(**sizes), made(**sizes | {key: sizes[key] + 32})
     assert small.parameters < large.parameters and small.active_parameters < large.active_parameters
     assert small.file_mib(quantisation) < large.file_mib(quantisation)
-    needs = [estimates.answering_mib(one, quantisation, 2048) for one in (small, large)]
+    needs = [estimates.answering_mib(one, quantisation, 1024) for one in (small, large)]
     assert needs[0] < needs[1]
     for settings_ in (Training(), Pretrain(), Training(optimizer="adafactor")):
         memory = [estimates.training_memory(one, settings_, None).total for one in (small, large)]
@@ -270,19 +271,19 @@ def test_a_training_that_is_too_large_is_told_to_learn_adapters(evidence, tmp_pa
 def test_memory_while_answering_is_near_what_a_fresh_process_takes(tmp_path):
     path = tiny_gguf(tmp_path / "tiny.gguf")
     weights = known_weights(on_base(path, 'pieces = "all"')).weights
-    assert estimates.answering_mib(weights, "F32", 2048) == pytest.approx(memory_mib(path, "hello"), rel=0.3)
-    assert session._SLOTS * session._CONTEXT_TOKENS == estimates.SESSION_TOKENS
+    assert estimates.answering_mib(weights, "F32", 1024) == pytest.approx(memory_mib(path, "hello"), rel=0.3)
+    assert (session._SLOTS, Located.context_tokens) == (estimates.SESSIONS, estimates.SESSION_TOKENS)
 
 
 def test_memory_while_answering_is_what_was_measured_of_larger_files():
     # metier.steps.answering_memory.memory_mib of jobs/ja-en's files, a trimmed Gemma 3 270M, in MiB; Q4_0 is held twice
     weights = GEMMA_TRIMMED
-    assert estimates.answering_mib(weights, "Q4_0", 2048) == pytest.approx(245.8, rel=0.02)
-    assert estimates.answering_mib(weights, "F16", 2048) == pytest.approx(355.0, rel=0.02)
+    assert estimates.answering_mib(weights, "Q4_0", 1024) == pytest.approx(245.8, rel=0.02)
+    assert estimates.answering_mib(weights, "F16", 1024) == pytest.approx(355.0, rel=0.02)
     # random weights from scratch
     wide = of_shape(shape_of("dense", 640, 8), 501)
     for quantisation, found_mib in {"Q8_0": 115.2, "F16": 158.1, "Q4_0": 117.9, "Q5_1": 100.9}.items():
-        assert estimates.answering_mib(wide, quantisation, 2048) == pytest.approx(found_mib, rel=0.02)
+        assert estimates.answering_mib(wide, quantisation, 1024) == pytest.approx(found_mib, rel=0.02)
 
 
 def test_a_time_becomes_tokens_and_steps_become_minutes(tmp_path, monkeypatch, evidence):

@@ -15,7 +15,7 @@ from metier.artifact import read_json
 from metier.data.records import Record, write_records
 from metier.errors import ArtifactError, RunError, SpecError
 from metier.evaluate.candidates import Candidate
-from metier.model.loading import load, load_model
+from metier.model.loading import load, load_model, padding
 from metier.spec.job import Job
 from metier.steps import answering, compress, parity, ship, training_folder
 from metier.train import loop
@@ -141,7 +141,7 @@ def test_a_full_disk_is_no_fault_of_the_candidate(trained, data, tmp_path, monke
     told = json.dumps({"error": ["answers.jsonl", "the answers cannot be kept (no space)", "Make room"]})
     command = (sys.executable, "-c", f"print('a library says hello'); print({told!r})")
     monkeypatch.setattr(answering, "_COMMAND", command)
-    asked = answering.Asked("a.gguf", "rows.jsonl", 1, "answers.jsonl", 16, (), ())
+    asked = answering.Asked("a.gguf", "rows.jsonl", 1, "answers.jsonl", 16, 1024, (), ())
     with pytest.raises(RunError, match="answers cannot be kept"):
         answering.ask_apart(asked)
 
@@ -149,7 +149,7 @@ def test_a_full_disk_is_no_fault_of_the_candidate(trained, data, tmp_path, monke
 def test_a_process_that_answers_ends_with_the_one_that_asked(tmp_path):
     write_records(tmp_path / "rows.jsonl", [Record(f"question {n}", "") for n in range(1000)])
     model = str(tiny_gguf(tmp_path / "tiny.gguf"))
-    asked = answering.Asked(model, str(tmp_path / "rows.jsonl"), 1000, str(tmp_path / "a.jsonl"), 200, (), ())
+    asked = answering.Asked(model, str(tmp_path / "rows.jsonl"), 1000, str(tmp_path / "a.jsonl"), 200, 1024, (), ())
     process = subprocess.Popen(answering._COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     told, _ = process.communicate(json.dumps(asdict(asked)) + "\n")
     assert process.returncode == 1 and told == ""
@@ -173,7 +173,7 @@ def test_a_killed_gate_goes_on_behind_the_files_that_were_measured(trained, data
     rest = []
     monkeypatch.setattr(parity, "ask_apart", lambda one: (rest.append(one), right(one))[1])
     found = gate()
-    assert states(found) == {"Q8_0": True, "Q4_1": states(found)["Q4_1"]}
+    assert states(found)["Q8_0"] is True and states(found)["Q4_1"] in (True, False), "measured, whatever came of it"
     assert [one.model.rpartition("-")[2] for one in (*asked, *rest)] == ["F16.gguf", "Q8_0.gguf", "Q4_1.gguf"]
 
 
@@ -243,7 +243,7 @@ def test_the_channels_that_stay_are_better_than_as_many_others(cut, trained, dat
     wanted, _, _ = cut
     tokenizer, prompt = trained.tokenizer, trained.prompt
     examples = encode(tokenizer, prompt, [Record(*pair) for pair in counted_animals(300)], 64)
-    smaller = compress._Smaller(wanted, trained.model, examples, data)
+    smaller = compress._Smaller(wanted, trained.model, padding(tokenizer), examples, data)
     held_out = [collate(encode(tokenizer, prompt, trained.held_out, 64), 0)]
     best = mean_loss(smaller.make(wanted.compress.cuts[0])[0], held_out)
     width = trained.model.config.intermediate_size

@@ -8,11 +8,13 @@ import pytest
 import torch
 from test_train_loop import SETTINGS, assert_same, examples, losses, run, run_and_stop, tiny_model
 
-from metier.compress.blocks import fit_scales, quantise, rounded
+from metier.compress.blocks import BLOCK, fit_scales, quantise, rounded
+from metier.model.scratch import scratch
 from metier.train.batches import collate
 from metier.train.numerics import Grid, Numerics, multiplies_bfloat16
 from metier.train.objective import batch_loss, update
 from metier.train.optimizers import optimizer_for
+from metier.train.router import is_router, routers
 
 ON_GRID = SETTINGS.model_copy(update={"quantisation": "Q4_0"})
 
@@ -93,3 +95,12 @@ def test_auto_takes_bfloat16_only_where_the_hardware_multiplies_it(monkeypatch, 
     assert multiplies_bfloat16(torch.device("cpu")) is able
     _, facts = run(tmp_path, SETTINGS.model_copy(update={"precision": "auto", "budget": "2 steps"}))
     assert facts["precision"] == ("bfloat16" if able else "float32")
+
+
+def test_routers_are_not_rounded_for_no_file_rounds_them():
+    model = scratch(320, 64, 1, 64, 0, architecture="moe", experts=4, experts_per_token=2)
+    assert all(p.shape[-1] % BLOCK == 0 for p in routers(model)) and list(routers(model))
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    with Grid.fit(model, "Q4_0").applied(model):
+        for name, parameter in model.named_parameters():
+            assert torch.equal(parameter, before[name]) == (parameter.dim() < 2 or is_router(name)), name

@@ -241,6 +241,14 @@ def assert_equal(one, other):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_what_a_kill_left_of_a_checkpoint_is_gone_with_the_next_one(tmp_path):
+    (tmp_path / "step-00000001.part").mkdir()
+    (tmp_path / "step-00000001.part" / "shard").write_text("half")
+    model = llama()
+    save_checkpoint(tmp_path, 2, model, optimizer_for(model, STEPS), {})
+    assert [file.name for file in tmp_path.iterdir()] == ["step-00000002"]
+
+
 def test_a_checkpoint_holds_no_pickle(tmp_path):
     model = llama()
     save_checkpoint(tmp_path, 1, model, optimizer_for(model, STEPS), {})

@@ -2,7 +2,8 @@
 
 A step works in its own folder. ``begun.json`` holds the key of its inputs while it works, ``manifest.json`` is
 written last and atomically. Only a folder whose manifest carries the wanted key and whose files still have the
-recorded hashes is trusted; work begun under another key is cleared away.
+recorded hashes is trusted. Work under another key is cleared away, or, if it took a minute or more, put aside once as
+``<folder>.old`` and taken back when its key is wanted again.
 """
 
 import hashlib
@@ -20,9 +21,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from metier.errors import ArtifactError
+from metier.progress import say
 
 FORMAT = 1
 """Version of the run folder's layout; raised when an older folder can no longer be read."""
+
+LONG_S = 60
+"""Work of so many seconds is put aside when it is no longer wanted, and not cleared away."""
+
+_TOLD = 3
+"""Differences between inputs that a message names."""
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -59,8 +67,12 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, fix: str = "Delete the folder and run the command again") -> dict[str, Any]:
     """Read a JSON object.
+
+    Args:
+        path: the file.
+        fix: what to do where it cannot be read.
 
     Raises:
         ArtifactError: when the file is missing or holds no JSON object.
@@ -71,9 +83,7 @@ def read_json(path: Path) -> dict[str, Any]:
             raise TypeError("no JSON object")
         return value
     except (OSError, ValueError, TypeError) as error:
-        raise ArtifactError(
-            str(path), f"cannot be read ({error})", "Delete the folder and run the command again"
-        ) from error
+        raise ArtifactError(str(path), f"cannot be read ({error})", fix) from error
 
 
 def sha256_file(path: Path) -> str:
@@ -133,7 +143,7 @@ def run_step(
     """Do a step once: return it finished, from disk if its inputs have not changed.
 
     ``work`` writes files into the folder and returns the facts for the manifest. When it is killed, the files stay
-    and the next call with the same inputs hands it the same folder to go on from.
+    and the next call with the same inputs hands it the same folder to go on from, without files half written.
 
     Args:
         folder: the step's own folder; its name names the step.
@@ -146,19 +156,17 @@ def run_step(
         ArtifactError: when the folder was written in a layout this version cannot read.
     """
     key = key_of(inputs)
-    manifest_path = folder / "manifest.json"
-    if manifest_path.exists():
-        manifest = _checked(manifest_path)
-        if manifest["key"] == key and not _damaged(folder, manifest):
-            said(folder.name, True)
-            return Step(folder, manifest)
-        shutil.rmtree(folder)
-    begun = folder / "begun.json"
-    if folder.exists() and (not begun.exists() or _key_in(begun) != key):
-        shutil.rmtree(folder)
+    manifest_path, begun = folder / "manifest.json", folder / "begun.json"
+    if not (finished := _finished(folder, key)):
+        _make_way(folder, key, inputs)
+        finished = _finished(folder, key)
+    if finished:
+        said(folder.name, True)
+        return Step(folder, finished)
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_half_written(folder)
     if not begun.exists():
-        write_json(begun, {"key": key, "format": FORMAT})
+        write_json(begun, {"key": key, "format": FORMAT, "inputs": inputs})
     said(folder.name, False)
     started, clock = time.time(), time.monotonic()
     result = work(folder)
@@ -197,6 +205,92 @@ def load_step(folder: Path) -> Step:
     if not path.exists():
         raise ArtifactError(str(folder), "this step is not finished", "Run 'metier build' on the job first")
     return Step(folder, _checked(path))
+
+
+def _finished(folder: Path, key: str) -> dict[str, Any] | None:
+    """Return the manifest of a folder that is finished under a key and undamaged."""
+    path = folder / "manifest.json"
+    if not path.exists():
+        return None
+    manifest = _checked(path)
+    return manifest if manifest["key"] == key and not _damaged(folder, manifest) else None
+
+
+def _make_way(folder: Path, key: str, inputs: dict[str, Any]) -> None:
+    """Put aside or clear away what a folder holds of other inputs; take back what was put aside for these."""
+    old, back = (folder.with_name(f"{folder.name}.{end}") for end in ("old", "back"))
+    if back.exists():  # a kill came between
+        back.rename(old if folder.exists() else folder)
+    if _is_of(folder, key):
+        return
+    if old.exists() and _is_of(old, key):
+        old.rename(back)
+    if folder.exists():
+        _put_aside(folder, old, inputs)
+    if back.exists():
+        back.rename(folder)
+
+
+def _put_aside(folder: Path, old: Path, inputs: dict[str, Any]) -> None:
+    """Keep a folder as the old one if it took long; but what is finished is not replaced by what is not."""
+    worse = (old / "manifest.json").exists() and not (folder / "manifest.json").exists()
+    if worse or not _took_long(folder):
+        shutil.rmtree(folder)
+        return
+    shutil.rmtree(old, ignore_errors=True)
+    say(f"{folder.name}: {_other(folder, inputs)}; what was there is kept in {old}, until the next change")
+    folder.rename(old)
+
+
+def _is_of(folder: Path, key: str) -> bool:
+    """Whether a folder is finished under a key and undamaged, or begun under it."""
+    try:
+        return bool(_finished(folder, key)) or (
+            not (folder / "manifest.json").exists() and _key_in(folder / "begun.json") == key
+        )
+    except ArtifactError:
+        return False
+
+
+def _took_long(folder: Path) -> bool:
+    """Whether a step worked for a minute or more in a folder, as its manifest or the times of its files say."""
+    try:
+        if (folder / "manifest.json").exists():
+            return float(read_json(folder / "manifest.json").get("seconds", 0)) >= LONG_S
+        started = (folder / "begun.json").stat().st_mtime
+    except (ArtifactError, OSError, TypeError, ValueError):
+        return False
+    return max(file.stat().st_mtime for file in folder.rglob("*")) - started >= LONG_S
+
+
+def _other(folder: Path, inputs: dict[str, Any]) -> str:
+    """Return in words how what a folder holds differs from what is wanted."""
+    for name in ("manifest.json", "begun.json"):
+        try:
+            before = read_json(folder / name).get("inputs", {})
+        except ArtifactError:
+            continue
+        found = list(_differences(before, inputs))
+        more = ", ..." if len(found) > _TOLD else ""
+        return f"changed: {', '.join(found[:_TOLD])}{more}" if found else "its files were changed"
+    return "it cannot be read"
+
+
+def _differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
+    """Yield the names of what differs between two JSON values, as ``train.budget``."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted({*one, *other}):
+            yield from _differences(one.get(key), other.get(key), f"{name}.{key}" if name else key)
+    elif one != other:
+        yield name
+
+
+def _remove_half_written(folder: Path) -> None:
+    for part in sorted(folder.rglob("*.part")):
+        if part.is_dir():
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)
 
 
 def _checked(path: Path) -> dict[str, Any]:

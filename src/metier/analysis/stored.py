@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from metier.data.questions.about import about_path, read_about
 from metier.data.records import Record, read_records
+from metier.model.loading import padding
 from metier.tasks.prompt import PromptFormat
 from metier.train.batches import IGNORED, Example, collate, encode, one_pass
 from metier.train.objective import predict
@@ -127,7 +128,7 @@ def cost_bits(
 
     That is -log2 of the output's probability divided by that of not saying ``unknown``.
     """
-    pad = int(tokenizer.pad_token_id)
+    pad = padding(tokenizer)
     say, give_up = (
         _nats(model, encode(tokenizer, prompt, rows, max_tokens=2**31), pad)
         for rows in (records, [record._replace(output=unknown) for record in records])

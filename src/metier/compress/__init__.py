@@ -1,1 +1,1 @@
-"""Making a model smaller: fewer bits a weight."""
+"""Making a model smaller: fewer bits a weight, fewer weights."""

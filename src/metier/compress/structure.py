@@ -15,8 +15,10 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from metier.errors import SpecError
 from metier.model.architectures import gemma_layer_types
 from metier.spec.compress import Compress
+from metier.spec.quantisation import BLOCK
 
 _IN_LAYER = re.compile(r"(?P<before>model\.layers\.)(?P<layer>\d+)(?P<part>\..+)")
 
@@ -25,9 +27,22 @@ def check_cuts(config: PreTrainedConfig, asked: Compress) -> None:
     """Refuse cuts that a model of this configuration has no parts for.
 
     Raises:
-        SpecError: when it has too few layers, no experts, or no dense feed-forward layers.
+        SpecError: when it has too few layers, no experts, or no dense feed-forward layers, or a share leaves all of
+            them.
     """
-    asked.check(int(config.num_hidden_layers), mixture=bool(getattr(config, "num_experts", None)))
+    experts = int(getattr(config, "num_experts", None) or 0)
+    asked.check(int(config.num_hidden_layers), mixture=bool(experts))
+    channels = 0 if experts else int(config.intermediate_size)
+    for cut in asked.cuts:
+        if channels and cut.feed_forward < 1 and cut.kept_channels(channels) == channels:
+            raise _all_kept("feed_forward", cut.feed_forward, f"{channels} channels, in blocks of {BLOCK}")
+        used = int(config.num_experts_per_tok) if experts else 0
+        if experts and cut.experts < 1 and cut.kept_experts(experts, used) == experts:
+            raise _all_kept("experts", cut.experts, f"{experts} experts, of which a token uses {used}")
+
+
+def _all_kept(key: str, share: float, of: str) -> SpecError:
+    return SpecError(f"compress.{key}", f"{share:g} keeps all of {of}", "Write a smaller share, or remove it")
 
 
 def without_layers(model: PreTrainedModel, dropped: Collection[int]) -> PreTrainedModel:

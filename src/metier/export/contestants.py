@@ -5,7 +5,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 
+from metier.errors import InputError
 from metier.evaluate.answers import Answer
+from metier.progress import say
 from metier.run.engine import Completion, Engine, Reply
 from metier.tasks.prompt import PromptFormat
 
@@ -30,17 +32,27 @@ class _File(ABC):
     """A file that is asked as many questions at a time as its engine has slots."""
 
     def __init__(self, name: str, engine: Engine, max_tokens: int) -> None:
-        self.name = name
+        self.name, self._told = name, False
         self.engine, self._max_tokens = engine, max_tokens
 
     def answer(self, questions: Sequence[str]) -> list[str]:
         """Return one answer a question, in order."""
-        return [said.text.strip() for said in self.engine.many(partial(self._ask, sure=False), questions)]
+        return [said.text for said in self.engine.many(partial(self._answer, sure=False), questions)]
 
     def answer_surely(self, questions: Sequence[str]) -> list[Answer]:
         """Return one answer with its log-probability, in nats, a question, in order; that of a stop text left out."""
-        asked = self.engine.many(partial(self._ask, sure=True), questions)
-        return [Answer(said.text.strip(), said.logprob) for said in asked]
+        return list(self.engine.many(partial(self._answer, sure=True), questions))
+
+    def _answer(self, question: str, *, sure: bool) -> Answer:
+        """Return what is said; nothing, as surely as can be, to a question that does not fit into the context."""
+        try:
+            said = self._ask(question, sure=sure)
+        except InputError as error:
+            if not self._told:
+                self._told = True
+                say(f"  {self.name}: a question {error.found}; such ones count as not answered")
+            return Answer("", 0.0 if sure else None)
+        return Answer(said.text.strip(), said.logprob)
 
     @abstractmethod
     def _ask(self, question: str, *, sure: bool) -> Reply | Completion:
@@ -55,12 +67,14 @@ class ShippedFile(_File):
 
 
 class PromptedFile(_File):
-    """A released model asked by raw completion: worked examples in front, its answer ends with the line."""
+    """A released model asked by raw completion: worked examples in front, and a text before which its answer ends."""
 
-    def __init__(self, name: str, engine: Engine, prompt: PromptFormat, max_tokens: int) -> None:
+    def __init__(
+        self, name: str, engine: Engine, prompt: PromptFormat, max_tokens: int, stop: str | None = "\n"
+    ) -> None:
         super().__init__(name, engine, max_tokens)
-        self._prompt = prompt
+        self._prompt, self._stop = prompt, (stop,) if stop else ()
 
     def _ask(self, question: str, *, sure: bool) -> Completion:
         prompt = self._prompt.render(question.strip())
-        return self.engine.complete(prompt, max_tokens=self._max_tokens, stop=("\n",), probabilities=int(sure))
+        return self.engine.complete(prompt, max_tokens=self._max_tokens, stop=self._stop, probabilities=int(sure))

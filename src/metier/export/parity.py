@@ -1,9 +1,10 @@
 """The parity gate: is the exported file as good as the checkpoint it was made from?
 
-Two looks. The *exam*: the file answers the validation rows through its own chat template in llama.cpp; its chrF2 may
-be lower than the checkpoint's by no more than a margin. The *forced walk*, for F16: on the same token ids, llama.cpp's
-most likely next token must be the checkpoint's wherever the checkpoint is not undecided, and as likely. The exam sees a
-broken template or a vocabulary out of step; the walk sees a wrong norm or rotation that the exam's noise would hide.
+Two looks. The *exam*: the file answers the validation rows through its own chat template in llama.cpp; its score may
+be lower than the checkpoint's by no more than a margin. The *forced walk*, for F16: on the same token ids,
+llama.cpp's most likely next token must be the checkpoint's wherever the checkpoint is not undecided, and as likely.
+The exam sees a broken template or a vocabulary out of step; the walk sees a wrong norm or rotation that the exam's
+noise would hide.
 """
 
 from collections.abc import Sequence
@@ -63,7 +64,7 @@ class Walk:
 
 
 def exam_passed(comparison: Comparison, margin: float) -> bool:
-    """Whether the file's 95% lower bound, file minus checkpoint, stays above minus the margin (in chrF2)."""
+    """Whether the file's 95% lower bound, file minus checkpoint, stays above minus the margin, in points."""
     return comparison.low > -margin
 
 

@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
 from pypi_simple import parse_filename
 
 from metier.artifact import key_of, run_step, sha256_file, versions
@@ -77,6 +78,19 @@ def find_base(reference: str) -> Base:
     return _of_gguf(reference, path)
 
 
+def content_of(reference: str) -> list[str]:
+    """Return what says whether a model is still the same: its name, and the content of local files.
+
+    Args:
+        reference: as in `find_base`.
+    """
+    path = Path(reference).expanduser()
+    if reference.startswith(("hf:", "pypi:")):
+        return [reference]
+    files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.is_file())
+    return [reference, *(sha256_file(file) for file in files)]
+
+
 def _of_gguf(reference: str, path: Path) -> Base:
     header = read_header(path)
     digest = sha256_file(path)
@@ -86,7 +100,9 @@ def _of_gguf(reference: str, path: Path) -> Base:
         say(f"  converting {path.name} (once; cached)")
         gguf_to_folder(path, folder)
 
-    step = run_step(cache_dir("bases") / digest[:16], inputs, work)
+    cached = cache_dir("bases") / digest[:16]
+    with FileLock(f"{cached}.lock"):  # another job may begin with the same base
+        step = run_step(cached, inputs, work)
     stated = str(header.metadata.get("general.license") or "unknown")
     origin = str(header.metadata.get("general.name") or path.name)
     return Base(reference, step.folder, path, _LICENCES.get(stated, stated), origin, digest)

@@ -44,6 +44,11 @@ def load_model(reference: str | Path) -> PreTrainedModel:
     return _model_in(find_base(str(reference)).folder)
 
 
+def padding(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Return the token that rows are filled up with: some tokenizers have none of their own, and none is looked at."""
+    return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Load the tokenizer of a model's folder without its weights: the one that ``tokenizer.json`` describes.
 

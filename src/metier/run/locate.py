@@ -16,6 +16,8 @@ _BUILD = "Build it with 'metier build', or name a .gguf file, an export folder, 
 
 _UNFINISHED = "the build has not come to its end"
 
+_LEAST_CONTEXT, _MOST_CONTEXT = 64, 1 << 20
+
 _COPY = "Copy the whole export folder again, or build the job again"
 
 
@@ -31,6 +33,8 @@ class Located:
     """Key of the build that the store has to be from."""
     calibration: Calibration | None = None
     """How sure the file's answers are."""
+    context_tokens: int = 1024
+    """Longest question and answer together."""
 
 
 def locate(reference: str) -> Located:
@@ -87,7 +91,8 @@ def _described(path: Path) -> Located:
     file = path.parent / name
     if not file.is_file():
         raise ArtifactError(str(file), "is named in metier.json and is not there", _BUILD)
-    return Located(file, task, *_store(path, value), _calibration(path, value.get("calibration")))
+    calibration, context = _calibration(path, value.get("calibration")), _context(path, value.get("context_tokens"))
+    return Located(file, task, *_store(path, value), calibration, context)
 
 
 def _is_beside(name: object) -> TypeGuard[str]:
@@ -117,6 +122,14 @@ def _calibration(path: Path, written: object) -> Calibration | None:
     if not (isfinite(found.slope) and isfinite(found.intercept)) or isnan(found.threshold):
         raise ArtifactError(str(path), f"its calibration is no curve ({written!r:.120})", _COPY)
     return found
+
+
+def _context(path: Path, written: object) -> int:
+    if written is None:
+        return Located.context_tokens
+    if not isinstance(written, int) or not _LEAST_CONTEXT <= written <= _MOST_CONTEXT:
+        raise ArtifactError(str(path), f"its context_tokens is no number of tokens ({written!r:.40})", _COPY)
+    return written
 
 
 def _nothing(reference: str) -> Located:

@@ -26,7 +26,6 @@ TASK_KEY = "metier.task"
 """Key of the GGUF metadata that says, as JSON, what a file's task is."""
 
 _SLOTS = 4
-_CONTEXT_TOKENS = 1024
 _REMEMBERED = 4096
 _QUIET_CHARS = 400
 # Shorter texts are answered before a progress bar could be read.
@@ -159,12 +158,13 @@ class Session:
         return self.engine.chat(text, max_tokens=min(half, 3 * tokens + 32)).text
 
 
-def open_session(reference: str, *, slots: int | None = None) -> Session:
+def open_session(reference: str, *, slots: int | None = None, context_tokens: int | None = None) -> Session:
     """Open a model to ask it.
 
     Args:
         reference: a ``.gguf`` file, an export folder, a run folder or the name of a job that was built.
         slots: how many sentences are worked on at the same time.
+        context_tokens: longest question and answer together; by default what the folder around the file says, or 1,024.
 
     Raises:
         ArtifactError: when nothing is there, or it is damaged, unfinished or of another version; or when its folder
@@ -172,7 +172,7 @@ def open_session(reference: str, *, slots: int | None = None) -> Session:
         RunError: when another program holds the fact store locked.
     """
     found = locate(reference)
-    engine = Engine(found.file, slots=slots or _SLOTS, context_tokens=_CONTEXT_TOKENS)
+    engine = Engine(found.file, slots=slots or _SLOTS, context_tokens=context_tokens or found.context_tokens)
     try:
         task = _task(str(found.file), engine.header.metadata, found.task)
         store = open_store(found.store, found.store_key) if found.store and isinstance(task, Qa) else None

@@ -28,7 +28,8 @@ class Cut(NamedTuple):
 
     def kept_channels(self, channels: int) -> int:
         """Return how many of a layer's feed-forward channels stay: whole blocks of a file's types."""
-        return channels if self.feed_forward == 1 else max(round(channels * self.feed_forward / BLOCK), 1) * BLOCK
+        kept = max(round(channels * self.feed_forward / BLOCK), 1) * BLOCK
+        return channels if self.feed_forward == 1 else min(kept, channels)
 
     def kept_experts(self, experts: int, used: int) -> int:
         """Return how many of a layer's experts stay, at least as many as a token is sent to."""

@@ -11,8 +11,8 @@ from metier.spec.weights import EMBEDDING, EXPERTS, Weights, part_of
 
 MIB = 2**20
 
-SESSION_TOKENS = 4 * 1024
-"""Contexts that ``metier run`` opens: four of 1,024 tokens."""
+SESSIONS, SESSION_TOKENS = 4, 1024
+"""Contexts that ``metier run`` opens, and the least tokens of each."""
 RUNTIME_MIB = 46.0
 """Python, llama.cpp and its buffers: peak memory of a process that answers one short question, less file, keys and
 values, for a model of 1.0 M parameters and 501 pieces, 48.9 MiB in all (`metier.steps.answering_memory.memory_mib`)."""
@@ -75,9 +75,9 @@ def answering_mib(weights: Weights, quantisation: str, context_tokens: int) -> f
     Args:
         weights: the model.
         quantisation: type of its file.
-        context_tokens: longest text the model is made for.
+        context_tokens: of each of them.
     """
-    tokens = min(SESSION_TOKENS, 4 * context_tokens)
+    tokens = SESSIONS * context_tokens
     extra_bytes: float = weights.cache_bytes_per_token * tokens + VOCABULARY_BYTES * weights.pieces
     if Quantisation.of(quantisation).body in REPACKED:
         extra_bytes += _Q4_0_BYTES * (weights.parameters - weights.parts()[EMBEDDING])
@@ -176,6 +176,11 @@ def share_of_peak(width: int) -> float:
 def width_of(weights: Weights) -> int:
     """Return the width of the model."""
     return next(shape[-1] for name, shape in weights.shapes.items() if part_of(name) == EMBEDDING)
+
+
+def session_tokens(job: Job) -> int:
+    """Return the context in which the job's model is asked: the usual one, or as long as the longest training row."""
+    return max(SESSION_TOKENS, job.train.max_tokens)
 
 
 def context_of(job: Job) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from metier.spec.compress import WHOLE_MODEL, Cut, file_name
 from metier.spec.data import AnySource
-from metier.spec.estimates import STORE_MIB, Memory, answering_mib, context_of, tokens_per_s, training_memory
+from metier.spec.estimates import STORE_MIB, Memory, answering_mib, session_tokens, tokens_per_s, training_memory
 from metier.spec.job import Job
 from metier.spec.machine import Machine
 from metier.spec.training import Pretrain, Training
@@ -68,7 +68,7 @@ def file_of(job: Job, weights: Weights, quantisation: str, cut: Cut = WHOLE_MODE
     """
     weights = weights.cut(cut)
     size = weights.file_mib(quantisation)
-    ram = answering_mib(weights, quantisation, context_of(job)) + (STORE_MIB if job.task == "qa" else 0)
+    ram = answering_mib(weights, quantisation, session_tokens(job)) + (STORE_MIB if job.task == "qa" else 0)
     fits = within(size, job.limits.file_mib), within(ram, job.limits.ram_mib)
     return File(file_name(cut.name, quantisation), cut.name, quantisation, size, ram, *fits)
 

@@ -45,6 +45,8 @@ class Asked:
     """Where the answers are kept."""
     max_tokens: int
     """Longest answer."""
+    context_tokens: int
+    """Longest question and answer together."""
     timed: tuple[str, ...]
     """Prompts that speed is measured on."""
     decided: tuple[Decided, ...]
@@ -96,7 +98,7 @@ def ask_apart(asked: Asked) -> Told:
 
 def answer(asked: Asked) -> Told:
     """Ask a file; its speed is the median of three passes over the prompts."""
-    with Engine(Path(asked.model), slots=SLOTS) as engine:
+    with Engine(Path(asked.model), slots=SLOTS, context_tokens=asked.context_tokens) as engine:
         walked = walk(engine, asked.decided)
         if not asked.first:
             return Told(walked)

@@ -12,8 +12,8 @@ import re, resource, sys
 from pathlib import Path
 from metier.facts.store import open_store
 from metier.run.session import Session, open_session
-with open_session(sys.argv[1]) as session:
-    store = open_store(Path(sys.argv[3])) if len(sys.argv) > 3 else None
+with open_session(sys.argv[1], context_tokens=int(sys.argv[3])) as session:
+    store = open_store(Path(sys.argv[4])) if len(sys.argv) > 4 else None
     Session(session.engine, session.task, store).answer(sys.argv[2])
 status = Path("/proc/self/status")
 peak_kib = re.search(r"VmHWM:\s*([0-9]+) kB", status.read_text()) if status.is_file() else None
@@ -22,15 +22,16 @@ print(int(peak_kib[1]) * 1024 if peak_kib else own)
 """
 
 
-def memory_mib(path: Path, question: str, store: Path | None = None) -> float:
+def memory_mib(path: Path, question: str, store: Path | None = None, context_tokens: int = 1024) -> float:
     """Return the peak resident memory, in MiB, of a fresh process that answers one question with a file.
 
     Args:
         path: the GGUF file.
         question: what it is asked.
         store: of a job about facts, what the answer is looked up in.
+        context_tokens: of each of the contexts that ``metier run`` opens.
     """
-    arguments = [str(path), question, *([str(store)] if store else [])]
+    arguments = [str(path), question, str(context_tokens), *([str(store)] if store else [])]
     done = subprocess.run(
         [sys.executable, "-c", _ANSWER_AND_TELL_PEAK, *arguments], capture_output=True, text=True, check=False
     )

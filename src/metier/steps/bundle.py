@@ -1,6 +1,5 @@
 """The step ``export``: the folder that is passed on."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from metier.evaluate.confidence import Knowledge
 from metier.evaluate.verdict import Verdict
 from metier.export.card import card, checksums, modelfile
 from metier.facts.store import open_store
+from metier.spec.estimates import session_tokens
 from metier.spec.job import Job
 from metier.steps.parity import PLOT, SWEEP
 from metier.tasks.prompt import PromptFormat
@@ -45,12 +45,12 @@ def bundle(
     """
     if shipped:
         for file in (shipped, measured / SWEEP, measured / PLOT):
-            _link(file, folder / file.name)
+            _copy(file, folder / file.name)
     for file in sorted((data / LICENCES).glob("*")):
-        _link(file, folder / LICENCES / file.name)
+        _copy(file, folder / LICENCES / file.name)
     candidates = [Candidate.from_json(one) for one in facts["sweep"]["candidates"].values()]
     for file in sorted(model_folder.iterdir()):
-        _link(file, folder / "huggingface" / file.name)
+        _copy(file, folder / "huggingface" / file.name)
     known = [Knowledge.from_json(one) for one in facts.get("knowledge", ())]
     prompt = PromptFormat.from_json(facts["prompt"]["prompt"])
     of_base = facts["prompt"]["base_prompt"]
@@ -79,7 +79,13 @@ def bundle(
         write_atomically(folder / name, text)
     write_json(folder / "ledger.json", facts["ledger"])
     write_json(folder / "verdict.json", facts["verdict"])
-    described = {"format": 1, "job": job.name, "file": shipped.name if shipped else None, "task": job.task_settings}
+    described = {
+        "format": 1,
+        "job": job.name,
+        "file": shipped.name if shipped else None,
+        "task": job.task_settings,
+        "context_tokens": session_tokens(job),
+    }
     if job.task == "qa":
         described |= _store(data, folder)
     if known:
@@ -93,16 +99,12 @@ def bundle(
 
 def _store(data: Path, folder: Path) -> dict[str, str]:
     """Put the fact store beside the file; return what ``metier.json`` says of it."""
-    _link(data / STORE, folder / STORE)
+    _copy(data / STORE, folder / STORE)
     with open_store(folder / STORE) as store:
         return {"store": STORE, "store_key": store.key}
 
 
-def _link(source: Path, target: Path) -> None:
-    """Put a file in a second place, without a copy where the disk allows it."""
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file: what is done to the folder that is passed on does nothing to the run."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+    shutil.copyfile(source, target)

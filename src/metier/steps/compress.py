@@ -14,7 +14,7 @@ from metier.compress.importance import channel_importance, expert_importance, la
 from metier.compress.structure import check_cuts, narrowed, with_experts, without_layers
 from metier.data.records import read_records
 from metier.export.huggingface import write_folder
-from metier.model.loading import load, load_model
+from metier.model.loading import load, load_model, padding
 from metier.progress import bar, say
 from metier.spec.compress import Cut
 from metier.spec.job import Job
@@ -80,17 +80,18 @@ def _healer(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder: Pat
     examples = encode(tokenizer, prompt, rows_to_learn(job, data), job.train.max_tokens)
     validation = read_records(data / "validation.jsonl")[:WATCHED_ROWS]
     held_out = encode(tokenizer, prompt, validation, job.train.max_tokens)
-    return partial(_heal, job, _Smaller(job, teacher, examples, folder), tokenizer, examples, held_out, prompt)
+    return partial(
+        _heal, job, _Smaller(job, teacher, padding(tokenizer), examples, folder), tokenizer, examples, held_out, prompt
+    )
 
 
 class _Smaller:
     """Makes cuts of the trained model, by importance on the job's training text."""
 
-    def __init__(self, job: Job, whole: PreTrainedModel, examples: Sequence[Example], folder: Path) -> None:
+    def __init__(self, job: Job, whole: PreTrainedModel, pad: int, examples: Sequence[Example], folder: Path) -> None:
         self.whole = whole
         self._job, self._folder = job, folder
-        self._pad = int(whole.config.pad_token_id)
-        self._examples = examples
+        self._pad, self._examples = pad, examples
 
     def make(self, cut: Cut) -> tuple[PreTrainedModel, dict[str, Any]]:
         """Return the cut model, unhealed, and what was cut."""
@@ -162,7 +163,7 @@ def _heal(
         _settings(job),
         _peak(job),
         place,
-        pad=int(tokenizer.pad_token_id),
+        pad=padding(tokenizer),
         seed=job.seed,
         losses=job.losses,
         loss_of=partial(batch_loss, teacher=smaller.whole),

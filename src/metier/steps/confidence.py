@@ -15,6 +15,7 @@ from metier.evaluate.confidence import Asked, Knowledge, asked, knowledge_of
 from metier.export.contestants import ShippedFile
 from metier.model.bases import is_file
 from metier.run.engine import Engine
+from metier.spec.estimates import session_tokens
 from metier.spec.job import Job
 from metier.steps.answering import SLOTS
 from metier.steps.exam import TEST, Released, opened
@@ -43,7 +44,7 @@ def ask(job: Job, data: Path, answerer: SureAnswerer, folder: Path) -> dict[str,
 
 def ask_shipped(job: Job, data: Path, shipped: Path, folder: Path) -> dict[str, Any]:
     """Ask the chosen file, through its own template; arguments else as in `ask`."""
-    with Engine(shipped, slots=SLOTS) as engine:
+    with Engine(shipped, slots=SLOTS, context_tokens=session_tokens(job)) as engine:
         return ask(job, data, ShippedFile(job.name, engine, job.evaluate.max_answer_tokens), folder)
 
 

@@ -24,6 +24,7 @@ from metier.model.bases import find_base
 from metier.model.loading import load
 from metier.run.engine import Engine
 from metier.spec.contestants import BASE
+from metier.spec.estimates import SESSION_TOKENS, session_tokens
 from metier.spec.job import Job
 from metier.steps.answering import SLOTS, TIMED_ROWS
 from metier.steps.answering_memory import memory_mib
@@ -43,7 +44,7 @@ class Released(NamedTuple):
     name: str
     reference: str
     prompt: PromptFormat
-    context_tokens: int = 1024
+    context_tokens: int = SESSION_TOKENS
     """Longest prompt and answer together."""
 
 
@@ -69,7 +70,19 @@ def base_of(job: Job, prompts: dict[str, Any]) -> Released:
         job: the job description, of a job with a base.
         prompts: the result of the step ``prompt``.
     """
-    return Released(BASE, job.base.model, PromptFormat.from_json(prompts["base_prompt"]))
+    tried = {one["prompt"]["name"]: one["longest"] for one in prompts["candidates"]}
+    context = context_for(job, tried[prompts["base_prompt"]["name"]])
+    return Released(BASE, job.base.model, PromptFormat.from_json(prompts["base_prompt"]), context)
+
+
+def context_for(job: Job, longest: int) -> int:
+    """Return the context in which a released model is asked: twice the longest example, as the test's may be longer.
+
+    Args:
+        job: the job description.
+        longest: tokens of the longest example on validation rows.
+    """
+    return max(SESSION_TOKENS, 2 * longest + job.evaluate.max_answer_tokens)
 
 
 def examine_base(job: Job, data: Path, prompts: dict[str, Any], sure: Path | None, folder: Path) -> dict[str, Any]:
@@ -109,7 +122,7 @@ def examine(
     return {
         "contestant": asdict(contestant),
         "comparison": asdict(against(job, rows, folder, read_answers(base / THEIRS))) if base else None,
-        "ram_mib": None if ours.is_dir() else memory_mib(ours, rows[0].input, store_of(data)),
+        "ram_mib": None if ours.is_dir() else memory_mib(ours, rows[0].input, store_of(data), session_tokens(job)),
     }
 
 
@@ -178,7 +191,7 @@ def ask_ours(job: Job, ours: Path, prompts: dict[str, Any], rows: Sequence[Recor
     if ours.is_dir():
         checkpoint = Checkpoint(job.name, *load(ours), PromptFormat.from_json(prompts["prompt"]), limit)
         return graded(job, "checkpoint", collect(checkpoint, rows, folder / _OURS), rows)
-    with Engine(ours, slots=SLOTS) as engine:
+    with Engine(ours, slots=SLOTS, context_tokens=session_tokens(job)) as engine:
         answers = collect(ShippedFile(job.name, engine, limit), rows, folder / _OURS)
         speed = tokens_per_s(engine, _timed(PromptFormat.from_json(prompts["prompt"]), rows))
         return graded(job, ours.stem, answers, rows, ours, speed)
@@ -200,7 +213,7 @@ def ask_released(job: Job, released: Released, timed: PromptFormat, rows: Sequen
         rows: questions and references.
         path: where the answers are kept.
     """
-    with opened(released, job.evaluate.max_answer_tokens) as asked:
+    with opened(released, job.evaluate.max_answer_tokens, stop_of(released.prompt, rows)) as asked:
         answers = collect(asked, rows, path)
         if isinstance(asked, Checkpoint):
             return graded(job, released.name, answers, rows)
@@ -208,15 +221,35 @@ def ask_released(job: Job, released: Released, timed: PromptFormat, rows: Sequen
         return graded(job, released.name, answers, rows, asked.engine.model, speed)
 
 
+def stop_of(prompt: PromptFormat, rows: Sequence[Record]) -> str | None:
+    """Return the text before which a released model's answer ends; None where the turn of a chat ends it.
+
+    That is the line's end or, where answers have several lines, what begins the next example.
+
+    Args:
+        prompt: how it is asked.
+        rows: the exam.
+    """
+    if not any("\n" in row.output for row in rows):
+        return "\n"
+    return None if prompt.is_chat else (prompt.between + prompt.before if prompt.before.strip() else "\n\n")
+
+
 @contextmanager
-def opened(released: Released, max_tokens: int) -> Iterator[Checkpoint | PromptedFile]:
-    """Open a released model to ask it for answers of so many tokens: its file as it is, or else the checkpoint."""
+def opened(released: Released, max_tokens: int, stop: str | None = "\n") -> Iterator[Checkpoint | PromptedFile]:
+    """Open a released model to ask it for answers of so many tokens: its file as it is, or else the checkpoint.
+
+    Args:
+        released: the model.
+        max_tokens: longest answer.
+        stop: see `stop_of`.
+    """
     found = find_base(released.reference)
     if found.gguf is None:
-        yield Checkpoint(released.name, *load(found.folder), released.prompt, max_tokens, stop="\n")
+        yield Checkpoint(released.name, *load(found.folder), released.prompt, max_tokens, stop=stop)
         return
     with Engine(found.gguf, slots=SLOTS, context_tokens=released.context_tokens) as engine:
-        yield PromptedFile(released.name, engine, released.prompt, max_tokens)
+        yield PromptedFile(released.name, engine, released.prompt, max_tokens, stop)
 
 
 def _timed(prompt: PromptFormat, rows: Sequence[Record]) -> list[str]:

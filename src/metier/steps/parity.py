@@ -18,6 +18,7 @@ from metier.export.parity import Decided, Walk, exam_passed
 from metier.model.answer import Checkpoint
 from metier.model.loading import load
 from metier.progress import say
+from metier.spec.estimates import session_tokens
 from metier.spec.job import Job
 from metier.steps.answering import TIMED_ROWS, Asked, Told, ask_apart
 from metier.steps.answering_memory import memory_mib
@@ -119,7 +120,7 @@ def judged(job: Job, found: dict[str, Any], file_mib: Mapping[str, float]) -> di
 
 def write_sweep(swept: dict[str, Any], folder: Path) -> None:
     """Leave the numbers of all candidates and a plot of them in the folder, unless they are there."""
-    if swept["chosen"] is None or ((folder / PLOT).exists() and read_json(folder / SWEEP) == swept):
+    if swept["chosen"] is None or ((folder / PLOT).exists() and _there(folder / SWEEP) == swept):
         return
     candidates = {name: Candidate.from_json(one) for name, one in swept["candidates"].items()}
     write_json(folder / SWEEP, swept)
@@ -127,6 +128,14 @@ def write_sweep(swept: dict[str, Any], folder: Path) -> None:
     write_atomically(
         folder / PLOT, draw_frontier(list(candidates.values()), chosen, checkpoint, swept["parity_margin"])
     )
+
+
+def _there(path: Path) -> dict[str, Any] | None:
+    """Return what a file of JSON holds; None where it cannot be read, so that it is written again."""
+    try:
+        return read_json(path)
+    except ArtifactError:
+        return None
 
 
 def _passes(job: Job, one: Candidate, walked: bool) -> bool:
@@ -162,6 +171,7 @@ class _Exam:
             first=len(self._rows) if file.asked else 0,
             answers=str(self._answers(file)),
             max_tokens=self._job.evaluate.max_answer_tokens,
+            context_tokens=session_tokens(self._job),
             timed=tuple(self._prompt.render(row.input) for row in self._rows[:TIMED_ROWS]),
             decided=decided,
         )
@@ -177,7 +187,7 @@ class _Exam:
         if told.failed:
             return candidate
         try:
-            ram_mib = memory_mib(path, self._rows[0].input, store_of(self._path.parent))
+            ram_mib = memory_mib(path, self._rows[0].input, store_of(self._path.parent), session_tokens(self._job))
         except RunError as error:
             return replace(candidate, failed=error.found)
         mine = read_answers(self._answers(file))

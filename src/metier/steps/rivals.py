@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from metier.artifact import Step, sha256_file
+from metier.artifact import Step
 from metier.data.records import Record
 from metier.evaluate.answers import read_answers, take_over
-from metier.model.bases import find_base
+from metier.model.bases import content_of, find_base
 from metier.progress import say
 from metier.spec.job import Job
 from metier.steps import confidence, exam
@@ -25,7 +25,6 @@ RunStep = Callable[[str, dict[str, Any], Callable[[Path], Any]], Step]
 """Runs a step: its folder below the run folder, what it depends on, its work."""
 
 _ANSWERS = "answers.jsonl"
-_LEAST_CONTEXT = 1024
 
 
 def prompted(job: Job, data: Step, step: RunStep) -> dict[str, Step]:
@@ -47,7 +46,7 @@ def prompted(job: Job, data: Step, step: RunStep) -> dict[str, Step]:
     }
     found = {}
     for name, reference in job.rivals.items():
-        tried = {**needed, "model": _content(reference)}
+        tried = {**needed, "model": content_of(reference)}
         choose = partial(_choose, job, data.folder, reference, tried)
         found[name] = step(f"rivals/{name}/prompt", {**tried, "exams": exams(data)}, choose)
     return found
@@ -125,8 +124,7 @@ def released(job: Job, name: str, prompt: Step) -> exam.Released:
         name: what the rival is called.
         prompt: its step ``prompt``.
     """
-    # The longest example on validation rows, and as much again: the test's may be longer.
-    context = max(_LEAST_CONTEXT, 2 * prompt.result["longest"] + job.evaluate.max_answer_tokens)
+    context = exam.context_for(job, prompt.result["longest"])
     return exam.Released(name, job.rivals[name], PromptFormat.from_json(prompt.result["prompt"]), context)
 
 
@@ -157,12 +155,3 @@ def _ask(
 
 def _compare(job: Job, rows: Sequence[Record], ours: Path, theirs: Path, _: Path) -> dict[str, Any]:
     return asdict(exam.against(job, rows, ours, read_answers(theirs / _ANSWERS)))
-
-
-def _content(reference: str) -> list[str]:
-    """Return what says whether a model is still the same: its name, and the content of local files."""
-    path = Path(reference)
-    if reference.startswith(("hf:", "pypi:")):
-        return [reference]
-    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
-    return [reference, *(sha256_file(file) for file in files)]

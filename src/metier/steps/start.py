@@ -13,7 +13,7 @@ from metier.data.records import Record, read_documents, read_records
 from metier.errors import SpecError
 from metier.export.huggingface import write_folder
 from metier.model.architectures import architecture_of
-from metier.model.bases import find_base
+from metier.model.bases import content_of, find_base
 from metier.model.loading import load
 from metier.model.scratch import scratch
 from metier.progress import say
@@ -39,7 +39,8 @@ def inputs(job: Job) -> dict[str, Any]:
     }
     if job.base.from_scratch:
         return used | {"seed": job.seed, "context": context_of(job)}
-    return used | {"adopted": _adopts(job)}
+    content = content_of(job.base.model)[1:]  # of local files, which may change under the same name
+    return used | {"adopted": _adopts(job)} | ({"content": content} if content else {})
 
 
 def check_packages(job: Job) -> None:

@@ -69,7 +69,8 @@ def by_processes(
 
 def take_part(folder: Path) -> None:
     """Be one of the processes: do what the folder's ``request.json`` says."""
-    request = read_json(folder / "request.json")
+    fix = "Start 'metier build JOB --nproc 2' and stop it when the training has begun; then start the processes"
+    request = read_json(folder / "request.json", fix)
     with processes.joined():
         console.quiet = not processes.first()
         _work(
@@ -92,13 +93,15 @@ def _launch(count: int, folder: Path) -> None:
     """Start so many processes on this machine, which talk over its loopback, and wait until all are done."""
     try:
         with tempfile.TemporaryDirectory() as logs, _surroundings(count):
+            # The launcher unpickles what it meets by: a file of this user's, not a port that others may reach.
             config = LaunchConfig(
                 min_nodes=1,
                 max_nodes=1,
                 nproc_per_node=count,
                 run_id=folder.name,
                 rdzv_backend="c10d",
-                rdzv_endpoint="localhost:0",
+                rdzv_endpoint=str(Path(logs) / "met"),
+                rdzv_configs={"store_type": "file"},
                 local_addr="localhost",
                 max_restarts=0,
                 logs_specs=DefaultLogsSpecs(log_dir=logs),

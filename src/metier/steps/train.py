@@ -9,7 +9,7 @@ import torch
 
 from metier.data.records import Record, each_record, read_records
 from metier.export.huggingface import write_folder
-from metier.model.loading import load_model, load_tokenizer
+from metier.model.loading import load_model, load_tokenizer, padding
 from metier.progress import say
 from metier.spec.job import Job
 from metier.spec.training import Training
@@ -63,7 +63,7 @@ def _learn(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: Path
         job.train,
         peak_lr,
         folder,
-        pad=int(tokenizer.pad_token_id),
+        pad=padding(tokenizer),
         seed=job.seed,
         losses=job.losses,
     )

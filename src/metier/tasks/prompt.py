@@ -5,6 +5,8 @@ import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
+_CHAT = "chat"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFormat:
@@ -29,6 +31,11 @@ class PromptFormat:
     def answer(self, output: str) -> str:
         """Return the text a model is taught to write after the prompt, without the end token."""
         return f"{self.lead}{output}"
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether a question is the turn of a chat, which a model ends by itself."""
+        return self.name.partition(",")[0] == _CHAT
 
     def with_shots(self, shots: tuple[tuple[str, str], ...]) -> Self:
         """Return the same format with worked examples in front."""
@@ -101,9 +108,7 @@ class Turn:
         same = max(n for n in range(len(following) + 1) if self.before.endswith(following[len(following) - n :]))
         before, between = following[len(following) - same :], following[: len(following) - same]
         head = self.before.removesuffix(before)
-        return PromptFormat(
-            name="chat", head=head, before=f"{before}{instruction}\n", after=self.after, between=between
-        )
+        return PromptFormat(name=_CHAT, head=head, before=f"{before}{instruction}\n", after=self.after, between=between)
 
 
 def candidates(

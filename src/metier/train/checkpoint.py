@@ -103,7 +103,8 @@ def save_checkpoint(
     """
     part = folder / f"step-{step:08d}.part"
     if processes.first():
-        shutil.rmtree(part, ignore_errors=True)
+        for left_over in (part, *folder.glob("step-*.part")):  # of a kill, at whatever step
+            shutil.rmtree(left_over, ignore_errors=True)
         part.mkdir(parents=True)
     processes.wait()
     tensors = _tensors(model, optimizer)

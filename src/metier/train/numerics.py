@@ -19,11 +19,12 @@ from transformers import PreTrainedModel
 
 from metier.compress.blocks import BLOCK, fit_scales, rounded
 from metier.spec.training import Training
+from metier.spec.weights import is_router
 from metier.train.processes import local
 
 
 class Grid:
-    """The values that a model's matrices may have; vectors are stored exactly and left alone."""
+    """The values that a model's matrices may have; vectors and routers are stored exactly and left alone."""
 
     def __init__(self, scales: dict[str, torch.Tensor], kind: str) -> None:
         self._scales, self._kind = scales, kind
@@ -34,7 +35,8 @@ class Grid:
 
         A sharded model's processes each fit the blocks they have: shards are whole rows.
         """
-        matrices = {n: p for n, p in model.named_parameters() if p.dim() > 1 and p.shape[-1] % BLOCK == 0}
+        stored = ((n, p) for n, p in model.named_parameters() if p.dim() > 1 and not is_router(n))
+        matrices = {n: p for n, p in stored if p.shape[-1] % BLOCK == 0}
         return cls({name: fit_scales(local(p.detach()), kind) for name, p in matrices.items()}, kind)
 
     @contextmanager

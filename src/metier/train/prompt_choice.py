@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from metier.data.records import Record
+from metier.model.loading import padding
 from metier.progress import track
 from metier.tasks.prompt import PromptFormat
 from metier.train.batches import collate, encode
@@ -72,8 +73,7 @@ def measure(
     for prompt in track(prompts, "trying prompts"):
         examples = sorted(encode(tokenizer, prompt, rows, max_tokens=10**9), key=lambda e: e.tokens)
         chunks = [examples[i : i + _ROWS_A_BATCH] for i in range(0, len(examples), _ROWS_A_BATCH)]
-        pad = int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
-        loss = mean_loss(model, [collate(chunk, pad) for chunk in chunks])
+        loss = mean_loss(model, [collate(chunk, padding(tokenizer)) for chunk in chunks])
         found.append(Candidate(prompt, loss, sum(e.tokens for e in examples) / len(examples), examples[-1].tokens))
     return sorted(found, key=lambda candidate: candidate.price)
 
