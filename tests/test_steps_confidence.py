@@ -202,7 +202,9 @@ def test_a_build_asks_the_file_its_base_and_its_rival_once_whatever_the_risk(
     trained = SimpleNamespace(
         data=rows,
         rivals={"other": SimpleNamespace(key="other", result={})},
-        prompts=SimpleNamespace(key="prompt", result={"base_prompt": prompt}),
+        prompts=SimpleNamespace(
+            key="prompt", result={"base_prompt": prompt, "candidates": [{"prompt": prompt, "longest": 40}]}
+        ),
     )
     measured = SimpleNamespace(key="models", swept={"chosen": "Q8_0"})
 
