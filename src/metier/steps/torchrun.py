@@ -93,7 +93,7 @@ def _launch(count: int, folder: Path) -> None:
     """Start so many processes on this machine, which talk over its loopback, and wait until all are done."""
     try:
         with tempfile.TemporaryDirectory() as logs, _surroundings(count):
-            # The launcher unpickles what it meets by: a file of this user's, not a port that others may reach.
+            # What the launchers meet by is unpickled: a file of this user's, not a port that others may reach.
             config = LaunchConfig(
                 min_nodes=1,
                 max_nodes=1,
