@@ -104,6 +104,16 @@ def test_a_sure_answer_comes_with_its_confidence_and_source(session: Session) ->
     assert session.answer("When was the battle of Wick?") == "1066"
 
 
+def test_a_misspelt_name_is_read_as_the_stores_and_that_is_said(session: Session) -> None:
+    answer = session.ask("When was Robin Vlae born?")
+    assert answer.read_as is None, "a short word is near too many others"
+    answer = session.ask("When was Ada Broook born?")
+    assert (answer.text, answer.read_as) == ("1803", "When was Ada Brook born?")
+    assert "read as: When was Ada Brook born?" in shown.paragraph(answer)
+    assert json.loads(shown.as_json("When was Ada Broook born?", answer))["read_as"] == answer.read_as
+    assert shown.row(replace(answer, disagrees=False)).split("\t")[3] == "read as: When was Ada Brook born?"
+
+
 def test_model_and_store_are_kept_apart_where_they_disagree(session: Session) -> None:
     answer = session.ask("When was Ada Brook born?")
     assert (answer.text, answer.sure, answer.disagrees, answer.sources) == ("1803", True, True, ())
@@ -230,7 +240,7 @@ def test_json_has_all_of_it_and_a_row_has_four_columns(session: Session) -> None
     found = json.loads(shown.as_json(question, session.ask(question)))
     assert set(found) == {
         *("input", "output", "confidence", "probability", "sure", "guess", "looked_up"),
-        *("sources", "store_says", "disagrees"),
+        *("sources", "store_says", "disagrees", "read_as"),
     }
     assert (found["input"], found["output"], found["sure"], found["guess"]) == (question, "1066", True, None)
     assert found["sources"] == found["store_says"]

@@ -48,6 +48,7 @@ FROM facts JOIN subjects ON subjects.id = facts.subject JOIN lines ON lines.id =
     JOIN sources ON sources.id = lines.source
 """
 _WORD = re.compile(r"[^\W_]+")
+_LETTERS = re.compile(r"[^\W\d_]{4,}")
 _MOST_WORDS = 50
 _MOST_GIVEN = 900
 # SQLite's bound for the values of one query was 999 for long.
@@ -73,6 +74,7 @@ class Store:
         self._lock = threading.Lock()
         self._longest: int | None = None
         self._marked: str | None = None
+        self._words: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -126,6 +128,21 @@ class Store:
             rows = self._rows("SELECT name FROM names UNION SELECT value FROM facts")
             self._marked = "\n".join(text.casefold() for (text,) in rows if not text.isascii())
         return re.search(rf"(?<!\w){re.escape(word.casefold())}(?!\w)", self._marked) is not None
+
+    def has_word(self, word: str) -> bool:
+        """Return whether a name, value or line has a word, whatever its capitals and accents. Raises as `open_store`.
+
+        Args:
+            word: letters alone.
+        """
+        return bool(self._rows("SELECT rowid FROM search WHERE search MATCH ? LIMIT 1", f'"{word}"'))
+
+    def words_of_names(self) -> tuple[str, ...]:
+        """Return the different words of all names, as they are written there. Raises as `open_store`."""
+        if not self._words:
+            written = (word for (name,) in self._rows("SELECT name FROM names") for word in _LETTERS.findall(name))
+            self._words = tuple(sorted(set(written)))
+        return self._words
 
     def known(self, keys: Iterable[str]) -> dict[str, list[int]]:
         """Return the numbers of the subjects that have a name, of those names that there are.

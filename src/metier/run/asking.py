@@ -9,6 +9,7 @@ from metier.facts.answers import abstains, plain
 from metier.facts.confidence import Calibration
 from metier.facts.fact import Fact
 from metier.facts.lookup import look_up
+from metier.facts.spelling import corrected
 from metier.facts.store import Store
 from metier.run.engine import Engine, Reply
 from metier.tasks.qa import Qa
@@ -49,6 +50,7 @@ class Answer:
         sources: lines of the store that say what the answer says.
         store_says: what the store has as the answer, whatever the model said, where it is clear what is asked.
         disagrees: whether the store has another value that nothing disputes.
+        read_as: the question as it was asked, where a name in it was misspelt; else None.
     """
 
     text: str
@@ -60,6 +62,7 @@ class Answer:
     sources: tuple[Fact, ...] = ()
     store_says: tuple[Fact, ...] = ()
     disagrees: bool = False
+    read_as: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,11 @@ class Asker:
         if not any(map(str.isalnum, question)):
             return Answer(self.task.unknown, looked_up=self.store is not None)
         asked = self._as_written(question)
+        if self.store is not None and (read_as := corrected(self.store, asked)):
+            return replace(self._asked(read_as), read_as=read_as)
+        return self._asked(asked)
+
+    def _asked(self, asked: str) -> Answer:
         limit = min(MOST_TOKENS, self.engine.context_tokens // 2)
         reply = self.engine.chat(asked, max_tokens=limit, probabilities=True)
         said = reply.text.strip()

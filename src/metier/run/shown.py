@@ -26,10 +26,12 @@ def row(answer: Answer) -> str:
     """Return an answer as one line of four columns with tabs between: answer, confidence, source, remark.
 
     The confidence is empty where there is none; the source is the first line that says so, or that says otherwise;
-    the remark is "disagrees", "disputed" or empty. Beside an answer that is not given there is no source.
+    the remark is "disagrees", "disputed", "read as" with the question as it was read, or empty. Beside an answer that is
+    not given there is no source.
     """
     facts = answer.sources or (answer.store_says if answer.disagrees else ())
-    remark = "disagrees" if answer.disagrees else "disputed" if any(fact.disputed for fact in facts) else ""
+    read_as = f"read as: {answer.read_as}" if answer.read_as else ""
+    remark = "disagrees" if answer.disagrees else "disputed" if any(fact.disputed for fact in facts) else read_as
     source = f"{facts[0].origin.name}: {facts[0].place}" if facts else ""
     confidence = "" if answer.confidence is None else f"{answer.confidence:.3f}"
     return "\t".join(_plain(part) for part in (answer.text, confidence, source, remark))
@@ -48,6 +50,7 @@ def as_json(question: str, answer: Answer) -> str:
         "sources": [_fact_json(fact) for fact in answer.sources],
         "store_says": [_fact_json(fact) for fact in answer.store_says],
         "disagrees": answer.disagrees,
+        "read_as": answer.read_as,
     }
     return json.dumps(value, ensure_ascii=False)
 
@@ -67,6 +70,8 @@ def _how_sure(answer: Answer) -> str:
 
 
 def _remarks(answer: Answer) -> Iterator[str]:
+    if answer.read_as is not None:
+        yield f"read as: {_cut(answer.read_as, _LINE_CHARS)}"
     if any(fact.disputed for fact in (*answer.sources, *answer.store_says)):
         yield f"disputed: sources say {_values(answer.store_says or answer.sources)}"
     elif answer.disagrees:
