@@ -26,8 +26,8 @@ def row(answer: Answer) -> str:
     """Return an answer as one line of four columns with tabs between: answer, confidence, source, remark.
 
     The confidence is empty where there is none; the source is the first line that says so, or that says otherwise;
-    the remark is "disagrees", "disputed", "read as" with the question as it was read, or empty. Beside an answer that is
-    not given there is no source.
+    the remark is "disagrees", "disputed", "read as" with the question as it was read, or empty. Beside an answer that
+    is not given there is no source.
     """
     facts = answer.sources or (answer.store_says if answer.disagrees else ())
     read_as = f"read as: {answer.read_as}" if answer.read_as else ""
