@@ -25,7 +25,7 @@ def step(tmp_path, monkeypatch):
                 if fail:
                     raise KeyboardInterrupt
 
-            run_step(self.folder, {"text": text, **inputs}, work)
+            run_step(self.folder, {"text": text, **inputs}, work, aside=True)
             return (self.folder / "model").read_text()
 
         @property
@@ -115,3 +115,15 @@ def test_a_file_that_cannot_be_read_says_what_to_do(tmp_path):
         read_json(tmp_path / "no_such.json")
     with pytest.raises(ArtifactError, match="Start again"):
         read_json(tmp_path / "no_such.json", "Start again")
+
+
+def test_a_folder_of_the_users_own_choice_has_no_business_with_its_neighbours(tmp_path, monkeypatch):
+    monkeypatch.setattr(artifact, "LONG_S", 0)
+    for end in ("old", "back"):
+        (tmp_path / f"model.{end}").mkdir()
+        (tmp_path / f"model.{end}" / "precious").write_text(end)
+    for turn in range(2):
+        run_step(tmp_path / "model", {"turn": turn}, lambda folder: (folder / "weights").write_text("new"))
+        run_step(tmp_path / "model", {"turn": turn}, lambda _: pytest.fail("done already"))
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "model.old", "model.back"}
+    assert [(tmp_path / f"model.{end}" / "precious").read_text() for end in ("old", "back")] == ["old", "back"]

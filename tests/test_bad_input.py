@@ -415,6 +415,18 @@ def test_input_that_is_not_utf_8_is_answered_line_by_line(after):
     assert len(done.stdout.split(b"\n")) == 6
 
 
+def test_another_program_asks_line_by_line_and_ctrl_c_ends_a_wait_for_the_next_one(after):
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen([*FRESH, "run", "micro"], cwd=after.folder, **pipes)
+    for text in (b"number 3 and 21\n", b"number 4 and 28\n"):
+        process.stdin.write(text)
+        process.stdin.flush()
+        assert process.stdout.readline().strip()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and b"Fatal" not in err, err
+
+
 def test_ten_megabytes_without_a_line_break_are_refused_at_once_where_the_task_takes_an_input_whole(after):
     done = after.fresh("run", "micro", input=b"number 3 and 21 " * 655_360)
     assert done.returncode == 5

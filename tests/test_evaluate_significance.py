@@ -166,3 +166,17 @@ def test_bad_input_is_told_apart() -> None:
 )
 def test_beating_takes_a_lead_and_significance(difference: float, p: float, beats: bool) -> None:
     assert Comparison("chrf2", difference, -2, 2, p, 100, 1000).beats is beats
+
+
+@given(st.integers(2, 30), st.integers(0, 1000))
+def test_rows_that_say_a_thing_twice_prove_it_once(n: int, seed: int) -> None:
+    references = sentences(n, seed)
+    one, two = damaged(references, 0.1, seed), damaged(references, 0.3, seed + 1)
+    groups = [str(number) for number in range(n)]
+    single = compare("f1", one, two, references)
+    twice = compare("f1", one * 2, two * 2, references * 2, groups=groups * 2)
+    assert (twice.difference, twice.n) == (pytest.approx(single.difference), 2 * n)
+    assert (twice.low, twice.high, twice.p) == (pytest.approx(single.low), pytest.approx(single.high), single.p)
+    alone, again = score("f1", one, references), score("f1", one * 2, references * 2, groups=groups * 2)
+    assert (again.value, again.low, again.high) == pytest.approx((alone.value, alone.low, alone.high))
+    assert compare("f1", one, two, references, groups=groups).p == single.p

@@ -295,7 +295,7 @@ def test_what_fails_the_gate_is_not_released_and_parity_is_named(trained, data, 
 def test_the_exam_takes_over_what_the_file_was_asked_with_its_likelihood(trained, data, tmp_path):
     (tmp_path / "files").mkdir()
     ship.write_files(JOB, {ship.WHOLE: trained.folder}, trained.prompt, "own", tmp_path / "files")
-    rows = exam.rows_of_exam(JOB, data)
+    rows = exam.exam_in(JOB, data).rows
     kept = [{"input": row.input, "output": row.output, "answer": f"kept {at}"} for at, row in enumerate(rows)]
     (tmp_path / "sure").mkdir()
     (tmp_path / "sure" / exam.TEST).write_text(

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from math import exp, log
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 
 from metier import cli
 from metier.data.facts.build import build_store
-from metier.errors import ArtifactError, MetierError, RunError
+from metier.errors import ArtifactError, InputError, MetierError, RunError
 from metier.facts.confidence import Calibration
 from metier.facts.store import Store, open_store
 from metier.run import shown
@@ -62,6 +63,10 @@ class Knowing:
             self.asked.append(text)
         said, share = ANSWERS.get(text, ("babble", 0.01))
         return Reply(said, 3, 9, text != "Go on?", log(share))
+
+    def check_length(self, text: str) -> None:
+        if len(text) > 32 * self.context_tokens:
+            raise InputError("the input", "is too long", "Shorten it")
 
     def close(self) -> None:
         pass
@@ -112,6 +117,13 @@ def test_a_misspelt_name_is_read_as_the_stores_and_that_is_said(session: Session
     assert "read as: When was Ada Brook born?" in shown.paragraph(answer)
     assert json.loads(shown.as_json("When was Ada Broook born?", answer))["read_as"] == answer.read_as
     assert shown.row(replace(answer, disagrees=False)).split("\t")[3] == "read as: When was Ada Brook born?"
+
+
+@pytest.mark.parametrize("text", ["xyzzy " * 5000, "é" * 30_000, "'" * 30_000, "Xyzzy’s" * 4000, "x" * 10_000_000])
+def test_a_long_or_foreign_text_takes_no_long_time(session: Session, text: str) -> None:
+    started = time.process_time()
+    ((_, answer),) = session.ask_lines([text])
+    assert isinstance(answer, InputError) == (len(text) > 32_768) and time.process_time() - started < 5
 
 
 def test_model_and_store_are_kept_apart_where_they_disagree(session: Session) -> None:

@@ -140,6 +140,34 @@ def test_with_one_slot_each_line_is_answered_before_the_next_is_read() -> None:
     assert list(answers) == [("two。", "TWO。")]
 
 
+def test_an_answer_does_not_wait_for_the_next_line() -> None:
+    opened, _ = session(slots=4, seconds=0.01)
+    answered = threading.Event()
+
+    def dialogue() -> Iterator[str]:
+        yield "one。\n"
+        assert answered.wait(10), "who asked by a pipe waits for ever"
+        yield "two。\n"
+
+    answers = opened.answer_lines(dialogue())
+    assert next(answers) == ("one。", "ONE。")
+    answered.set()
+    assert list(answers) == [("two。", "TWO。")]
+
+
+def test_what_was_read_before_the_lines_broke_off_is_answered() -> None:
+    opened, _ = session(slots=4, seconds=0.01)
+
+    def broken() -> Iterator[str]:
+        yield "one。\n"
+        raise RunError("the disk", "is gone", "Put it back")
+
+    answers = opened.answer_lines(broken())
+    assert next(answers) == ("one。", "ONE。")
+    with pytest.raises(RunError, match="is gone"):
+        next(answers)
+
+
 def test_an_error_in_one_sentence_ends_the_run_and_not_the_session() -> None:
     opened, _ = session()
     with pytest.raises(RunError, match="went wrong"):

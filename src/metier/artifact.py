@@ -2,8 +2,8 @@
 
 A step works in its own folder. ``begun.json`` holds the key of its inputs while it works, ``manifest.json`` is
 written last and atomically. Only a folder whose manifest carries the wanted key and whose files still have the
-recorded hashes is trusted. Work under another key is cleared away, or, if it took a minute or more, put aside once as
-``<folder>.old`` and taken back when its key is wanted again.
+recorded hashes is trusted. Work under another key is cleared away; in a run folder, if it took a minute or more, it is
+put aside once as ``<folder>.old`` and taken back when its key is wanted again.
 """
 
 import hashlib
@@ -138,6 +138,7 @@ def run_step(
     work: Callable[[Path], Any],
     *,
     packages: tuple[str, ...] = (),
+    aside: bool = False,
     said: Callable[[str, bool], None] = lambda name, cached: None,
 ) -> Step:
     """Do a step once: return it finished, from disk if its inputs have not changed.
@@ -150,6 +151,8 @@ def run_step(
         inputs: JSON-able description of everything the result depends on, parents' keys included.
         work: does the step in the folder and returns its JSON-able facts.
         packages: third-party packages whose versions the manifest records.
+        aside: whether long work of other inputs is put aside, as ``<folder>.old``; the folders of these names are then
+            the step's own, too.
         said: called with the step's name and whether it was already finished.
 
     Raises:
@@ -158,7 +161,10 @@ def run_step(
     key = key_of(inputs)
     manifest_path, begun = folder / "manifest.json", folder / "begun.json"
     if not (finished := _finished(folder, key)):
-        _make_way(folder, key, inputs)
+        if aside:
+            _change_places(folder, key, inputs)
+        elif folder.exists() and not _is_of(folder, key):
+            shutil.rmtree(folder)
         finished = _finished(folder, key)
     if finished:
         said(folder.name, True)
@@ -216,7 +222,7 @@ def _finished(folder: Path, key: str) -> dict[str, Any] | None:
     return manifest if manifest["key"] == key and not _damaged(folder, manifest) else None
 
 
-def _make_way(folder: Path, key: str, inputs: dict[str, Any]) -> None:
+def _change_places(folder: Path, key: str, inputs: dict[str, Any]) -> None:
     """Put aside or clear away what a folder holds of other inputs; take back what was put aside for these."""
     old, back = (folder.with_name(f"{folder.name}.{end}") for end in ("old", "back"))
     if back.exists():  # a kill came between

@@ -244,7 +244,7 @@ def run(
         if text is not None and text != "-" and not file:
             _print_answer(text, session.answer(text), as_json)
             return
-        _print_lines(file, session.answer_lines, _print_answer, as_json)
+        _print_lines(file, session.answer_lines, _print_line, as_json)
 
 
 @app.command()
@@ -355,6 +355,10 @@ def _print_answer(asked: str, answered: str, as_json: bool) -> None:
     typer.echo(json.dumps({"input": asked, "output": answered}, ensure_ascii=False) if as_json else answered)
 
 
+def _print_line(asked: str, answered: str, as_json: bool) -> None:
+    _print_answer(asked, answered if as_json else "\\n".join(answered.splitlines()), as_json)
+
+
 def _ask(session: Any, text: str | None, files: list[Path] | None, as_json: bool) -> None:
     from metier.run import shown
 
@@ -377,8 +381,10 @@ def _ask(session: Any, text: str | None, files: list[Path] | None, as_json: bool
 def _inputs(files: list[Path] | None) -> Iterator[tuple[str, Iterator[str]]]:
     """Yield the name and the lines of each file, or of stdin, without the mark that some editors begin a text with."""
     if not files:
-        sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")  # type: ignore[union-attr]
-        yield "stdin", sys.stdin
+        try:  # not sys.stdin: a thread that waits in it would break Python's own end
+            yield "stdin", open(sys.stdin.fileno(), encoding="utf-8-sig", errors="replace", closefd=False)  # noqa: SIM115
+        except io.UnsupportedOperation:
+            yield "stdin", sys.stdin
         return
     for file in files:
         try:

@@ -63,6 +63,8 @@ def effective(flag_N: Flags, subject_N: npt.NDArray[np.intp]) -> float:
     variance, and each subject counts once.
     """
     n, subjects = len(flag_N), len(np.unique(subject_N))
+    if subjects == n:
+        return float(n)
     share = float(flag_N.mean()) if n else 0.0
     if share in (0.0, 1.0) or subjects < 2:
         return float(subjects)
@@ -147,6 +149,8 @@ def threshold(
 ) -> Threshold:
     """Return the least threshold found that keeps two risks, each by a one-sided 95% bound of Clopper and Pearson.
 
+    Several questions about one subject count as fewer, see `effective`.
+
     The share of wrong answers among those given, the questions mixed as they are here: fixed sequence testing
     (Angelopoulos et al. 2021, "Learn then Test", arXiv 2110.01052). From each of two starts, a half and an eighth of
     the answers, the surest first, thresholds are lowered answer by answer until one does not keep it; each start has
@@ -159,7 +163,7 @@ def threshold(
         unknown: whether a question has no answer.
         said: whether the answer is one; words for not knowing are never given.
         risk: most of either share, 0 to 1.
-        subjects: what each question is about, for the bound of the second share; None: each about another one.
+        subjects: what each question is about; None: each about another one.
     """
     said_N, unknown_N = np.array(said, bool), np.array(unknown, bool)
     wrong_S, unknown_S = ~np.array(right, bool)[said_N], unknown_N[said_N]
@@ -171,18 +175,22 @@ def threshold(
     )
     unknowns, delta = int(unknown_N.sum()), LEVEL / len(_STARTS)
     subject_N = np.arange(len(unknown_N)) if subjects is None else _numbered(subjects)
-    given_U = np.where(said_N, confidences, -1.0)[unknown_N]
+    subject_S, given_U = subject_N[said_N], np.where(said_N, confidences, -1.0)[unknown_N]
+    met_L = np.cumsum(np.bincount([level_S[subject_S == one].min() for one in set(subject_S)], minlength=len(levels)))
     fewest = math.ceil(math.log(delta) / math.log1p(-risk))  # that keep the risk, if none is wrong
 
     def tried(at: int) -> Threshold:
         given, wrong, answered = int(given_L[at]), int(wrong_L[at]), int(answered_L[at])
+        among = level_S <= at
+        worth = effective(wrong_S[among], subject_S[among])
+        wrong_bound = upper_bound(wrong / given * worth, worth, delta)
         worth = effective(given_U >= levels[at], subject_N[unknown_N])
         bound = upper_bound(answered / unknowns * worth, worth, LEVEL) if unknowns else 0.0
-        return Threshold(float(levels[at]), given, wrong, upper_bound(wrong, given, delta), answered, bound)
+        return Threshold(float(levels[at]), given, wrong, wrong_bound, answered, bound)
 
     best = Threshold(NEVER)
     for part in _STARTS:
-        start = int(np.searchsorted(given_L, max(len(level_S) // part, fewest)))
+        start = max(int(np.searchsorted(given_L, len(level_S) // part)), int(np.searchsorted(met_L, fewest)))
         for at in range(start, len(levels)):
             found = tried(at)
             if found.wrong_bound > risk or found.unknown_bound > risk:

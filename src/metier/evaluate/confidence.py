@@ -248,6 +248,7 @@ def knowledge_of(name: str, validation: Sequence[Asked], test: Sequence[Asked], 
         )
 
     known = [one for one in test if one.known]
+    subjects = [one.subject for one in known]
     said = [one for one in test if one.answered]
     texts, references = [one.said for one in known], [one.wanted for one in known]
     is_right = [one.right for one in said]
@@ -256,8 +257,8 @@ def knowledge_of(name: str, validation: Sequence[Asked], test: Sequence[Asked], 
         name,
         calibration,
         chosen,
-        score("answer", texts, references),
-        score("f1", texts, references),
+        score("answer", texts, references, groups=subjects),
+        score("f1", texts, references, groups=subjects),
         _way(test, lambda one: one.answered),
         _way(test, given),
         risk_coverage([sureness(one) for one in known], [one.right for one in known]),

@@ -3,7 +3,8 @@
 import difflib
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +52,16 @@ class RowStatistics:
         """The corpus score, in percent."""
         return self.score_of(self.rows.sum(axis=0).tolist())
 
+    def by(self, groups: Sequence[str] | None) -> Self:
+        """Return the statistics of groups of rows, such as the questions about one subject; without groups, these."""
+        if groups is None:
+            return self
+        known: dict[str, int] = {}
+        numbers = [known.setdefault(group, len(known)) for group in groups]
+        rows = np.zeros((len(known), self.rows.shape[1]), dtype=np.int64)
+        np.add.at(rows, numbers, self.rows)
+        return replace(self, rows=rows)
+
     def resampled(self, seed: int) -> npt.NDArray[np.float64]:
         """Return `RESAMPLES` corpus scores of rows drawn with replacement; equal seeds draw equal rows."""
         random, n = np.random.default_rng(seed), len(self.rows)
@@ -60,7 +71,13 @@ class RowStatistics:
 
 
 def score(
-    metric: str, answers: Sequence[str], references: Sequence[str], *, language: str = "", seed: int = 0
+    metric: str,
+    answers: Sequence[str],
+    references: Sequence[str],
+    *,
+    language: str = "",
+    seed: int = 0,
+    groups: Sequence[str] | None = None,
 ) -> Score:
     """Score answers against references.
 
@@ -73,6 +90,8 @@ def score(
         references: one reference a row.
         language: code of the answers' language; BLEU cuts Chinese, Japanese and the like into characters.
         seed: of the 1,000 resamples (Efron 1979) behind the interval.
+        groups: names of the groups that rows belong to, which are drawn whole (the cluster bootstrap; Davison and
+            Hinkley 1997, section 3.8); None where each row stands alone.
 
     Raises:
         SpecError: when there is no such metric.
@@ -81,8 +100,9 @@ def score(
     """
     found = row_statistics(metric, answers, references, language=language)
     low, high = 0.0, 100.0  # one row says nothing about the spread of rows
-    if len(answers) > 1:
-        low, high = interval(found.resampled(seed))
+    drawn = found.by(groups)
+    if len(drawn.rows) > 1:
+        low, high = interval(drawn.resampled(seed))
     return Score(metric, found.value, low, high, len(answers), found.signature)
 
 

@@ -47,6 +47,7 @@ def compare(
     seed: int = 0,
     *,
     language: str = "",
+    groups: Sequence[str] | None = None,
 ) -> Comparison:
     """Compare two contestants by paired bootstrap resampling (Koehn 2004).
 
@@ -57,7 +58,7 @@ def compare(
     sacrebleu 2.6 centres absolute differences, which counts about one tail and gives two equal systems
     p = 0.001.
 
-    The bootstrap is overconfident on a handful of rows, so where only k rows differ, p is at least
+    The bootstrap is overconfident on a handful of rows, so where only k rows (or groups) differ, p is at least
     2^(1 - k): what a coin toss for each of them would give (the sign test), the least any paired test can.
 
     Args:
@@ -67,17 +68,19 @@ def compare(
         references: one reference a row.
         seed: of the resamples; equal seeds give equal results.
         language: code of the answers' language, for BLEU.
+        groups: names of the groups that rows belong to, which are drawn whole, as in `metier.evaluate.metrics.score`.
 
     Raises:
         SpecError: when there is no such metric.
         DataError: when there is no row.
         ValueError: when the numbers of answers and references differ.
     """
-    a = row_statistics(metric, answers_a, references, language=language)
-    b = row_statistics(metric, answers_b, references, language=language)
+    a, b = (
+        row_statistics(metric, answers, references, language=language).by(groups) for answers in (answers_a, answers_b)
+    )
     difference, n = a.value - b.value, len(references)
     differences = a.resampled(seed) - b.resampled(seed)
-    low, high = interval(differences) if n > 1 else (-100.0, 100.0)
+    low, high = interval(differences) if len(a.rows) > 1 else (-100.0, 100.0)
     as_large = int(np.sum(np.abs(differences - differences.mean()) >= abs(difference)))
     rows_that_differ = int(np.any(a.rows != b.rows, axis=1).sum())
     p = max((as_large + 1) / (RESAMPLES + 1), min(1.0, 2.0 ** (1 - rows_that_differ)))

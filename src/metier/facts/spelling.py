@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Iterable
-from itertools import takewhile
+from itertools import chain, takewhile
 
 from metier.facts import names
 from metier.facts.store import Store
 
 _LEAST_LETTERS = 5
 """Shorter words are near too many others."""
+
+_MOST_WORDS = 50
+"""Of a text; a longer one is no question about a name, and each word that nobody knows takes milliseconds."""
 
 _WORD = re.compile(r"[^\W\d_]+")
 _POSSESSIVE = re.compile(r"['\u2019]s\b")
@@ -23,13 +26,17 @@ def corrected(store: Store, text: str) -> str | None:
 
     Raises as `metier.facts.store.open_store`.
     """
-    plain = not any(word[0].isupper() for word in _WORD.findall(text)[1:])
+    words = _WORD.findall(text)
+    plain = not any(word[0].isupper() for word in words[1:])
     found = set()
+    if len(words) > _MOST_WORDS:
+        return None
     for match in _WORD.finditer(text):
         word = match[0]
         if len(word) < _LEAST_LETTERS or not (plain or word[0].isupper()) or store.has_word(word):
             continue
-        for near in store.words_of_names():
+        near_words = chain.from_iterable(store.words_of_names(len(word) + more) for more in (-1, 0, 1))
+        for near in near_words:
             if is_one_error_away(word.casefold(), near.casefold()):
                 right = near if word[0].isupper() else near.lower()
                 before, after = text[: match.start()], text[match.end() :]

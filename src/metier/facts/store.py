@@ -74,7 +74,7 @@ class Store:
         self._lock = threading.Lock()
         self._longest: int | None = None
         self._marked: str | None = None
-        self._words: tuple[str, ...] = ()
+        self._words: dict[int, list[str]] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -137,12 +137,15 @@ class Store:
         """
         return bool(self._rows("SELECT rowid FROM search WHERE search MATCH ? LIMIT 1", f'"{word}"'))
 
-    def words_of_names(self) -> tuple[str, ...]:
-        """Return the different words of all names, as they are written there. Raises as `open_store`."""
-        if not self._words:
-            written = (word for (name,) in self._rows("SELECT name FROM names") for word in _LETTERS.findall(name))
-            self._words = tuple(sorted(set(written)))
-        return self._words
+    def words_of_names(self, letters: int) -> list[str]:
+        """Return the different words of all names that have so many letters, as written. Raises as `open_store`."""
+        if self._words is None:
+            written = {word for (name,) in self._rows("SELECT name FROM names") for word in _LETTERS.findall(name)}
+            words: dict[int, list[str]] = {}
+            for word in sorted(written):
+                words.setdefault(len(word), []).append(word)
+            self._words = words
+        return self._words.get(letters, [])
 
     def known(self, keys: Iterable[str]) -> dict[str, list[int]]:
         """Return the numbers of the subjects that have a name, of those names that there are.

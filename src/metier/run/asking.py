@@ -20,8 +20,8 @@ _AS_TYPED = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d"
 _UNSEEN = str.maketrans(dict.fromkeys("\u00ad\u200b\u200e\u200f\u2060\ufeff"))
 """Marks for programs, which say nothing: where a line may break, in which direction a word runs."""
 
-_MARKED = re.compile(rf"\w*[{''.join(map(chr, _AS_TYPED))}]\w*")
-_ACCENTED = re.compile(r"[^\W\d_]*[\u00c0-\u024f][^\W\d_]*")
+_MARKED = re.compile(rf"(?:(?<!\w)\w*|(?<=\w))[{''.join(map(chr, _AS_TYPED))}]\w*")
+_ACCENTED = re.compile(r"(?<![^\W\d_])[^\W\d_]*[\u00c0-\u024f][^\W\d_]*")
 """Words with a Latin letter that is none of the alphabet's."""
 
 _LETTERS = str.maketrans(
@@ -78,11 +78,13 @@ class Asker:
         """Answer a question; one without a letter or digit is not known, without asking the model.
 
         Raises:
-            RunError: when the question does not fit into the context, or the store is locked.
+            InputError: when the question does not fit into the context.
+            RunError: when the store is locked.
             ArtifactError: when the store turns out to be damaged.
         """
         if not any(map(str.isalnum, question)):
             return Answer(self.task.unknown, looked_up=self.store is not None)
+        self.engine.check_length(question)
         asked = self._as_written(question)
         if self.store is not None and (read_as := corrected(self.store, asked)):
             return replace(self._asked(read_as), read_as=read_as)

@@ -142,7 +142,7 @@ class Engine:
             RunError: when the prompt does not fit into the context.
         """
         self._need_template()
-        self._check_length(text)
+        self.check_length(text)
         first = [] if system is None else [{"role": "system", "content": system}]
         messages = [*first, *history, {"role": "user", "content": text}]
         also = {"logprobs": True, "top_logprobs": 1} if probabilities else {}
@@ -188,7 +188,7 @@ class Engine:
             RunError: when the prompt is empty or does not fit into the context.
         """
         if isinstance(prompt, str):
-            self._check_length(prompt)
+            self.check_length(prompt)
         found = self._post(
             "/completion",
             {
@@ -287,7 +287,8 @@ class Engine:
                 "Use a file built for a job, or build one from this base",
             )
 
-    def _check_length(self, text: str) -> None:
+    def check_length(self, text: str) -> None:
+        """Raise InputError when a text cannot fit into the context, without a look at its tokens."""
         if len(text) > _CHARS_A_TOKEN * self.context_tokens:
             raise _too_long(f"{len(text):,} characters", self.context_tokens)
 

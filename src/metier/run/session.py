@@ -6,6 +6,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from queue import SimpleQueue
+from threading import Semaphore, Thread
 from typing import Any, Self, TypeVar
 
 from metier.errors import ArtifactError, InputError
@@ -74,7 +76,8 @@ class Session:
         """Yield each line with its answer, in order and without their line ends, as they are ready.
 
         Takes the memory of the longest line, however many there are. While answers are being worked on, up to
-        four times as many sentences as there are slots are read ahead; with one slot, none is.
+        four times as many sentences as there are slots are read ahead; with one slot, none is. An answer that is ready
+        does not wait for the next line.
 
         When the task takes its input as a whole, a line that does not fit into the context comes with the error that
         says so in place of an answer: the lines after it are answered.
@@ -127,15 +130,20 @@ class Session:
                 advance(len(piece.text))
             return text, join(pieces, answers)
 
-        with _progress(chars) as advance:
+        with _progress(chars) as advance, _Reader(texts) as reader:
             try:
-                for text in texts:
-                    pieces = split(clean(text))
-                    waiting.append((text, pieces, [asked(piece.text) for piece in pieces if piece.translate]))
+                while not reader.ended:
+                    if (text := reader.next()) is not None:
+                        pieces = split(clean(text))
+                        futures = [asked(piece.text) for piece in pieces if piece.translate]
+                        for future in futures:
+                            future.add_done_callback(lambda _: reader.wake())
+                        waiting.append((text, pieces, futures))
                     while waiting and (_ready(waiting[0]) or max(len(waiting), _unfinished(waiting)) >= ahead):
                         yield joined(*waiting.popleft())
                 while waiting:
                     yield joined(*waiting.popleft())
+                reader.raise_error()
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -156,6 +164,58 @@ class Session:
             return f"{self._piece(text[:middle])} {self._piece(text[middle:])}"
         # The limit is for a model that goes round in circles.
         return self.engine.chat(text, max_tokens=min(half, 3 * tokens + 32)).text
+
+
+class _Reader:
+    """Takes texts from wherever they come, in a thread of its own: who types the next one wants the last one answered.
+
+    No text is read before it is asked for.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.ended = False
+        self._texts = iter(texts)
+        self._come: SimpleQueue[str | Exception | None] = SimpleQueue()
+        self._wanted, self._waiting = Semaphore(0), False
+        self._error: Exception | None = None
+
+    def __enter__(self) -> Self:
+        Thread(target=self._read, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended = True
+        self._wanted.release()
+
+    def next(self) -> str | None:
+        """Wait for the next text, and return it; None when `wake` was called, or nothing more comes (``ended``)."""
+        if not self._waiting:
+            self._waiting = True
+            self._wanted.release()
+        come = self._come.get()
+        if isinstance(come, Exception):
+            self.ended, self._error = True, come
+            return None
+        self._waiting = self._waiting and come is None
+        return come
+
+    def wake(self) -> None:
+        """Let `next` return."""
+        self._come.put(None)
+
+    def raise_error(self) -> None:
+        """Raise what ended the texts, if it was not their end."""
+        if not isinstance(self._error, StopIteration):
+            assert self._error is not None
+            raise self._error
+
+    def _read(self) -> None:
+        while self._wanted.acquire() and not self.ended:
+            try:
+                self._come.put(next(self._texts))
+            except Exception as error:  # noqa: BLE001 - told by who asked
+                self._come.put(error)
+                return
 
 
 def open_session(reference: str, *, slots: int | None = None, context_tokens: int | None = None) -> Session:

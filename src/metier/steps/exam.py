@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metier.artifact import Step
+from metier.data.questions.about import about_path, read_about
 from metier.data.records import Record, read_records
 from metier.evaluate.answers import collect, read_answers, take_over
 from metier.evaluate.candidates import Candidate
@@ -36,6 +37,13 @@ TEST = "test.jsonl"
 """The exam."""
 _OURS, THEIRS = "shipped.jsonl", "base.jsonl"
 """Where the answers are kept."""
+
+
+class Exam(NamedTuple):
+    """Rows that contestants are asked, and what each is about where several may be about one thing."""
+
+    rows: list[Record]
+    subjects: list[str] | None = None
 
 
 class Released(NamedTuple):
@@ -95,10 +103,10 @@ def examine_base(job: Job, data: Path, prompts: dict[str, Any], sure: Path | Non
         sure: in a job about facts, the folder in which its answers are kept with their likelihood.
         folder: where the answers are kept, so that a killed exam goes on.
     """
-    rows = rows_of_exam(job, data)
+    exam = exam_in(job, data)
     if sure and (sure / TEST).exists():
-        take_over(sure / TEST, rows, folder / THEIRS)
-    return asdict(ask_base(job, prompts, rows, folder))
+        take_over(sure / TEST, exam.rows, folder / THEIRS)
+    return asdict(ask_base(job, prompts, exam, folder))
 
 
 def examine(
@@ -115,14 +123,14 @@ def examine(
         sure: in a job about facts, the folder in which the file's answers are kept with their likelihood.
         folder: where the answers are kept, so that a killed exam goes on.
     """
-    rows = rows_of_exam(job, data)
+    exam = exam_in(job, data)
     if sure:
-        take_over(sure / TEST, rows, folder / _OURS)
-    contestant = ask_ours(job, ours, prompts, rows, folder)
+        take_over(sure / TEST, exam.rows, folder / _OURS)
+    contestant = ask_ours(job, ours, prompts, exam, folder)
     return {
         "contestant": asdict(contestant),
-        "comparison": asdict(against(job, rows, folder, read_answers(base / THEIRS))) if base else None,
-        "ram_mib": None if ours.is_dir() else memory_mib(ours, rows[0].input, store_of(data), session_tokens(job)),
+        "comparison": asdict(against(job, exam, folder, read_answers(base / THEIRS))) if base else None,
+        "ram_mib": None if ours.is_dir() else memory_mib(ours, exam.rows[0].input, store_of(data), session_tokens(job)),
     }
 
 
@@ -166,9 +174,17 @@ def judge(
     )
 
 
-def rows_of_exam(job: Job, data: Path) -> list[Record]:
-    """Return the rows of the exam."""
-    return read_records(data / TEST)[: job.evaluate.test_rows]
+def exam_in(job: Job, data: Path) -> Exam:
+    """Return the exam that lies in the folder of the rows."""
+    rows = read_records(data / TEST)[: job.evaluate.test_rows]
+    return Exam(rows, subjects_of(job, data / TEST, rows))
+
+
+def subjects_of(job: Job, path: Path, rows: Sequence[Record]) -> list[str] | None:
+    """Return what each of an exam's first rows is about; None of a job that is not about facts."""
+    if job.task != "qa":
+        return None
+    return [one.subject or row.input for one, row in zip(read_about(about_path(path)), rows, strict=False)]
 
 
 def _parity(swept: dict[str, Any]) -> Parity:
@@ -185,40 +201,40 @@ def _parity(swept: dict[str, Any]) -> Parity:
     )
 
 
-def ask_ours(job: Job, ours: Path, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> Contestant:
+def ask_ours(job: Job, ours: Path, prompts: dict[str, Any], exam: Exam, folder: Path) -> Contestant:
     """Ask the shipped file, or the checkpoint in a folder; the answers are kept in another folder."""
     limit = job.evaluate.max_answer_tokens
     if ours.is_dir():
         checkpoint = Checkpoint(job.name, *load(ours), PromptFormat.from_json(prompts["prompt"]), limit)
-        return graded(job, "checkpoint", collect(checkpoint, rows, folder / _OURS), rows)
+        return graded(job, "checkpoint", collect(checkpoint, exam.rows, folder / _OURS), exam)
     with Engine(ours, slots=SLOTS, context_tokens=session_tokens(job)) as engine:
-        answers = collect(ShippedFile(job.name, engine, limit), rows, folder / _OURS)
-        speed = tokens_per_s(engine, _timed(PromptFormat.from_json(prompts["prompt"]), rows))
-        return graded(job, ours.stem, answers, rows, ours, speed)
+        answers = collect(ShippedFile(job.name, engine, limit), exam.rows, folder / _OURS)
+        speed = tokens_per_s(engine, _timed(PromptFormat.from_json(prompts["prompt"]), exam.rows))
+        return graded(job, ours.stem, answers, exam, ours, speed)
 
 
-def ask_base(job: Job, prompts: dict[str, Any], rows: Sequence[Record], folder: Path) -> Contestant:
+def ask_base(job: Job, prompts: dict[str, Any], exam: Exam, folder: Path) -> Contestant:
     """Ask the base with the best prompt found for it; the answers are kept in a folder, as `THEIRS`."""
     timed = PromptFormat.from_json(prompts["prompt"])
-    return ask_released(job, base_of(job, prompts), timed, rows, folder / THEIRS)
+    return ask_released(job, base_of(job, prompts), timed, exam, folder / THEIRS)
 
 
-def ask_released(job: Job, released: Released, timed: PromptFormat, rows: Sequence[Record], path: Path) -> Contestant:
+def ask_released(job: Job, released: Released, timed: PromptFormat, exam: Exam, path: Path) -> Contestant:
     """Ask a released model.
 
     Args:
         job: the job description.
         released: the model.
         timed: the format in which speed is measured, the same for all.
-        rows: questions and references.
+        exam: questions and references.
         path: where the answers are kept.
     """
-    with opened(released, job.evaluate.max_answer_tokens, stop_of(released.prompt, rows)) as asked:
-        answers = collect(asked, rows, path)
+    with opened(released, job.evaluate.max_answer_tokens, stop_of(released.prompt, exam.rows)) as asked:
+        answers = collect(asked, exam.rows, path)
         if isinstance(asked, Checkpoint):
-            return graded(job, released.name, answers, rows)
-        speed = tokens_per_s(asked.engine, _timed(timed, rows))
-        return graded(job, released.name, answers, rows, asked.engine.model, speed)
+            return graded(job, released.name, answers, exam)
+        speed = tokens_per_s(asked.engine, _timed(timed, exam.rows))
+        return graded(job, released.name, answers, exam, asked.engine.model, speed)
 
 
 def stop_of(prompt: PromptFormat, rows: Sequence[Record]) -> str | None:
@@ -257,22 +273,30 @@ def _timed(prompt: PromptFormat, rows: Sequence[Record]) -> list[str]:
     return [prompt.render(row.input) for row in rows[:TIMED_ROWS]]
 
 
-def against(job: Job, rows: Sequence[Record], folder: Path, theirs: Sequence[str]) -> Comparison:
+def against(job: Job, exam: Exam, folder: Path, theirs: Sequence[str]) -> Comparison:
     """Return by how much the job's model, whose answers are kept in a folder, is better than others' answers."""
-    task, references = task_from_json(job.task_settings), [row.output for row in rows]
-    ours, language = read_answers(folder / _OURS), task.output_language
-    return compare(task.primary_metric, ours, theirs, references, seed=job.seed, language=language)
+    task, references = task_from_json(job.task_settings), [row.output for row in exam.rows]
+    return compare(
+        task.primary_metric,
+        read_answers(folder / _OURS),
+        theirs,
+        references,
+        seed=job.seed,
+        language=task.output_language,
+        groups=exam.subjects,
+    )
 
 
 def graded(
     job: Job,
     name: str,
     answers: Sequence[str],
-    rows: Sequence[Record],
+    exam: Exam,
     path: Path | None = None,
     speed: float | None = None,
 ) -> Contestant:
     """Return a contestant with its scores by all metrics of the task; its file and speed where they are known."""
-    task, references = task_from_json(job.task_settings), [row.output for row in rows]
-    scores = tuple(score(metric, answers, references, language=task.output_language) for metric in task.metrics)
+    task, references = task_from_json(job.task_settings), [row.output for row in exam.rows]
+    language, groups = task.output_language, exam.subjects
+    scores = tuple(score(metric, answers, references, language=language, groups=groups) for metric in task.metrics)
     return Contestant(name, scores, path.stat().st_size / 2**20 if path else None, speed)

@@ -19,7 +19,7 @@ from metier.spec.contestants import BASE
 from metier.spec.data import Source
 from metier.spec.job import Job
 from metier.steps import rivals
-from metier.steps.exam import THEIRS, against, ask_base, ask_ours, ask_released, graded
+from metier.steps.exam import THEIRS, Exam, against, ask_base, ask_ours, ask_released, graded
 from metier.steps.prompt import decided_by
 from metier.tasks.prompt import PromptFormat
 
@@ -76,19 +76,20 @@ def examine_outside(
     folder = run / "outside" / key_of(asked)
     folder.mkdir(parents=True, exist_ok=True)
     ours = exported.folder / (exported.result["file"] or "huggingface")
-    contestants, comparisons = [ask_ours(job, ours, prompts.result, records, folder)], {}
+    test = Exam(records)
+    contestants, comparisons = [ask_ours(job, ours, prompts.result, test, folder)], {}
     if not job.base.from_scratch:
-        contestants.append(ask_base(job, prompts.result, records, folder))
-        comparisons[BASE] = against(job, records, folder, read_answers(folder / THEIRS))
+        contestants.append(ask_base(job, prompts.result, test, folder))
+        comparisons[BASE] = against(job, test, folder, read_answers(folder / THEIRS))
     timed = PromptFormat.from_json(prompts.result["prompt"])
     for name, prompt in prompted.items():
         kept = run / "outside" / key_of([records, decided_by(prompt), limit]) / "answers.jsonl"
         kept.parent.mkdir(exist_ok=True)
-        contestants.append(ask_released(job, rivals.released(job, name, prompt), timed, records, kept))
-        comparisons[name] = against(job, records, folder, read_answers(kept))
+        contestants.append(ask_released(job, rivals.released(job, name, prompt), timed, test, kept))
+        comparisons[name] = against(job, test, folder, read_answers(kept))
     for name, answers in systems.items():
-        contestants.append(graded(job, name, answers[: len(records)], records))
-        comparisons[name] = against(job, records, folder, answers[: len(records)])
+        contestants.append(graded(job, name, answers[: len(records)], test))
+        comparisons[name] = against(job, test, folder, answers[: len(records)])
     return OutsideExam(len(records), leaks, tuple(contestants), comparisons)
 
 

@@ -23,6 +23,7 @@ from metier.spec.job import Job
 from metier.steps.answering import TIMED_ROWS, Asked, Told, ask_apart
 from metier.steps.answering_memory import memory_mib
 from metier.steps.data import store_of
+from metier.steps.exam import subjects_of
 from metier.steps.ship import WHOLE, File, files_of, gguf_path
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import task_from_json
@@ -150,6 +151,7 @@ class _Exam:
         self._job, self._path, self._prompt, self._files, self._folder = job, path, prompt, files, folder
         self._rows = read_records(path)[: job.evaluate.validation_rows]
         self.references = [row.output for row in self._rows]
+        self._subjects = subjects_of(job, path, self._rows)
         self.metric = task_from_json(job.task_settings).primary_metric
         checkpoint = Checkpoint("checkpoint", *load(whole), prompt, job.evaluate.max_answer_tokens)
         self.theirs = collect(checkpoint, self._rows, folder / "checkpoint.jsonl", chunk_rows=256)
@@ -191,10 +193,11 @@ class _Exam:
         except RunError as error:
             return replace(candidate, failed=error.found)
         mine = read_answers(self._answers(file))
-        compared = compare(self.metric, mine, self.theirs, self.references, seed=self._job.seed)
+        groups = self._subjects
+        compared = compare(self.metric, mine, self.theirs, self.references, seed=self._job.seed, groups=groups)
         return replace(
             candidate,
-            score=score(self.metric, mine, self.references),
+            score=score(self.metric, mine, self.references, groups=groups),
             comparison=compared,
             ram_mib=ram_mib,
             tokens_per_s=told.tokens_per_s,

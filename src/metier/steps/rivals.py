@@ -5,14 +5,13 @@ trained, so that a rival that cannot be had is told early. Its ``answers``, and 
 ``confidence``, outlive every training; only the ``comparison`` is about the job's model, too.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from metier.artifact import Step
-from metier.data.records import Record
 from metier.evaluate.answers import read_answers, take_over
 from metier.model.bases import content_of, find_base
 from metier.progress import say
@@ -75,7 +74,7 @@ def met(
     Returns:
         For each rival, by name, a ``contestant`` and its ``comparison`` with the job's model, as JSON values.
     """
-    rows, timed = exam.rows_of_exam(job, data), PromptFormat.from_json(asked["timed"])
+    test, timed = exam.exam_in(job, data), PromptFormat.from_json(asked["timed"])
     found = {}
     for name, prompt in prompts.items():
         rival = released(job, name, prompt)
@@ -83,12 +82,12 @@ def met(
         answers = step(
             f"rivals/{name}/answers",
             {**asked, "prompt": decided_by(prompt), **with_likelihood},
-            partial(_ask, job, rival, timed, rows, sure[name].folder if name in sure else None),
+            partial(_ask, job, rival, timed, test, sure[name].folder if name in sure else None),
         )
         compared = step(
             f"rivals/{name}/comparison",
             {"exam": examined.key, "answers": answers.key},
-            partial(_compare, job, rows, examined.folder, answers.folder),
+            partial(_compare, job, test, examined.folder, answers.folder),
         )
         found[name] = {"contestant": answers.result, "comparison": compared.result}
     return found
@@ -146,12 +145,12 @@ def _choose(job: Job, data: Path, reference: str, tried: dict[str, Any], _: Path
 
 
 def _ask(
-    job: Job, rival: exam.Released, timed: PromptFormat, rows: Sequence[Record], sure: Path | None, folder: Path
+    job: Job, rival: exam.Released, timed: PromptFormat, test: exam.Exam, sure: Path | None, folder: Path
 ) -> dict[str, Any]:
     if sure and (sure / exam.TEST).exists():
-        take_over(sure / exam.TEST, rows, folder / _ANSWERS)
-    return asdict(exam.ask_released(job, rival, timed, rows, folder / _ANSWERS))
+        take_over(sure / exam.TEST, test.rows, folder / _ANSWERS)
+    return asdict(exam.ask_released(job, rival, timed, test, folder / _ANSWERS))
 
 
-def _compare(job: Job, rows: Sequence[Record], ours: Path, theirs: Path, _: Path) -> dict[str, Any]:
-    return asdict(exam.against(job, rows, ours, read_answers(theirs / _ANSWERS)))
+def _compare(job: Job, test: exam.Exam, ours: Path, theirs: Path, _: Path) -> dict[str, Any]:
+    return asdict(exam.against(job, test, ours, read_answers(theirs / _ANSWERS)))

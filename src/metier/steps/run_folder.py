@@ -26,7 +26,8 @@ class Steps:
 
     def __call__(self, name: str, inputs: dict[str, Any], work: Callable[[Path], Any]) -> Step:
         """Do a step unless it is done; arguments as in `metier.artifact.run_step`, its folder by name."""
-        return run_step(self._run / name, inputs, work, packages=_PACKAGES, said=partial(self._say, name))
+        said = partial(self._say, name)
+        return run_step(self._run / name, inputs, work, packages=_PACKAGES, aside=True, said=said)
 
     @staticmethod
     def _say(name: str, _folder: str, finished: bool) -> None:
