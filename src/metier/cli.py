@@ -384,6 +384,7 @@ def _inputs(files: list[Path] | None) -> Iterator[tuple[str, Iterator[str]]]:
         try:  # not sys.stdin: a thread that waits in it would break Python's own end
             yield "stdin", open(sys.stdin.fileno(), encoding="utf-8-sig", errors="replace", closefd=False)  # noqa: SIM115
         except io.UnsupportedOperation:
+            sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")  # type: ignore[union-attr]
             yield "stdin", sys.stdin
         return
     for file in files:
