@@ -89,6 +89,9 @@ def main() -> None:
         **found,
     }
     path = Path(__file__).parent / "results" / f"training-{lesson.job.name}.json"
+    if wanted.only and path.exists():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        report |= {name: earlier[name] for name in ("step", "loss", "profile") if name in earlier and name not in found}
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,8 +1,11 @@
 """How likely an answer is, from llama.cpp, is what torch says of the same tokens."""
 
+import copy
+
 import pytest
 import torch
 from doubles import loud
+from transformers import GenerationConfig
 
 from metier.export.gguf import write_gguf
 from metier.model.answer import Checkpoint
@@ -76,6 +79,19 @@ def test_before_a_stop_text_a_checkpoint_counts_what_its_file_does(trained, engi
         reply = engine.complete(trained.prompt.render(row.input), max_tokens=30, stop=(stop,), probabilities=1)
         assert (reply.text.strip(), reply.logprob) == (text, pytest.approx(logprob, abs=0.05))
         assert checkpoint.answer([row.input]) == [text] and stop not in text
+
+
+def test_an_answer_ends_at_whatever_token_the_model_names_as_an_end(trained):
+    question = trained.held_out[0].input
+    (whole,) = Checkpoint("all", trained.model, trained.tokenizer, trained.prompt, 30).answer([question])
+    first, *rest = trained.tokenizer(trained.prompt.answer(whole), add_special_tokens=False).input_ids
+    model = copy.copy(trained.model)
+    model.generation_config = GenerationConfig(eos_token_id=[trained.tokenizer.eos_token_id, first])
+    checkpoint = Checkpoint("some", model, trained.tokenizer, trained.prompt, 30)
+    ((text, logprob),) = checkpoint.answer_surely([question])
+    assert rest and text == trained.tokenizer.decode([first]).strip() != whole
+    prompt = trained.tokenizer(trained.prompt.render(question)).input_ids
+    assert logprob == pytest.approx(by_torch(trained.model, prompt, [first]), abs=0.05)
 
 
 def test_no_probability_is_given_unasked(engine):

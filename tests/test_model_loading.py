@@ -110,6 +110,16 @@ def copied(trained, tmp_path):
     return Path(shutil.copytree(trained.folder, tmp_path / "model"))
 
 
+def test_how_a_model_would_like_to_be_sampled_from_is_left_out_and_where_its_turns_end_is_not(copied):
+    path = copied / "generation_config.json"
+    ends = [*{load(copied).tokenizer.eos_token_id, 7}]
+    wishes = {"repetition_penalty": 1.5, "no_repeat_ngram_size": 2, "top_k": 3}
+    path.write_text(json.dumps({"eos_token_id": ends, **wishes}))
+    found = load(copied).model.generation_config
+    assert found.eos_token_id == ends
+    assert (found.repetition_penalty, found.no_repeat_ngram_size, found.top_k) == (None, None, None)
+
+
 def test_a_truncated_or_foreign_folder_is_refused(copied):
     weights = copied / "model.safetensors"
     whole = weights.read_bytes()

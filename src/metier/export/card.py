@@ -11,6 +11,8 @@ from metier.evaluate.report import candidates_markdown, knowledge_markdown, mark
 from metier.evaluate.verdict import Verdict
 from metier.tasks.prompt import PromptFormat
 
+_STOPPING = "stopping at the end of the line, or, in an exam whose answers have several lines, at the next example"
+
 
 def modelfile(file_name: str, prompt: PromptFormat, context_tokens: int, max_answer_tokens: int) -> str:
     """Return an Ollama Modelfile; its TEMPLATE is explicit, because Ollama does not run the file's own."""
@@ -185,8 +187,8 @@ def _how_asked(asked: str, prompt: PromptFormat, base_prompt: PromptFormat | Non
     ]
     if base_prompt:
         lines += [
-            "The base was asked by raw completion, greedy, stopping at the end of the line; of the prompts tried on "
-            "validation rows this one has the lowest loss for it:",
+            f"The base was asked by raw completion, greedy, {_STOPPING}; of the prompts tried on validation rows this "
+            "one has the lowest loss for it:",
             "",
             *_block(base_prompt.render("{input}")),
         ]
@@ -197,8 +199,8 @@ def _rival_asked(name: str, rival: Mapping[str, Any]) -> list[str]:
     prompt = PromptFormat.from_json(dict(rival["prompt"]))
     return [
         f"{name} is {rival['origin']} (`{rival['reference']}`, licence {rival['licence']}, sha256 "
-        f"`{rival['sha256']}`). It was asked by raw completion, greedy, stopping at the end of the line; of the "
-        "prompts tried on validation rows this one has the lowest loss for it:",
+        f"`{rival['sha256']}`). It was asked by raw completion, greedy, {_STOPPING}; of the prompts tried on "
+        "validation rows this one has the lowest loss for it:",
         "",
         *_block(prompt.render("{input}")),
     ]

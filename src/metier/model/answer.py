@@ -41,6 +41,11 @@ class Checkpoint:
             tokenizer.pad_token = tokenizer.eos_token  # what is padded is not looked at
         self._model, self._tokenizer, self._prompt = model, tokenizer, prompt
         self._max_tokens, self._stop = max_tokens, stop
+        stated = getattr(
+            model.generation_config, "eos_token_id", None
+        )  # a chat model may name the end of its turn, too
+        stated = stated if isinstance(stated, list) else [stated]
+        self._ends = sorted({end for end in (tokenizer.eos_token_id, *stated) if end is not None})
 
     def answer(self, questions: Sequence[str]) -> list[str]:
         """Return one answer a question, in order."""
@@ -83,8 +88,7 @@ class Checkpoint:
         if kept != text:
             written = (self._decoded([tokens[:count]])[0].startswith(kept) for count in range(len(tokens) + 1))
             return next((count for count, whole in enumerate(written) if whole), len(tokens))
-        end = self._tokenizer.eos_token_id
-        return tokens.index(end) + 1 if end in tokens else len(tokens)
+        return next((at for at, token in enumerate(tokens, 1) if token in self._ends), len(tokens))
 
     def _until_stop(self, text: str) -> str:
         return text.split(self._stop)[0] if self._stop else text
@@ -103,7 +107,7 @@ class Checkpoint:
             attention_mask=batch["attention_mask"],
             max_new_tokens=self._max_tokens,
             do_sample=False,
-            eos_token_id=self._tokenizer.eos_token_id,
+            eos_token_id=self._ends or None,
             pad_token_id=self._tokenizer.pad_token_id,
             return_dict_in_generate=True,
             **stops,

@@ -4,7 +4,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging
 
 from metier.errors import ArtifactError
@@ -74,8 +80,21 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def _model_in(folder: Path) -> PreTrainedModel:
-    if is_openmoe(folder):
-        return load_checkpoint(folder)
+    model = load_checkpoint(folder) if is_openmoe(folder) else _of_a_library_class(folder)
+    model.generation_config = _only_ids(model.generation_config)
+    return model
+
+
+def _only_ids(found: GenerationConfig | None) -> GenerationConfig:
+    """Return what a model says of its special tokens, without how it would like to be sampled from.
+
+    Penalties on repetition apply to greedy answers, too, and llama.cpp, in which files are asked, knows none of them.
+    """
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return GenerationConfig(**{name: getattr(found, name, None) for name in names})
+
+
+def _of_a_library_class(folder: Path) -> PreTrainedModel:
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,

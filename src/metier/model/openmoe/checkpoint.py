@@ -153,7 +153,11 @@ def ready_to_answer(model: OpenMoeForCausalLM, folder: Path) -> OpenMoeForCausal
     """Give a model that was made on the meta device what is in no checkpoint, and leave training mode."""
     model.model.rotary_emb = LlamaRotaryEmbedding(config=model.config)  # type: ignore[arg-type]
     if (folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        try:
+            model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        except Exception as error:  # the library has many ways to say "damaged"
+            path, fix = folder / "generation_config.json", "Fetch the model again, or remove the file"
+            raise ArtifactError(str(path), f"cannot be read ({str(error) or repr(error):.200})", fix) from error
     model.train(False)
     return model
 
