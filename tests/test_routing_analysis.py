@@ -425,6 +425,14 @@ def test_documents_are_read_from_plain_files_tables_and_json_lines(tmp_path, nam
     assert list(documents(wanted)) == expected
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.tsv", "a.jsonl"])
+def test_no_more_of_a_file_is_read_than_is_taken(tmp_path, name):
+    line = b'"word word word"\n'
+    (tmp_path / name).write_bytes(line * 100_000 + b"\xff")
+    document = next(documents(Named("a", tmp_path / name, None), 10))
+    assert document.strip('"').startswith("word word") and len(document) <= 16
+
+
 @pytest.mark.parametrize(
     ("name", "content", "column", "message"),
     [

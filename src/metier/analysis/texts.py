@@ -1,6 +1,8 @@
 """The text a model is looked at with: files named by domain, language or task, cut into rows of token ids."""
 
+import io
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metier.data.archives import File
-from metier.data.encodings import decode
+from metier.data.encodings import text_of
 from metier.data.formats import read_csv, read_jsonl, read_tsv
 from metier.data.tables import Row, position
 from metier.errors import DataError
@@ -87,7 +89,7 @@ def _stream(files: Sequence[Named], tokenizer: Any, max_tokens: int) -> NDArray[
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     ids: list[int] = []
     for file in files:
-        for document in documents(file):
+        for document in documents(file, _CHARACTERS_A_TOKEN * (max_tokens - len(ids))):
             head = document[: _CHARACTERS_A_TOKEN * (max_tokens - len(ids))]
             ids += tokenizer(head, add_special_tokens=False, verbose=False)["input_ids"] + end
             if len(ids) >= max_tokens:
@@ -101,14 +103,18 @@ def _rows(ids_N: NDArray[np.int32], bos: int | None, row_tokens: int) -> list[ND
     return [np.concatenate([begin, ids_N[at : at + width]]) for at in range(0, len(ids_N), width)]
 
 
-def documents(file: Named) -> Iterator[str]:
+def documents(file: Named, most_characters: int = -1) -> Iterator[str]:
     """Yield the documents of a file: a plain file is one, a table and JSON lines hold one a row.
+
+    Args:
+        file: what to read; no more of it is read than is taken.
+        most_characters: of a plain file; by default all.
 
     Raises:
         DataError: when the file cannot be read, is not UTF-8, holds no text, or lacks the column.
     """
     empty = True
-    for document in _split(file, _text(file)):
+    for document in _split(file, most_characters):
         if document.strip():
             empty = False
             yield document
@@ -116,29 +122,35 @@ def documents(file: Named) -> Iterator[str]:
         raise DataError(str(file.path), "holds no text", "Name a file with some thousand words of text")
 
 
-def _text(file: Named) -> str:
+@contextmanager
+def _opened(file: Named) -> Iterator[io.TextIOBase]:
     try:
-        return decode(str(file.path), file.path.read_bytes(), "utf-8")
-    except OSError as error:
-        found = f"cannot be read ({(error.strerror or str(error)).lower()})"
-        raise DataError(str(file.path), found, "Name a text file you may read: --data NAME=FILE") from error
+        with text_of(file.path, str(file.path), "utf-8", newline="\n") as text:
+            yield text
     except DataError as error:
-        raise DataError(error.where, error.found, "Save the file as UTF-8") from error
+        if isinstance(error.__cause__, UnicodeDecodeError):
+            raise DataError(error.where, error.found, "Save the file as UTF-8") from error
+        if isinstance(error.__cause__, OSError):
+            fix = "Name a text file you may read: --data NAME=FILE"
+            raise DataError(error.where, error.found.lower(), fix) from error
+        raise
 
 
-def _split(file: Named, text: str) -> Iterator[str]:
+def _split(file: Named, most_characters: int) -> Iterator[str]:
     suffix, name = file.path.suffix.lower(), str(file.path)
-    lines = text.replace("\r\n", "\n").split("\n")
-    if suffix in _JSON_LINES:
-        yield from _of_json_lines(file, read_jsonl(name, lines))
-    elif suffix in _TABS:
-        yield from _of_table(file, read_tsv(lines), "\t")
-    elif suffix == ".csv":
+    if suffix == ".csv":
         yield from _of_table(file, read_csv(File(file.path, name), "utf-8"), ",")
-    elif file.column:
-        raise DataError(name, "plain text has no columns", "Write --data NAME=FILE without '#'")
-    else:
-        yield text
+        return
+    with _opened(file) as text:
+        lines = (line.removesuffix("\n").removesuffix("\r") for line in text)
+        if suffix in _JSON_LINES:
+            yield from _of_json_lines(file, read_jsonl(name, lines))
+        elif suffix in _TABS:
+            yield from _of_table(file, read_tsv(lines), "\t")
+        elif file.column:
+            raise DataError(name, "plain text has no columns", "Write --data NAME=FILE without '#'")
+        else:
+            yield text.read(most_characters)
 
 
 def _of_json_lines(file: Named, rows: Iterator[Row]) -> Iterator[str]:
