@@ -1,15 +1,19 @@
 """Sources: every layout a file can have, and every way it can be wrong."""
 
 import builtins
+import errno
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import pytest
 
+from metier.data.facts import opened
 from metier.data.sources import fingerprint, open_source, read_source
 from metier.errors import DataError, RunError
 from metier.spec.data import Source
+from metier.spec.facts import FactSource
 
 PAIRS = [("猫", "cat"), ("犬", "dog")]
 
@@ -221,6 +225,28 @@ def test_the_fingerprint_changes_with_the_content_and_the_settings_and_with_noth
     assert "words" in json.dumps(fingerprint(source("pypi:words==1.0", path="rows.tsv")))
     with pytest.raises(DataError, match="no such file"):
         fingerprint(source(f"file:{tmp_path / 'none.tsv'}"))
+
+
+@pytest.mark.parametrize("asked", ["open", "is_file"])
+def test_a_file_that_may_not_be_read_is_an_error_with_its_name_whoever_looks_first(tmp_path, monkeypatch, asked):
+    pairs, facts = (write(tmp_path / name, "subject\tborn\n") for name in ("pairs.tsv", "facts.tsv"))
+    table = FactSource(source=facts, format="tsv", licence="own")
+    real = getattr(Path, asked)
+
+    def locked(path, *rest, **named):
+        if path.suffix == ".tsv":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *rest, **named)
+
+    monkeypatch.setattr(Path, asked, locked)
+    for name, look in (
+        ("pairs", lambda: fingerprint(source(pairs))),
+        ("pairs", lambda: rows(pairs)),
+        ("facts", lambda: opened.fingerprint(table)),
+        ("facts", lambda: opened.open_facts(table).__enter__()),
+    ):
+        with pytest.raises(DataError, match=rf"{name}\.tsv: cannot be read \(Permission denied\). Check its permis"):
+            look()
 
 
 def test_the_same_file_in_another_folder_has_the_same_identity(tmp_path):

@@ -45,6 +45,20 @@ class _Entry(NamedTuple):
     """What a link stands for."""
 
 
+@contextmanager
+def readable(where: str) -> Iterator[None]:
+    """Say of a file of the user's that the system does not let it be read: no space is short, and no cache is wrong.
+
+    Raises:
+        DataError: in place of an OSError, with the file's name, or with ``where`` if the system names none.
+    """
+    try:
+        yield
+    except OSError as error:
+        found = f"cannot be read ({error.strerror or error})"
+        raise DataError(str(error.filename or where), found, "Check its permissions") from error
+
+
 def members(archive: Path) -> list[str]:
     """Return the names of the regular files in an archive; links and devices are left out.
 

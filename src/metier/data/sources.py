@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from packaging.requirements import Requirement
 
 from metier.artifact import sha256_file
-from metier.data.archives import File, unpack
+from metier.data.archives import File, readable, unpack
 from metier.data.debian import Copyright, copyright_of, fetch_package
 from metier.data.formats import parse
 from metier.data.opus import fetch_corpus
@@ -42,21 +42,22 @@ def fingerprint(source: AnySource) -> dict[str, Any]:
     their names, not by where they are.
 
     Raises:
-        DataError: when a local file is missing.
+        DataError: when a local file is missing or cannot be read.
     """
     kind, reference = _kind(source)
     identity = source.model_dump(mode="json")
     if isinstance(source, Source) and source.exam:
         del identity["exam"]  # a later key: what was prepared without it stays good
-    if kind == "file":
-        sides = _files(source, reference)
-        # Wherever the folder is: a moved clone finds its work.
-        identity["source"] = [file.inside or file.path.name for side in sides for file in side]
-        identity["sha256"] = [sha256_file(file.path) for side in sides for file in side]
-    elif kind == "hf" and Path(reference).is_dir():
-        files = sorted(path for path in Path(reference).rglob("*") if path.is_file())
-        identity["source"] = Path(reference).name
-        identity["sha256"] = [[str(path.relative_to(reference)), sha256_file(path)] for path in files]
+    with readable(reference):
+        if kind == "file":
+            sides = _files(source, reference)
+            # Wherever the folder is: a moved clone finds its work.
+            identity["source"] = [file.inside or file.path.name for side in sides for file in side]
+            identity["sha256"] = [sha256_file(file.path) for side in sides for file in side]
+        elif kind == "hf" and Path(reference).is_dir():
+            files = sorted(path for path in Path(reference).rglob("*") if path.is_file())
+            identity["source"] = Path(reference).name
+            identity["sha256"] = [[str(path.relative_to(reference)), sha256_file(path)] for path in files]
     return identity
 
 
@@ -107,11 +108,9 @@ def _files(source: AnySource, reference: str) -> list[list[File]]:
 
 
 def _open_files(source: AnySource, reference: str, _scratch: Path) -> Reading:
-    sides = _files(source, reference)
-    try:
+    with readable(reference):
+        sides = _files(source, reference)
         digests = [_digest_of_side(side) for side in sides]
-    except OSError as error:
-        raise DataError(error.filename, f"cannot be read ({error.strerror})", "Check its permissions") from error
     parts = reference.split(",") if len(sides) > 1 else [reference]
     name = ",".join(Path(part).name for part in parts)
     # Names only: the ledger travels with the model, the folders of this machine do not.
