@@ -136,6 +136,16 @@ def test_a_wrong_encoding_is_an_error_with_the_place_and_the_likely_one(tmp_path
     assert rows(name, encoding=encoding)[0] == ("cat", "neko")
 
 
+@pytest.mark.parametrize(("encoding", "order"), [("utf-16", "le"), ("utf-16", "be"), ("utf-32", "le")])
+def test_text_that_lacks_the_mark_of_its_byte_order_is_an_error_that_names_both_orders(tmp_path, encoding, order):
+    content = "cat\t猫\n".encode(f"{encoding}-{order}")
+    whole, cut = write(tmp_path / "a.tsv", content), write(tmp_path / "b.tsv", content[:-1])
+    for name in (whole, cut):
+        with pytest.raises(DataError, match=rf'is not {encoding} text.* Set .*"{encoding}-le" or "{encoding}-be"'):
+            rows(name, encoding=encoding)
+    assert rows(whole, encoding=f"{encoding}-{order}") == [("cat", "猫")]
+
+
 def test_a_wrong_byte_far_into_a_file_is_found_after_the_rows_before_it_were_read(tmp_path):
     good = "".join(f"in {n} é\tout {n} 猫\n" for n in range(20_000)).encode()
     name = write(tmp_path / "a.tsv", good + "für\tpour\n".encode("cp1252") + b"a\tb\n")
