@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import HTTPError
 
 from metier.data.facts import opened
 from metier.data.sources import fingerprint, open_source, read_source
@@ -209,6 +210,25 @@ def test_a_local_folder_of_the_hubs_kind_is_read(tmp_path, monkeypatch):
         rows(f"hf:{folder}", split="nope")
     with pytest.raises(DataError, match=r"no column 'text'. It has: translation"):
         rows(f"hf:{folder}", input="text", output="translation.en")
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "found"),
+    [
+        (HTTPError("peer closed connection"), RunError, "the hub cannot be reached"),
+        (ConnectionError(), RunError, "the hub cannot be reached"),
+        (FileNotFoundError("no such set"), DataError, r"cannot be loaded \(no such set\)"),
+    ],
+)
+def test_a_connection_that_breaks_off_is_not_the_data_sets_fault(monkeypatch, said, error, found):
+    pytest.importorskip("datasets")
+
+    def dropped(*_, **__):
+        raise said
+
+    monkeypatch.setattr("datasets.load_dataset", dropped)
+    with pytest.raises(error, match=found):
+        rows("hf:owner/set")
 
 
 def test_a_hub_source_without_its_package_names_the_extra(monkeypatch):

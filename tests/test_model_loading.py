@@ -13,6 +13,7 @@ import pytest
 import torch
 from doubles import tiny_gguf
 from huggingface_hub import constants
+from huggingface_hub.errors import HTTPError
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from metier.errors import ArtifactError, MetierError, RunError
@@ -247,6 +248,16 @@ def test_a_model_of_the_hub_is_taken_from_its_cache(trained, hub):
 @pytest.mark.parametrize("name", ["someone/else", "no name at all", "a/b/c"])
 def test_a_model_that_cannot_be_fetched_says_what_to_check(hub, name):
     refused(f"hf:{name}", "cannot be fetched .* Check the name, the network", RunError)
+
+
+@pytest.mark.parametrize("said", [HTTPError("peer closed connection\nhalf-way"), HTTPError(""), OSError()])
+def test_a_connection_that_breaks_off_is_told_on_one_line(monkeypatch, said):
+    def dropped(*_, **__):
+        raise said
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", dropped)
+    shown = str(said).partition("\n")[0] or type(said).__name__
+    refused("hf:someone/counts", rf"cannot be fetched \({shown}\)\. Check the name, the network", RunError)
 
 
 def package(home, file, parts, *, sums=None):

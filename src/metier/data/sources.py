@@ -174,14 +174,12 @@ def _open_hub(source: AnySource, reference: str, _scratch: Path) -> Reading:
         import datasets
     except ImportError as error:
         raise not_installed(source.source, "datasets", "hub") from error
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
     try:
         loaded = datasets.load_dataset(reference, split=source.split)
     except ConnectionError as error:
-        raise RunError(
-            source.source,
-            "the hub cannot be reached, and its cache has no copy",
-            "Connect to the network and try again",
-        ) from error
+        raise _unreachable(source) from error
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise DataError(
@@ -189,6 +187,8 @@ def _open_hub(source: AnySource, reference: str, _scratch: Path) -> Reading:
             f"split {source.split!r} cannot be loaded ({reason or type(error).__name__})",
             "Check the name and the split",
         ) from error
+    except HTTPError as error:  # the hub's own answers are OSErrors too: this is a connection that broke off
+        raise _unreachable(source) from error
     columns = [key_of_column(source.source, column, loaded.column_names) for column in (source.input, source.output)]
     kept = loaded.select_columns(list(dict.fromkeys(head(column, loaded.column_names) for column in columns)))
     name = Path(reference).name if Path(reference).is_dir() else reference
@@ -197,6 +197,11 @@ def _open_hub(source: AnySource, reference: str, _scratch: Path) -> Reading:
         return Table(enumerate(kept, 1), columns[0], columns[1], source.source, source.missing)
 
     return Reading(name, f"hf:{name}", f"{name}, split {source.split}", _digest(table()), table())
+
+
+def _unreachable(source: AnySource) -> RunError:
+    found = "the hub cannot be reached, and its cache has no copy"
+    return RunError(source.source, found, "Connect to the network and try again")
 
 
 def _digest(pairs: Iterable[tuple[str, str]]) -> str:

@@ -129,7 +129,7 @@ def _stated_licence(folder: Path) -> str:
 
 def _fetch_from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
 
     try:
         patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "README.md"]
@@ -137,10 +137,11 @@ def _fetch_from_hub(name: str) -> Path:
         if is_openmoe(folder) and not any(folder.glob("*.safetensors")):
             snapshot_download(name, allow_patterns=["pytorch_model*.bin"])  # read without executing pickles
         return folder
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except (HTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
         raise RunError(
             f"base 'hf:{name}'",
-            f"cannot be fetched ({str(error).splitlines()[0]})",
+            f"cannot be fetched ({reason or type(error).__name__})",
             "Check the name, the network and, for a gated model, that you are logged in; "
             "or download it elsewhere and name the folder",
         ) from error
