@@ -52,7 +52,7 @@ else:
 """
 
 
-def deb(files, links=()):
+def deb(files, links=(), data="data.tar.xz"):
     """Return a package with files and links, as bytes."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:xz") as tar:
@@ -64,7 +64,7 @@ def deb(files, links=()):
             entry = tarfile.TarInfo(f"./{name}")
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
-    parts = {"debian-binary": b"2.0\n", "control.tar.xz": b"x" * 7, "data.tar.xz": buffer.getvalue()}
+    parts = {"debian-binary": b"2.0\n", "control.tar.xz": b"x" * 7, data: buffer.getvalue()}
     packed = b"!<arch>\n"
     for name, content in parts.items():
         packed += f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode() + content
@@ -179,6 +179,15 @@ def test_a_damaged_package_is_an_error_with_its_name(publish):
         publish("words", f"{number}.0", content)
         with pytest.raises(DataError, match=rf"words_{number}\.0.*is damaged"):
             pairs(f"deb:words=={number}.0", path="rows.tsv")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python reads zstd")
+def test_a_package_that_this_python_cannot_read_is_not_called_damaged(publish):
+    publish("words", "1.0", deb({"rows.tsv": b"one\tun\n"}, data="data.tar.zst"))
+    with pytest.raises(
+        DataError, match=r"^words_1\.0_all\.deb: is compressed with zstd.* Run metier with Python 3\.14"
+    ):
+        pairs("deb:words", path="rows.tsv")
 
 
 def test_two_packages_are_two_sides(publish):

@@ -192,7 +192,8 @@ def _seek_data(file: IO[bytes]) -> None:
         if header[58:] != b"`\n" or not size.isdigit():
             raise tarfile.ReadError("a header inside is damaged")
         if name == "data.tar.zst" and sys.version_info < (3, 14):
-            raise tarfile.ReadError("it is compressed with zstd, which Python reads from 3.14 on")
+            fix = "Run metier with Python 3.14 or later, or name a version that is compressed with xz"
+            raise DataError(Path(file.name).name, "is compressed with zstd, which this Python does not read", fix)
         if name.startswith("data.tar"):
             return
         file.seek(int(size) + int(size) % 2, 1)
