@@ -124,6 +124,11 @@ def test_a_leak_on_either_side_alone_is_found():
     assert leaks(rows, exam, 0.5) == dict(enumerate(reasons))
 
 
+def test_a_side_is_compared_with_the_same_side_of_the_exam_alone():
+    exam = [Record("where is the old library", "wo ist die alte Bibliothek")]
+    assert leaks([Record("wo ist die alte Bibliothek", "where is the old library")], exam, 0.5) == {}
+
+
 def test_leaks_of_an_outside_exam_are_counted_against_a_training_file(tmp_path):
     exam = [Record("where is the library", "x y z"), Record("a fresh question", "a fresh answer")]
     train = [Record("where is the library", "q"), Record("where is the library?", "r")]

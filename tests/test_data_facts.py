@@ -515,6 +515,18 @@ def test_a_store_is_built_from_packages_and_tables_with_counts(sources, tmp_path
         assert (fact.origin.attribution, fact.place) == ("Us", "europe/we.json, Government: Independence")
 
 
+@pytest.mark.parametrize("name", ["facts.csv", "facts (1).csv", "facts (2).csv"])
+def test_tables_of_one_name_in_several_folders_are_all_read_and_told_apart(tmp_path, name):
+    tables = [tmp_path / folder / name for folder in ("a", "b", "c")]
+    for year, table in enumerate(tables, 1946):
+        table.parent.mkdir()
+        table.write_text(f"subject,relation,value\nBrook's Mill Stone speech,occurred,{year}\n")
+    sources = [FactSource(source=f"file:{table}", format="csv", licence="own") for table in tables]
+    built = build_store(sources, tmp_path / "facts.db")
+    assert list(built.read) == [name, f"{name} (2)", f"{name} (3)"]
+    assert list(built.facts.values()) == [{"occurred": 1}] * 3
+
+
 def test_the_same_sources_give_the_same_bytes_and_others_another_key(sources, tmp_path):
     first = build_store(sources, tmp_path / "first.db")
     second = build_store(sources, tmp_path / "second.db")

@@ -53,9 +53,9 @@ def catalogue(path, messages):
     return path
 
 
-def page(path, body):
+def page(path, body, head="", encoding="utf-8"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"<html><head><title>t</title></head><body>{body}</body></html>", encoding="utf-8")
+    path.write_text(f"<html><head><title>t</title>{head}</head><body>{body}</body></html>", encoding=encoding)
 
 
 def test_a_translation_memory_gives_the_segments_of_two_languages_without_its_codes(tmp_path):
@@ -215,6 +215,39 @@ def test_a_block_with_a_part_for_some_readers_only_is_left_out(tmp_path):
     found = table(f"{tmp_path / 'de'},{tmp_path / 'en'}", format="html")
     assert found.pairs == [("Ja", "Yes")]
     assert found.removed == {"hidden text": 1}
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        '<meta charset="shift_jis">',
+        "<META http-equiv='Content-Type' content='text/html; charset=Shift_JIS'>",
+        '<?xml version="1.0" encoding="Shift_JIS"?>',
+        "",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf_8", "mac_roman"])
+def test_the_given_encoding_is_that_of_pages_that_do_not_state_one(tmp_path, head, encoding):
+    page(tmp_path / "ja/a.html", "<p>猫</p>" if head else "<p>cat</p>", head, "shift_jis")
+    page(tmp_path / "fr/a.html", "<p>été</p>", encoding=encoding)
+    found = table(f"{tmp_path / 'ja'},{tmp_path / 'fr'}", format="html", encoding=encoding)
+    assert found.pairs == [("猫" if head else "cat", "été")]
+
+
+def test_a_page_goes_by_its_mark_of_byte_order_and_not_by_a_name_that_nobody_knows_or_that_cannot_be(tmp_path):
+    page(tmp_path / "ja/a.html", "<p>猫</p>", encoding="utf-16")
+    page(tmp_path / "en/a.html", "<p>naïve</p>", '<meta charset="none-such">', "cp1252")
+    page(tmp_path / "ja/b.html", "<p>犬</p>", encoding="utf-8-sig")
+    page(tmp_path / "en/b.html", "<p>mêlée</p>", '<meta charset="utf-16">', "cp1252")
+    found = table(f"{tmp_path / 'ja'},{tmp_path / 'en'}", format="html", encoding="cp1252")
+    assert found.pairs == [("猫", "naïve"), ("犬", "mêlée")]
+
+
+def test_a_page_that_is_not_of_the_given_encoding_is_an_error_with_its_place(tmp_path):
+    page(tmp_path / "ja/a.html", "\n<p>猫</p>", encoding="shift_jis")
+    page(tmp_path / "en/a.html", "<p>cat</p>")
+    with pytest.raises(DataError, match=r'a\.html, line 2: byte [0-9]+ is not utf-8 text. Set encoding = "shift_jis"'):
+        table(f"{tmp_path / 'ja'},{tmp_path / 'en'}", format="html")
 
 
 def test_folders_of_pages_are_known_by_what_is_in_them(tmp_path):

@@ -52,7 +52,7 @@ else:
 """
 
 
-def deb(files, links=()):
+def deb(files, links=(), data="data.tar.xz"):
     """Return a package with files and links, as bytes."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:xz") as tar:
@@ -64,7 +64,7 @@ def deb(files, links=()):
             entry = tarfile.TarInfo(f"./{name}")
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
-    parts = {"debian-binary": b"2.0\n", "control.tar.xz": b"x" * 7, "data.tar.xz": buffer.getvalue()}
+    parts = {"debian-binary": b"2.0\n", "control.tar.xz": b"x" * 7, data: buffer.getvalue()}
     packed = b"!<arch>\n"
     for name, content in parts.items():
         packed += f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode() + content
@@ -181,6 +181,15 @@ def test_a_damaged_package_is_an_error_with_its_name(publish):
             pairs(f"deb:words=={number}.0", path="rows.tsv")
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python reads zstd")
+def test_a_package_that_this_python_cannot_read_is_not_called_damaged(publish):
+    publish("words", "1.0", deb({"rows.tsv": b"one\tun\n"}, data="data.tar.zst"))
+    with pytest.raises(
+        DataError, match=r"^words_1\.0_all\.deb: is compressed with zstd.* Run metier with Python 3\.14"
+    ):
+        pairs("deb:words", path="rows.tsv")
+
+
 def test_two_packages_are_two_sides(publish):
     publish("help-de", "1.0-1", deb({"usr/help/de/a.html": b'<p id="1">Eins</p>', "usr/help/de/b.html": b"<p>B</p>"}))
     publish("help-en", "1.0-2", deb({"usr/help/en/a.html": b'<p id="1">One</p>'}))
@@ -249,19 +258,29 @@ def corpus(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     files = {"Pets.en-ja.en": "cat\ndog\n", "Pets.en-ja.ja": "猫\n犬\n", "LICENSE": "CC BY 2.0", "README": "pets"}
     content = zip_bytes({**files, "padding": os.urandom(50_000)})
-    asked, broken = [], []
+    served = types.SimpleNamespace(asked=[], broken=[], content=content, headers={})
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def log_message(self, *args):
-            asked.append(self.headers.get("Range"))
+            served.asked.append(self.headers.get("Range"))
 
         def do_GET(self):
+            content, wanted = served.content, self.headers.get("If-Range")
             start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+            if start >= len(content):
+                self.send_response(416)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            if wanted not in (None, *served.headers.values()):
+                start = 0
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(content) - start))
+            for name, value in served.headers.items():
+                self.send_header(name, value)
             self.end_headers()
             part = content[start:]
-            self.wfile.write(part[:20_000] if broken else part)
+            self.wfile.write(part[:20_000] if served.broken else part)
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -276,7 +295,7 @@ def corpus(tmp_path, monkeypatch):
     for name, module in (("", mtdata), (".entry", entry), (".index", index), (".index.opus", package)):
         monkeypatch.setitem(sys.modules, f"mtdata{name}", module)
     monkeypatch.setattr(opus, "_BLOCK", 1000)
-    yield types.SimpleNamespace(asked=asked, broken=broken)
+    yield served
     server.shutdown()
     server.server_close()
 
@@ -301,7 +320,41 @@ def test_a_download_that_broke_off_goes_on_where_it_was(corpus):
     assert corpus.asked == [None, "bytes=20000-"]
 
 
-def test_a_corpus_that_nobody_knows_is_an_error(corpus, monkeypatch):
+def test_a_part_that_is_whole_already_is_fetched_anew(corpus, tmp_path):
+    folder = tmp_path / "home" / "cache" / "opus"
+    folder.mkdir(parents=True)
+    (folder / ".OPUS-pets-v1-eng-jpn.zip.part").write_bytes(corpus.content)
+    assert len(pairs("opus:OPUS-pets-v1-eng-jpn")) == 2
+    assert corpus.asked == [f"bytes={len(corpus.content)}-", None]
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["ETag", "Last-Modified"])
+def test_parts_of_two_versions_are_not_put_together(corpus, tmp_path, name):
+    corpus.broken.append(True)
+    corpus.headers[name] = '"one"'
+    with pytest.raises(RunError, match="goes on where it was"):
+        pairs("opus:OPUS-pets-v1-eng-jpn")
+    corpus.broken.clear()
+    corpus.headers[name] = '"two"'
+    corpus.content = zip_bytes({"Pets.en-ja.en": "newt\n", "Pets.en-ja.ja": "いもり\n", "padding": os.urandom(50_000)})
+    assert pairs("opus:OPUS-pets-v1-eng-jpn") == [("newt", "いもり")]
+    assert corpus.asked == [None, "bytes=20000-"]
+    assert not list((tmp_path / "home" / "cache" / "opus").glob(".*"))
+
+
+def test_a_version_that_two_files_may_share_is_not_asked_for(corpus):
+    corpus.broken.append(True)
+    corpus.headers["ETag"] = 'W/"one"'
+    with pytest.raises(RunError, match="goes on where it was"):
+        pairs("opus:OPUS-pets-v1-eng-jpn")
+    corpus.broken.clear()
+    corpus.headers["ETag"] = 'W/"two"'
+    assert len(pairs("opus:OPUS-pets-v1-eng-jpn")) == 2
+    assert corpus.asked == [None, "bytes=20000-"]
+
+
+def test_a_corpus_that_nobody_knows_is_an_error(corpus, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="no such corpus"):
         pairs("opus:OPUS-fish-v1-eng-jpn")
     for wanted in ("pets", "OPUS-pets-v1-eng", "OPUS-../x-v1-eng-jpn"):
@@ -310,6 +363,7 @@ def test_a_corpus_that_nobody_knows_is_an_error(corpus, monkeypatch):
     monkeypatch.setattr(opus, "MAX_BYTES", 10_000)
     with pytest.raises(DataError, match="is larger than"):
         pairs("opus:OPUS-pets-v1-eng-jpn")
+    assert not list((tmp_path / "home" / "cache" / "opus").glob(".*"))
 
 
 def test_opus_without_its_package_names_the_extra(tmp_path, monkeypatch):
@@ -337,6 +391,18 @@ def test_what_was_unpacked_is_gone_when_it_was_read(publish, tmp_path):
         assert any((tmp_path / "home" / "cache" / "unpacked").iterdir())
         assert list(reading.table) == [("one", "un")]
     assert not any((tmp_path / "home" / "cache" / "unpacked").iterdir())
+
+
+def test_what_killed_processes_left_in_the_cache_goes_when_the_cache_is_used_again(publish, tmp_path):
+    cache = tmp_path / "home" / "cache"
+    left_over = [cache / "unpacked" / "tmpabc", cache / "debian" / ".part-abc"]
+    for folder in left_over:
+        folder.mkdir(parents=True)
+        (folder / "0").write_bytes(b"half")
+    publish("words", "1.0-1", deb({"rows.tsv": b"one\tun\n"}))
+    assert pairs("deb:words", path="rows.tsv") == [("one", "un")]
+    assert not any(folder.exists() for folder in left_over)
+    assert not list(cache.rglob("*.lock"))
 
 
 def test_a_zip_that_unpacks_to_too_much_is_refused_file_by_file(tmp_path, monkeypatch):

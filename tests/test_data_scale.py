@@ -2,13 +2,16 @@
 
 import json
 from hashlib import sha256
+from pathlib import Path
 
+import numpy as np
 import pytest
 from doubles import jaccard, made_up_pairs
 
 from metier.artifact import read_json
 from metier.data import compared, duplicates, similarity
 from metier.data.clean import clean
+from metier.data.columns import Column
 from metier.data.prepare import prepare
 from metier.data.rows import rows_beside
 from metier.data.similarity import comparable
@@ -99,6 +102,17 @@ def test_what_lies_beside_the_step_goes_with_it_and_what_a_killed_one_left_goes_
         (beside,) = tmp_path.iterdir()
         assert beside != left_over
     assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_that_a_full_disk_does_not_take_are_an_error_and_no_gap():
+    column = Column(Path("/dev/full"), np.uint64, 2)
+    column.append(np.ones((50, 2)))
+    with pytest.raises(OSError, match="No space left on device"):
+        column.read()
+    with pytest.raises(OSError, match="No space left on device"):
+        column.append(np.ones((50_000, 2)))
+    with pytest.raises(OSError, match="No space left on device"):
+        column.close()
 
 
 def test_a_source_that_is_no_fair_question_is_learned_from_alone(pairs, tmp_path):

@@ -1,15 +1,20 @@
 """Sources: every layout a file can have, and every way it can be wrong."""
 
 import builtins
+import errno
 import io
 import json
 import tarfile
+from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import HTTPError
 
+from metier.data.facts import opened
 from metier.data.sources import fingerprint, open_source, read_source
 from metier.errors import DataError, RunError
 from metier.spec.data import Source
+from metier.spec.facts import FactSource
 
 PAIRS = [("猫", "cat"), ("犬", "dog")]
 
@@ -132,6 +137,16 @@ def test_a_wrong_encoding_is_an_error_with_the_place_and_the_likely_one(tmp_path
     assert rows(name, encoding=encoding)[0] == ("cat", "neko")
 
 
+@pytest.mark.parametrize(("encoding", "order"), [("utf-16", "le"), ("utf-16", "be"), ("utf-32", "le")])
+def test_text_that_lacks_the_mark_of_its_byte_order_is_an_error_that_names_both_orders(tmp_path, encoding, order):
+    content = "cat\t猫\n".encode(f"{encoding}-{order}")
+    whole, cut = write(tmp_path / "a.tsv", content), write(tmp_path / "b.tsv", content[:-1])
+    for name in (whole, cut):
+        with pytest.raises(DataError, match=rf'is not {encoding} text.* Set .*"{encoding}-le" or "{encoding}-be"'):
+            rows(name, encoding=encoding)
+    assert rows(whole, encoding=f"{encoding}-{order}") == [("cat", "猫")]
+
+
 def test_a_wrong_byte_far_into_a_file_is_found_after_the_rows_before_it_were_read(tmp_path):
     good = "".join(f"in {n} é\tout {n} 猫\n" for n in range(20_000)).encode()
     name = write(tmp_path / "a.tsv", good + "für\tpour\n".encode("cp1252") + b"a\tb\n")
@@ -197,6 +212,25 @@ def test_a_local_folder_of_the_hubs_kind_is_read(tmp_path, monkeypatch):
         rows(f"hf:{folder}", input="text", output="translation.en")
 
 
+@pytest.mark.parametrize(
+    ("said", "error", "found"),
+    [
+        (HTTPError("peer closed connection"), RunError, "the hub cannot be reached"),
+        (ConnectionError(), RunError, "the hub cannot be reached"),
+        (FileNotFoundError("no such set"), DataError, r"cannot be loaded \(no such set\)"),
+    ],
+)
+def test_a_connection_that_breaks_off_is_not_the_data_sets_fault(monkeypatch, said, error, found):
+    pytest.importorskip("datasets")
+
+    def dropped(*_, **__):
+        raise said
+
+    monkeypatch.setattr("datasets.load_dataset", dropped)
+    with pytest.raises(error, match=found):
+        rows("hf:owner/set")
+
+
 def test_a_hub_source_without_its_package_names_the_extra(monkeypatch):
     real = builtins.__import__
 
@@ -221,6 +255,28 @@ def test_the_fingerprint_changes_with_the_content_and_the_settings_and_with_noth
     assert "words" in json.dumps(fingerprint(source("pypi:words==1.0", path="rows.tsv")))
     with pytest.raises(DataError, match="no such file"):
         fingerprint(source(f"file:{tmp_path / 'none.tsv'}"))
+
+
+@pytest.mark.parametrize("asked", ["open", "is_file"])
+def test_a_file_that_may_not_be_read_is_an_error_with_its_name_whoever_looks_first(tmp_path, monkeypatch, asked):
+    pairs, facts = (write(tmp_path / name, "subject\tborn\n") for name in ("pairs.tsv", "facts.tsv"))
+    table = FactSource(source=facts, format="tsv", licence="own")
+    real = getattr(Path, asked)
+
+    def locked(path, *rest, **named):
+        if path.suffix == ".tsv":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *rest, **named)
+
+    monkeypatch.setattr(Path, asked, locked)
+    for name, look in (
+        ("pairs", lambda: fingerprint(source(pairs))),
+        ("pairs", lambda: rows(pairs)),
+        ("facts", lambda: opened.fingerprint(table)),
+        ("facts", lambda: opened.open_facts(table).__enter__()),
+    ):
+        with pytest.raises(DataError, match=rf"{name}\.tsv: cannot be read \(Permission denied\). Check its permis"):
+            look()
 
 
 def test_the_same_file_in_another_folder_has_the_same_identity(tmp_path):

@@ -63,6 +63,16 @@ def test_an_exam_has_at_most_so_many_questions_and_the_rest_of_its_share_is_lear
     assert sorted(train + validation + test) == sorted(rows)
 
 
+def test_beyond_the_most_questions_of_an_exam_its_highest_are_learned_from_when_lower_ones_come():
+    shares = Split(test_share=0.1, validation_share=0.1, exam_rows=50)
+    rows = sorted((Record(f"sentence number {n}", "x") for n in range(3000)), key=lambda row: position(row.input))
+    fewer = [row for place, row in enumerate(rows) if place % 2]
+    train, _, test = split(rows, shares)
+    before = split(fewer, shares)[2]
+    assert test == rows[:50] and before == fewer[:50]
+    assert set(before[25:]) <= set(train)
+
+
 def test_case_and_punctuation_do_not_move_a_row():
     assert position("The cat sleeps.") == position("the cat sleeps")
 

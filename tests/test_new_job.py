@@ -15,7 +15,7 @@ from metier.data.leaks import leaks
 from metier.data.prepare import prepare
 from metier.data.records import Record
 from metier.data.similarity import comparable
-from metier.errors import SpecError
+from metier.errors import DataError, SpecError
 from metier.spec.load import load_job
 from metier.spec.new import new_job
 
@@ -86,6 +86,21 @@ def test_a_fresh_file_of_examples_becomes_a_job_whose_data_step_works(tmp_path, 
     assert left["train"] >= 0.3 * left["distinct"]
     assert 20 <= job.evaluate.test_rows <= left["test"]
     assert 20 <= job.evaluate.validation_rows <= left["validation"]
+
+
+@pytest.mark.parametrize("space", ["\u3000", "\u00a0"])
+def test_a_folder_or_a_file_may_have_a_space_of_any_width_in_its_name(tmp_path, space):
+    folder = tmp_path / f"私の{space}文書"
+    folder.mkdir()
+    job, left = prepared(write_csv(folder / f"my{space}own.csv", review, 200), folder)
+    assert job.data.train[0].source == f"file:{folder / f'my{space}own.csv'}"
+    assert left["clean"] == 200
+
+
+@pytest.mark.parametrize("line", ["\n", "\u2028", "\t"])
+def test_a_file_with_a_break_in_its_name_is_refused(tmp_path, line):
+    with pytest.raises(DataError, match="a comma or a control character in its path"):
+        new_job("mine", "text2text", write_csv(tmp_path / f"a{line}b.csv", review, 200), tmp_path / "job")
 
 
 def test_labels_are_looked_at_on_the_input_alone_and_the_file_says_why(tmp_path):

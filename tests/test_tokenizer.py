@@ -333,3 +333,23 @@ def test_a_learned_vocabulary_is_cut_by_a_pre_tokenizer_that_llama_cpp_names():
     assert pieces.metadata()["pre"] == "default"
     assert not pieces.space_prefix
     assert pieces_of(pieces.tokenizer()).texts == pieces.texts
+
+
+@pytest.mark.parametrize("text", ["".join(map(chr, range(0x4E00, 0x4E00 + 3000))), "ab" * 50, "one word and another"])
+def test_a_learned_vocabulary_has_no_more_pieces_than_are_asked_for_and_writes_rare_characters_in_bytes(text):
+    common = "the ferry leaves the harbour at seven and returns before the evening " * 20
+    pieces = learn([common, text], 400)
+    assert len(pieces) <= 400 and len(learn([text], 300)) <= 300
+    assert "▁the" in pieces.texts
+    tokenizer = pieces.tokenizer()
+    assert tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids) == text
+
+
+@pytest.mark.parametrize("mark", ["<unk>", "<pad>", "<0x0A>", "<extra_id_0>"])
+def test_a_mark_that_is_common_in_the_text_is_not_learned_a_second_time(mark):
+    pieces = learn([f"a{mark}b {mark} {mark}"] * 50, 400, sentinels=2)
+    assert pieces.texts.count(mark) == 1
+    assert pieces.kinds[pieces.texts.index(mark)] is not Kind.NORMAL
+    tokenizer = pieces.tokenizer()
+    asked = tokenizer("<0x0A>", add_special_tokens=False).input_ids
+    assert tokenizer.decode(asked) == "<0x0A>"

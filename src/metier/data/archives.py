@@ -45,6 +45,20 @@ class _Entry(NamedTuple):
     """What a link stands for."""
 
 
+@contextmanager
+def readable(where: str) -> Iterator[None]:
+    """Say of a file of the user's that the system does not let it be read: no space is short, and no cache is wrong.
+
+    Raises:
+        DataError: in place of an OSError, with the file's name, or with ``where`` if the system names none.
+    """
+    try:
+        yield
+    except OSError as error:
+        found = f"cannot be read ({error.strerror or error})"
+        raise DataError(str(error.filename or where), found, "Check its permissions") from error
+
+
 def members(archive: Path) -> list[str]:
     """Return the names of the regular files in an archive; links and devices are left out.
 
@@ -178,7 +192,8 @@ def _seek_data(file: IO[bytes]) -> None:
         if header[58:] != b"`\n" or not size.isdigit():
             raise tarfile.ReadError("a header inside is damaged")
         if name == "data.tar.zst" and sys.version_info < (3, 14):
-            raise tarfile.ReadError("it is compressed with zstd, which Python reads from 3.14 on")
+            fix = "Run metier with Python 3.14 or later, or name a version that is compressed with xz"
+            raise DataError(Path(file.name).name, "is compressed with zstd, which this Python does not read", fix)
         if name.startswith("data.tar"):
             return
         file.seek(int(size) + int(size) % 2, 1)

@@ -23,7 +23,8 @@ class Column:
 
     def append(self, values: Any) -> None:
         """Append rows; they are in the array that is read from now on."""
-        np.ascontiguousarray(values, dtype=self._dtype).tofile(self._file)
+        # Not tofile(): it writes past the file object, and a full disk goes unseen.
+        self._file.write(np.ascontiguousarray(values, dtype=self._dtype).data)
 
     def read(self) -> npt.NDArray[Any]:
         """Return all rows, memory-mapped and not to be written to."""

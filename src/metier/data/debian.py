@@ -8,13 +8,13 @@ import email
 import os
 import re
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from metier.artifact import sha256_file, write_atomically
 from metier.data.archives import intact, open_member, real_path
+from metier.data.scratch_folders import scratch_folder
 from metier.errors import DataError, RunError
 from metier.home import cache_dir
 from metier.progress import bar
@@ -67,8 +67,8 @@ def fetch_package(wanted: str) -> Package:
     if kept := _kept(folder, name, version):
         return kept
     facts = _facts(name, version)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".part-") as scratch:
-        part = _download(facts, Path(scratch))
+    with scratch_folder(folder) as scratch:
+        part = _download(facts, scratch)
         if (found := sha256_file(part)) != facts["SHA256"]:
             raise DataError(f"deb:{wanted}", f"has SHA-256 {found}, the index states {facts['SHA256']}", "Try again")
         path = folder / part.name

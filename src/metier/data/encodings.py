@@ -23,14 +23,16 @@ def text_of(path: Path, name: str, encoding: str, *, newline: str) -> Iterator[i
         newline: as for `open`.
 
     Raises:
-        DataError: at the first byte that is not of the encoding, also while reading; when there is no such encoding; or
-            when the file cannot be read.
+        DataError: at the first byte that is not of the encoding, also while reading; when a byte order mark is lacking;
+            when there is no such encoding; or when the file cannot be read.
     """
     try:
         with path.open(encoding=_without_mark(encoding), newline=newline) as text:
             yield text
     except UnicodeDecodeError as error:
         raise _misread(path, name, encoding, error) from error
+    except UnicodeError as error:
+        raise _unmarked(name, encoding, error) from error
     except OSError as error:
         raise DataError(name, f"cannot be read ({error.strerror})", "Check its permissions") from error
     except LookupError as error:
@@ -70,9 +72,17 @@ def _misread(path: Path, name: str, encoding: str, error: UnicodeDecodeError) ->
                 sample = around if done == len(before) else around.partition(b"\n")[2]
                 line = lines + block.count(b"\n", 0, inside)
                 return _wrong_encoding(name, line, done + inside, encoding, sample)
+            except UnicodeError as found:
+                return _unmarked(name, encoding, found)
             lines += block.count(b"\n")
             done, before = done + len(block), block
     return _wrong_encoding(name, lines, done, encoding, before)  # it ends within a character
+
+
+def _unmarked(name: str, encoding: str, error: UnicodeError) -> DataError:
+    """Return the error for text of two or four bytes a character that does not say in which order they come."""
+    bits = 32 if "32" in encoding else 16
+    return DataError(name, f"is not {encoding} text ({error})", f'Set encoding = "utf-{bits}-le" or "utf-{bits}-be"')
 
 
 def _wrong_encoding(name: str, line: int, byte: int, encoding: str, sample: bytes) -> DataError:

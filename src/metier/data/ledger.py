@@ -1,7 +1,7 @@
 """The ledger: for every source, where it came from, under what licence, and what became of its rows."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -64,11 +64,7 @@ class Ledger:
 
     def free_name(self, wanted: str) -> str:
         """Return the name, numbered if another source has it."""
-        name, number = wanted, 1
-        while name in self.entries:
-            number += 1
-            name = f"{wanted} ({number})"
-        return name
+        return free_name(wanted, self.entries)
 
     def add(self, entry: Entry) -> None:
         """Add a source."""
@@ -89,6 +85,15 @@ class Ledger:
         """Write the ledger as JSON, atomically."""
         entries = [entry.to_json() for entry in self.entries.values()]
         write_json(path, {"format": FORMAT, "sources": entries})
+
+
+def free_name(wanted: str, taken: Container[str]) -> str:
+    """Return a source's name, numbered if it is taken."""
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted} ({number})"
+    return name
 
 
 def keep_paper(paper: Copyright, source: str, licence: str, folder: Path) -> dict[str, Any]:

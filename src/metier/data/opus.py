@@ -5,6 +5,8 @@ mtdata's own download is not used: where a certificate is refused it tries again
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,22 +83,21 @@ def _find(identifier: str) -> tuple[str, list[str]]:
 
 def _download(identifier: str, address: str, path: Path) -> None:
     part = path.with_name(f".{path.name}.part")
-    done = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={done}-"} if done else {}
     try:
-        with (
-            requests.get(address, headers=headers, stream=True, timeout=_TIMEOUT_SECONDS) as answer,
-            bar("MiB") as progress,
-        ):
-            answer.raise_for_status()
-            if answer.status_code != requests.codes.partial_content:
-                done = 0  # the server began anew
+        with _answer(address, part) as answer, bar("MiB") as progress:
+            goes_on = answer.status_code == requests.codes.partial_content  # if not, the server began anew
+            done = part.stat().st_size if goes_on else 0
+            if not goes_on:
+                part.unlink(missing_ok=True)  # before another version is noted for it
+                write_atomically(_version_of(part), _version(answer))
             total = done + int(answer.headers.get("Content-Length", 0))
             task = progress.add_task(f"fetching {identifier}", total=total / 2**20 or None)
-            with part.open("ab" if done else "wb") as file:
+            with part.open("ab") as file:
                 for block in answer.iter_content(_BLOCK):
                     done += len(block)
                     if done > MAX_BYTES:
+                        part.unlink()
+                        _version_of(part).unlink(missing_ok=True)
                         raise DataError(
                             f"opus:{identifier}", f"is larger than {MAX_BYTES / 2**30:.0f} GiB", "Choose a smaller one"
                         )
@@ -112,3 +113,33 @@ def _download(identifier: str, address: str, path: Path) -> None:
             "Connect to the network and run the same command again: it goes on where it was",
         ) from error
     part.replace(path)
+    _version_of(part).unlink(missing_ok=True)
+
+
+@contextmanager
+def _answer(address: str, part: Path) -> Iterator[requests.Response]:
+    """Ask for a file, or for what is lacking of it; anew if there is no more of it, or if it is another one by now."""
+    done = part.stat().st_size if part.exists() else 0
+    headers = {"Range": f"bytes={done}-"} if done else {}
+    version = _version_of(part)
+    if done and version.exists() and (known := version.read_text(encoding="utf-8")):
+        headers["If-Range"] = known
+    with requests.get(address, headers=headers, stream=True, timeout=_TIMEOUT_SECONDS) as answer:
+        if not (done and answer.status_code == requests.codes.requested_range_not_satisfiable):
+            answer.raise_for_status()
+            yield answer
+            return
+    part.unlink()
+    with _answer(address, part) as whole:
+        yield whole
+
+
+def _version_of(part: Path) -> Path:
+    """Return the file that says of which version of a corpus a part is."""
+    return part.with_name(f"{part.name}-version")
+
+
+def _version(answer: requests.Response) -> str:
+    """Return what a server tells versions of a file apart by; nothing if it may be the same for two."""
+    tag = answer.headers.get("ETag", "")
+    return answer.headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag

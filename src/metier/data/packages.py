@@ -4,7 +4,6 @@
 same package index, with pip's own settings, for the file alone.
 """
 
-import tempfile
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -15,6 +14,7 @@ from pypi_simple import UnparsableFilenameError, parse_filename
 from metier.artifact import sha256_file, write_atomically
 from metier.data import registry
 from metier.data.archives import holds, intact
+from metier.data.scratch_folders import scratch_folder
 from metier.errors import DataError, RunError
 from metier.home import cache_dir
 
@@ -102,8 +102,8 @@ def _holding(archives: list[Path], member: str | None) -> Path | None:
 
 
 def _download(package: registry.Package, archive: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".part-") as scratch:
-        part = Path(scratch) / "archive"
+    with scratch_folder(archive.parent) as scratch:
+        part = scratch / "archive"
         registry.download(package, part)
         write_atomically(archive.with_name(archive.name + ".sha256"), sha256_file(part))
         part.replace(archive)

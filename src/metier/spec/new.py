@@ -12,6 +12,7 @@ from metier.home import run_dir
 from metier.progress import say
 from metier.spec import new_facts
 from metier.spec.examples import TEST_ROWS, VALIDATION_ROWS, Examples, Rules, look_at
+from metier.spec.strict import is_one_line
 from metier.tasks.registry import TASKS
 from metier.tasks.translation import language_name
 
@@ -221,7 +222,7 @@ def _relative(examples: Path, folder: Path) -> str:
         path = Path(os.path.relpath(examples.resolve(), folder.resolve())).as_posix()
     except ValueError:  # on another drive
         path = examples.resolve().as_posix()
-    if "," in path or not path.isprintable():
+    if "," in path or not is_one_line(path):
         raise DataError(str(examples), "a comma or a control character in its path", "Rename the file")
     return path
 

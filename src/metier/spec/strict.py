@@ -1,5 +1,7 @@
 """What all tables of a job description have in common."""
 
+import unicodedata
+
 from pydantic import BaseModel, ConfigDict
 from pydantic_core import PydanticCustomError
 
@@ -11,9 +13,14 @@ def mistake(key: str, found: str, fix: str) -> PydanticCustomError:
 
 def printable(value: str, fix: str) -> str:
     """Return a text that is one visible line, or raise the mistake."""
-    if not value.strip() or not value.isprintable():
+    if not value.strip() or not is_one_line(value):
         raise mistake("", f"{value!r} is not one line of printable text", fix)
     return value
+
+
+def is_one_line(text: str) -> bool:
+    """Return whether all of a text can be printed; spaces of any width can, whatever `str.isprintable` says."""
+    return all(char.isprintable() or unicodedata.category(char) == "Zs" for char in text)
 
 
 class Strict(BaseModel):

@@ -18,20 +18,24 @@ _SPECIALS = ("<pad>", "<eos>", "<bos>", "<unk>")
 def learn(texts: Iterable[str], size: int, *, sentinels: int = 0) -> SentencePieces:
     """Learn a vocabulary of at most ``size`` pieces, 256 bytes, 4 specials and the sentinels among them.
 
-    Words are not joined by a piece: a piece holds a space only in front. The sentinels of UL2 come last, as T5's do:
-    the last piece is ``<extra_id_0>``, the one before ``<extra_id_1>``.
+    Words are not joined by a piece: a piece holds a space only in front. Characters are at most three quarters of what
+    is learned; the rarer ones are written in bytes. The sentinels of UL2 come last, as T5's do: the last piece is
+    ``<extra_id_0>``, the one before ``<extra_id_1>``.
     """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never")
     learned = max(size - 256 - len(_SPECIALS) - sentinels, 1)
-    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=learned, show_progress=False))
+    trainer = trainers.BpeTrainer(
+        vocab_size=learned, limit_alphabet=max(learned * 3 // 4, 1), initial_alphabet=[SPACE], show_progress=False
+    )
+    bpe.train_from_iterator(texts, trainer)
     vocab = json.loads(bpe.to_str())["model"]["vocab"]
-    made = sorted((t for t in vocab if len(t) > 1), key=lambda text: vocab[text])
-    characters = sorted({text for text in vocab if len(text) == 1} | {SPACE})
-    normal = [*made, *characters]
     byte_pieces = [f"<0x{byte:02X}>" for byte in range(256)]
-    kinds = [Kind.CONTROL] * len(_SPECIALS) + [Kind.BYTE] * 256 + [Kind.NORMAL] * len(normal)
     marks = [SENTINEL.format(k) for k in reversed(range(sentinels))]
+    taken = {*_SPECIALS, *byte_pieces, *marks}  # a text about vocabularies may be full of them
+    made = sorted((t for t in vocab if len(t) > 1 and t not in taken), key=lambda text: vocab[text])
+    normal = [*made, *sorted(text for text in vocab if len(text) == 1)]
+    kinds = [Kind.CONTROL] * len(_SPECIALS) + [Kind.BYTE] * 256 + [Kind.NORMAL] * len(normal)
     return SentencePieces(
         texts=[*_SPECIALS, *byte_pieces, *normal, *marks],
         scores=[0.0] * (len(_SPECIALS) + 256) + [-float(rank) for rank in range(len(normal))] + [0.0] * sentinels,

@@ -3,7 +3,6 @@
 import os
 import sqlite3
 import tempfile
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from metier.artifact import key_of
 from metier.data.facts.found import Left
 from metier.data.facts.merge import Merged, merge
 from metier.data.facts.opened import Opened, open_facts, read_facts
+from metier.data.ledger import free_name
 from metier.errors import DataError, RunError
 from metier.facts import names
 from metier.facts.store import APPLICATION, FORMAT, TABLES, number, open_store
@@ -70,7 +70,7 @@ def build_store(sources: Sequence[FactSource], path: Path, key: str | None = Non
         described: dict[str, FactSource] = {}
         for source in sources:
             one = stack.enter_context(open_facts(source))
-            name = _free(one.name, opened)
+            name = free_name(one.name, opened)
             opened[name], described[name] = one, source
         key = key or _key(described, opened)
         merged = merge((name, read_facts(described[name], one)) for name, one in opened.items())
@@ -106,11 +106,6 @@ def _counted(path: Path, key: str, sources: dict[str, Opened], merged: Merged) -
 
 def _shown(left: Left) -> str:
     return f"{left.line.place}: {left.line.text[:200]}".encode("utf-8", "replace").decode()
-
-
-def _free(wanted: str, taken: dict[str, Opened]) -> str:
-    numbers = Counter(name.partition(" (")[0] for name in taken)
-    return f"{wanted} ({numbers[wanted] + 1})" if numbers[wanted] else wanted
 
 
 @contextmanager

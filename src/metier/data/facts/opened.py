@@ -1,6 +1,5 @@
 """Where facts come from: local files, and files inside packages."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 from packaging.requirements import Requirement
 
 from metier.artifact import sha256_file
-from metier.data.archives import File, unpack
+from metier.data.archives import File, readable, unpack
 from metier.data.debian import Copyright, copyright_of, fetch_package
 from metier.data.facts.calendar import read_calendar
 from metier.data.facts.elements import read_elements
@@ -19,6 +18,7 @@ from metier.data.facts.table import read_table
 from metier.data.facts.wordnet import read_wordnet
 from metier.data.formats import read_lines
 from metier.data.packages import fetch_archive
+from metier.data.scratch_folders import scratch_folder
 from metier.errors import DataError
 from metier.home import cache_dir
 from metier.spec.facts import FactSource
@@ -40,22 +40,24 @@ class Opened(NamedTuple):
 def fingerprint(source: FactSource) -> dict[str, Any]:
     """Return a source's JSON-able identity, without downloading: if it changes, what is made from it is made again.
 
-    A local file counts by its name and content, not by where it is. Raises DataError when it is missing.
+    A local file counts by its name and content, not by where it is. Raises DataError when it is missing or unreadable.
     """
     identity = source.model_dump(mode="json")
     kind, _, reference = source.source.partition(":")
     if kind == "file":
-        path = _local(reference)
-        identity |= {"source": path.name, "sha256": sha256_file(path)}
+        path, digest = _local(reference)
+        identity |= {"source": path.name, "sha256": digest}
     return identity
 
 
-def _local(reference: str) -> Path:
+def _local(reference: str) -> tuple[Path, str]:
+    """Return a local table and its SHA-256."""
     path = Path(reference)
-    if not path.is_file():
+    with readable(reference):
+        if path.is_file():
+            return path, sha256_file(path)
         found = "is a folder" if path.is_dir() else "there is no such file"
-        raise DataError(str(path), found, "Name a table; the path starts at the job's folder")
-    return path
+    raise DataError(str(path), found, "Name a table; the path starts at the job's folder")
 
 
 @contextmanager
@@ -68,12 +70,12 @@ def open_facts(source: FactSource) -> Iterator[Opened]:
     """
     kind, _, reference = source.source.partition(":")
     if kind == "file":
-        path = _local(reference)
-        yield Opened(path.name, f"file:{path.name}", path.name, sha256_file(path), [File(path, str(path))], ())
+        path, digest = _local(reference)
+        yield Opened(path.name, f"file:{path.name}", path.name, digest, [File(path, str(path))], ())
         return
     assert source.path  # the source demands it
     wanted = source.path.split(",")
-    with tempfile.TemporaryDirectory(dir=cache_dir("unpacked")) as scratch:
+    with scratch_folder(cache_dir("unpacked"), "tmp") as scratch:
         if kind == "deb":
             package = fetch_package(reference)
             paper = copyright_of(package)
@@ -82,7 +84,7 @@ def open_facts(source: FactSource) -> Iterator[Opened]:
             archive, name, papers = fetch_archive(reference, wanted[0]), Requirement(reference).name, ()
         files = [
             file._replace(inside=file.inside or path.rpartition("/")[2])
-            for path, found in zip(wanted, unpack(archive, wanted, Path(scratch)), strict=True)
+            for path, found in zip(wanted, unpack(archive, wanted, scratch), strict=True)
             for file in found
         ]
         yield Opened(name, source.source, archive.name, sha256_file(archive), files, papers)
