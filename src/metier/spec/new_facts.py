@@ -19,7 +19,7 @@ risk = 0.05                        # of the answers given, and of what it cannot
 {relations}
 variants = 30                      # different questions for each fact in the training
 withheld_share = 0.04              # share of the subjects it is never told of, for the exam
-abstain_share = 0.35               # share of the training that nobody could answer, mostly about made-up names
+abstain_share = 0.35               # share of the training that nobody could answer, mostly made-up names
 comparison_share = 0.05            # share of the training that asks which of two came first
 source_tags = false                # true: every other training question begins with the name of its source
 
