@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -417,7 +418,8 @@ def test_input_that_is_not_utf_8_is_answered_line_by_line(after):
 
 def test_another_program_asks_line_by_line_and_ctrl_c_ends_a_wait_for_the_next_one(after):
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    process = subprocess.Popen([*FRESH, "run", "micro"], cwd=after.folder, **pipes)
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell starts behind itself ignores Ctrl-C
+    process = subprocess.Popen([*FRESH, "run", "micro"], cwd=after.folder, preexec_fn=heeded, **pipes)
     for text in (b"number 3 and 21\n", b"number 4 and 28\n"):
         process.stdin.write(text)
         process.stdin.flush()
