@@ -15,7 +15,8 @@ resident memory. The losses of the steps are compared first: they must be the sa
 the base with its trimmed vocabulary, in batches of `train.batch_tokens`, for as many steps as it makes in a third of
 the time that trl's took; rows a step are the same on average. Printed: the minutes of steps until metier's validation
 loss is that of trl's end. The vocabularies differ, so it is counted in nats a character of the answers, over the same
-rows. Loading, validations and checkpoints are not counted, nor the milliseconds that metier takes to make a batch.
+rows. Loading, validations and checkpoints are not counted, nor the milliseconds that metier takes to make a batch. At
+the end both models answer the same validation rows, 300 at most, and the job's metric is compared (paired bootstrap).
 
 *profile*: where the time of metier's step goes, on the trimmed model, and how many of the floating-point operations
 that this machine's products reach at best it makes a second. Bytes that move without being multiplied are time, too.
@@ -34,16 +35,19 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from training_contestants import metier_steps, metier_training, trl_steps, trl_training
+from training_contestants import Questions, metier_steps, metier_training, trl_steps, trl_training
 from training_profile import profile_steps
 
 from metier.artifact import load_step
 from metier.data.records import Record, read_records
+from metier.evaluate.metrics import score
+from metier.evaluate.significance import compare
 from metier.home import run_dir
 from metier.model.bases import find_base
 from metier.model.loading import load_tokenizer
@@ -51,6 +55,7 @@ from metier.spec.job import Job
 from metier.spec.load import load_job
 from metier.spec.training import Train
 from metier.tasks.prompt import PromptFormat
+from metier.tasks.registry import task_from_json
 from metier.train.batches import Example, encode, plan_batches
 
 STEPS_A_TURN = 4
@@ -60,6 +65,7 @@ TIMED_STEPS = 4
 SOONER = 3
 """Of *loss*: metier is given the time that trl took, divided by this."""
 WATCHED_ROWS = 100
+ASKED_ROWS = 300
 VALIDATIONS = 12
 
 
@@ -107,7 +113,8 @@ class Lesson:
         self.prompt = PromptFormat.from_json(load_step(run / "prompt").result["prompt"])
         self.trimming_seconds = load_step(run / "start").manifest["seconds"]
         self.train = read_records(run / "data" / "train.jsonl")
-        self.held_out = read_records(run / "data" / "validation.jsonl")[:WATCHED_ROWS]
+        validation = read_records(run / "data" / "validation.jsonl")
+        self.held_out, self.asked = validation[:WATCHED_ROWS], validation[:ASKED_ROWS]
         random.Random(job.seed).shuffle(self.train)
         self.settings = Train(**job.train.model_dump(exclude={"quantisation", "lora"}, exclude_unset=True))
         self.peak_lr = self.settings.peak(from_scratch=job.base.from_scratch)
@@ -156,12 +163,13 @@ def compare_to_loss(lesson: Lesson, steps: int) -> dict[str, Any]:
     both = (lesson.base, lesson.trimmed)
     held_out = [record for record in lesson.held_out if all(lesson.examples(folder, [record]) for folder in both)]
     theirs, ours = (lesson.examples(folder, held_out) for folder in both)
-    trl = fresh(trl_training, lesson.base, learned, theirs, lesson.steps(steps), lesson.peak_lr, rows)
+    asked = Questions([row.input for row in lesson.asked], lesson.prompt, lesson.job.evaluate.max_answer_tokens)
+    trl = fresh(trl_training, lesson.base, learned, theirs, asked, lesson.steps(steps), lesson.peak_lr, rows)
     timed = planned(lesson, examples[:4000])
     seconds = fresh(metier_steps, lesson.trimmed, timed, lesson.steps(len(timed)), lesson.peak_lr)["seconds"]
     in_time = round(trl["seconds"] / SOONER / statistics.mean(seconds[1:]))
     settings = lesson.steps(in_time, validations=VALIDATIONS, precision="auto")
-    metier = fresh(metier_training, lesson.trimmed, examples, ours, settings, lesson.peak_lr, lesson.job.seed)
+    metier = fresh(metier_training, lesson.trimmed, examples, ours, asked, settings, lesson.peak_lr, lesson.job.seed)
 
     characters = sum(len(record.output) for record in held_out)
     nats = {"trl": answer_tokens(theirs) / characters, "metier": answer_tokens(ours) / characters}
@@ -174,7 +182,20 @@ def compare_to_loss(lesson: Lesson, steps: int) -> dict[str, Any]:
     print(f"  metier {start:.4f} -> {end:.4f} in {in_minutes(curve[-1])}, {metier['peak_mib']:.0f} MiB")
     print(f"  metier is at {target:.4f} after {in_minutes(reached) if reached else 'none of its steps'}")
     print(f"  (trimming the vocabulary took {lesson.trimming_seconds / 60:.2f} minutes, once)")
-    return {"rows_a_step": rows, "target": target, "reached": reached, "trl": trl, "metier": metier | {"curve": curve}}
+    trained = {"trl": trl, "metier": metier | {"curve": curve}}
+    ends = compare_answers(lesson, {name: one.pop("answers") for name, one in trained.items()})
+    return {"rows_a_step": rows, "target": target, "reached": reached, "ends": ends, **trained}
+
+
+def compare_answers(lesson: Lesson, answers: dict[str, list[str]]) -> dict[str, Any]:
+    """Compare what the two trained models answer to the same rows."""
+    metric, references = task_from_json(lesson.job.task_settings).primary_metric, [row.output for row in lesson.asked]
+    scores = {name: score(metric, said, references) for name, said in answers.items()}
+    ahead = compare(metric, answers["metier"], answers["trl"], references, seed=lesson.job.seed)
+    for name, one in scores.items():
+        print(f"  {name:6} answers {one.n} rows: {metric} {one.value:.1f} [{one.low:.1f}, {one.high:.1f}]")
+    print(f"  metier {ahead.difference:+.1f} [{ahead.low:+.1f}, {ahead.high:+.1f}], p = {ahead.p:.3f}")
+    return {"scores": {name: asdict(one) for name, one in scores.items()}, "metier_ahead": asdict(ahead)}
 
 
 def planned(lesson: Lesson, examples: Sequence[Example]) -> list[list[Example]]:

@@ -11,13 +11,15 @@ import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
 
+from metier.model.answer import Checkpoint
 from metier.model.loading import load, load_tokenizer
 from metier.spec.training import Train
+from metier.tasks.prompt import PromptFormat
 from metier.train.batches import IGNORED, Example, collate, one_pass
 from metier.train.loop import train
 from metier.train.numerics import Numerics, multiplies_bfloat16
@@ -51,33 +53,63 @@ def trl_steps(folder: Path, batches: list[list[Example]], settings: Train, peak_
     return {"seconds": seconds, "losses": losses, "peak_mib": peak_mib()}
 
 
-def trl_training(
-    folder: Path, rows: list[Example], held_out: list[Example], settings: Train, peak_lr: float, rows_a_step: int
-) -> dict[str, Any]:
-    """Train on all rows once, those of like length together as trl groups them; return seconds and held-out losses.
+class Questions(NamedTuple):
+    """What a trained model is asked, greedily."""
 
-    The losses, in nats a token before and after, are not part of the time.
+    inputs: list[str]
+    prompt: PromptFormat
+    max_answer_tokens: int
+
+    def ask(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+        """Return one answer a question, in order."""
+        return Checkpoint("trained", model.eval(), tokenizer, self.prompt, self.max_answer_tokens).answer(self.inputs)
+
+
+def trl_training(
+    folder: Path,
+    rows: list[Example],
+    held_out: list[Example],
+    questions: Questions,
+    settings: Train,
+    peak_lr: float,
+    rows_a_step: int,
+) -> dict[str, Any]:
+    """Train on all rows once, those of like length together as trl groups them; return seconds, losses and answers.
+
+    The held-out losses, in nats a token before and after, and the answers are not part of the time.
     """
     model, tokenizer = load(folder)
     watched = _watched(held_out, settings, int(tokenizer.pad_token_id))
     before = mean_loss(model, watched, numerics())
     clock, _ = _trl(model, tokenizer, rows, rows_a_step, "group_by_length", settings, peak_lr)
+    peak = peak_mib()
     return {
         "seconds": clock[-1] - clock[0],
         "steps": len(clock) - 1,
         "loss_nats": {"before": before, "after": mean_loss(model, watched, numerics())},
-        "peak_mib": peak_mib(),
+        "peak_mib": peak,
+        "answers": questions.ask(model, tokenizer),
     }
 
 
 def metier_training(
-    folder: Path, rows: list[Example], held_out: list[Example], settings: Train, peak_lr: float, seed: int
+    folder: Path,
+    rows: list[Example],
+    held_out: list[Example],
+    questions: Questions,
+    settings: Train,
+    peak_lr: float,
+    seed: int,
 ) -> dict[str, Any]:
-    """Train as a build does; return the validation curve, whose seconds are those of the steps alone."""
-    pad = int(load_tokenizer(folder).pad_token_id)
+    """Train as a build does; return answers and the validation curve, whose seconds are those of the steps alone."""
+    tokenizer = load_tokenizer(folder)
+    pad = int(tokenizer.pad_token_id)
     with tempfile.TemporaryDirectory() as work:
-        _, facts = train(lambda: load(folder).model, rows, held_out, settings, peak_lr, Path(work), pad=pad, seed=seed)
-    return {"curve": facts["curve"], "peak_mib": peak_mib()}
+        model, facts = train(
+            lambda: load(folder).model, rows, held_out, settings, peak_lr, Path(work), pad=pad, seed=seed
+        )
+    peak = peak_mib()
+    return {"curve": facts["curve"], "peak_mib": peak, "answers": questions.ask(model, tokenizer)}
 
 
 def numerics() -> Numerics:
