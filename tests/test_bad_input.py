@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from doubles import tiny_gguf
+from doubles import PEAK_MIB, tiny_gguf
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
@@ -442,8 +442,8 @@ def test_ten_megabytes_without_a_line_break_are_cut_into_sentences_by_a_translat
     model = tiny_gguf(place.folder / "m.gguf", chat_template=template, metadata={"metier.task": task})
     started = time.monotonic()
     code = (
-        "import resource, sys\nfrom metier.cli import main\ntry: main()\n"
-        "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)"
+        f"{PEAK_MIB}\nimport sys\nfrom metier.cli import main\ntry: main()\n"
+        "finally: print(int(peak_mib()), file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "run", str(model)],

@@ -69,7 +69,7 @@ def test_a_job_description_comes_back_from_what_processes_are_told(name):
     assert Job.model_validate(json.loads(json.dumps(job.model_dump(mode="json", exclude_unset=True)))) == job
 
 
-@pytest.mark.parametrize("name", ["ja-en", "tiny"])
+@pytest.mark.parametrize("name", sorted(path.name for path in JOBS.iterdir()))
 def test_the_shipped_jobs_load(name):
     job = load_job(JOBS / name)
     assert job.name == name

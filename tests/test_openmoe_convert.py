@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from doubles import PEAK_MIB
 from safetensors.torch import load_file
 from test_openmoe_checkpoint import FIXTURE, WEIGHTS, folder_of, per_expert, same
 from transformers import AutoModelForCausalLM
@@ -83,15 +84,14 @@ def test_no_more_is_read_at_once_than_was_allowed(tmp_path, monkeypatch, suffix)
     assert max(size for size in seen if size not in (matrix, matrix // 2)) <= 700
 
 
-MEASURED = """
-import resource, sys
+MEASURED = f"""{PEAK_MIB}
+import sys
 from pathlib import Path
 from metier.model.openmoe.convert import convert_checkpoint
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 convert_checkpoint(Path(sys.argv[1]), Path(sys.argv[3]) / "small", "int8")
-before = peak()
+before = peak_mib()
 convert_checkpoint(Path(sys.argv[2]), Path(sys.argv[3]) / "large", "int8", piece_bytes=2**20)
-print(peak() - before)
+print(peak_mib() - before)
 """
 
 

@@ -336,7 +336,7 @@ def test_passes_are_counted_over_local_text_alone(tmp_path, evidence):
     assert planned(description, evidence).stages[0].passes == 3.0
 
 
-def test_the_machine_is_measured_in_the_time_it_is_given():
+def test_the_machine_is_measured():
     assert 0.1 < product_speed(0.05) < 1e6
     found = this_machine()
     assert found.cores >= 1 and found.gflop_per_s > 0.1

@@ -17,8 +17,11 @@ def test_stdout_stays_the_result_while_a_bar_is_shown_on_a_terminal(monkeypatch,
     assert capsys.readouterr().out == "answer 0\nanswer 1\n"
 
 
-def test_talk_goes_to_stderr_as_it_is():
+def test_talk_goes_to_stderr_as_it_is(capfd):
     assert progress.console.stderr
+    progress.say("[red]x[/red] [0, 1]")
+    shown = capfd.readouterr()
+    assert (shown.out, shown.err) == ("", "[red]x[/red] [0, 1]\n")
 
 
 def test_nothing_is_drawn_where_there_is_no_terminal(monkeypatch):

@@ -88,8 +88,8 @@ def test_what_is_examined_as_known_is_taught(made):
         taught[row.output].add(row.input)
     for part in ("validation", "test"):
         for row, one in zip(rows_of(made, part), about(made, part), strict=True):
-            answers = {one.value} if one.form == "ask" else {one.subject}
-            assert answers & set(taught) and row.output in taught, row
+            asked_for = one.subject if one.form == "ask" else one.value
+            assert one.form == "comparison" or any(asked_for in text for text in taught[row.output]), row
 
 
 def assert_nothing_withheld_is_taught(at):

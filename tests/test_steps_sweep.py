@@ -150,9 +150,10 @@ def test_a_process_that_answers_ends_with_the_one_that_asked(tmp_path):
     write_records(tmp_path / "rows.jsonl", [Record(f"question {n}", "") for n in range(1000)])
     model = str(tiny_gguf(tmp_path / "tiny.gguf"))
     asked = answering.Asked(model, str(tmp_path / "rows.jsonl"), 1000, str(tmp_path / "a.jsonl"), 200, 1024, (), ())
-    process = subprocess.Popen(answering._COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    told, _ = process.communicate(json.dumps(asdict(asked)) + "\n")
-    assert process.returncode == 1 and told == ""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(answering._COMMAND, text=True, **pipes)
+    told, said = process.communicate(json.dumps(asdict(asked)) + "\n")
+    assert process.returncode == 1 and told == "" and "Error" not in said
     answers = tmp_path / "a.jsonl"
     assert not answers.exists() or answers.read_text().count("\n") < 1000
 

@@ -86,6 +86,7 @@ def test_what_a_process_finds_wrong_is_told_as_if_there_were_one(built):
     assert "Traceback" not in said
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("how", ["one of them is killed", "Ctrl-C", "the launcher is killed"])
 def test_processes_end_together_and_the_same_command_goes_on(built, how):
     job = variant(built.job, "long.toml", budget="100000 steps", checkpoint_seconds=0.01)

@@ -93,7 +93,8 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
         lambda folder: start.start(job, data.folder, folder),
     )
     start.check(job, begun)
-    weights, learned_from = begun.folder, begun.key
+    untrained = start.key_of_model(job, begun)
+    weights, learned_from = begun.folder, untrained
     if job.pretrain:
         pretrained = step(
             "pretrain",
@@ -102,12 +103,12 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
                 "losses": job.losses.model_dump(),
                 "weights": data.result["text"]["weights"],
                 "seed": job.seed,
-                "start": begun.key,
+                "start": untrained,
             },
             lambda folder: by_processes(nproc, job, data.folder, begun.folder, folder),
         )
         weights, learned_from = pretrained.folder / "model", pretrained.key
-    tried = {"task": job.task_settings, "max_tokens": job.train.max_tokens, "start": begun.key}
+    tried = {"task": job.task_settings, "max_tokens": job.train.max_tokens, "start": untrained}
     read = {} if job.base.from_scratch else {"exams": exams(data)}  # a model from scratch is shown no examples
     prompts = step(
         "prompt",
@@ -241,10 +242,16 @@ def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verd
     of_facts: dict[str, Any] = {}
     if job.task == "qa":
         papers["knowledge"] = [one.to_json() for one in known]
-        of_facts = {"knowledge": key_of(papers["knowledge"]), "store": trained.data.hashes[STORE]}
+        of_facts = {"store": trained.data.hashes[STORE]}
     step(
         "export",
-        {"exam": examined.key, "files": measured.files.key, "context": job.export.context_tokens, **papers, **of_facts},
+        {
+            "exam": examined.key,
+            "files": measured.files.key,
+            "context": job.export.context_tokens,
+            **{name: key_of(paper) for name, paper in papers.items()},
+            **of_facts,
+        },
         lambda folder: bundle.bundle(
             job,
             shipped,

@@ -1,4 +1,4 @@
-"""Read a job description: a strict TOML file, every mistake in it reported at once with what to write."""
+"""Read a job description: a strict TOML file, its mistakes reported at once with what to write."""
 
 import difflib
 import os
@@ -28,7 +28,8 @@ def load_job(path: Path) -> Job:
         path: the TOML file, or the folder with its ``job.toml``.
 
     Raises:
-        SpecError: when the file cannot be read, or for all mistakes in it, a line each.
+        SpecError: when the file cannot be read, or for all mistakes in single keys, a line each, or else for
+            the first thing that does not fit together.
     """
     file = path / "job.toml" if path.is_dir() else path
     table = _parse(file, _read(file))

@@ -47,8 +47,8 @@ class Export(Strict):
     quantisations: list[str] = Field(
         default=["Q8_0", "Q5_1", "Q4_0"],
         description=f"GGUF types to try: {', '.join(TYPES)}, or 'Q4_0-embed-Q8_0' for an embedding and output of "
-        "another type than the rest. The best that passes the parity gate and the limits ships. [] for no file, and so "
-        "no release: the checkpoint is examined.",
+        "another type than the rest. Of those that pass the parity gate and the limits the smallest ships, or the "
+        "fastest (compress.prefer). [] for no file, and so no release: the checkpoint is examined.",
         json_schema_extra={"items": {"type": "string", "enum": list(QUANTISATIONS)}},
     )
     context_tokens: int = Field(2048, ge=64, description="Context length recommended in the Modelfile.")

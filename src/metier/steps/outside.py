@@ -57,7 +57,7 @@ def examine_outside(
     """
     exported, prompts = (load_step(run / name) for name in ("export", "prompt"))
     prompted = {name: load_step(run / "rivals" / name / "prompt") for name in job.rivals}
-    paths = ",".join(str(Path(part).expanduser().resolve()) for part in on.split(","))
+    paths = _found(on)
     first, second = _columns(columns)
     table = read_source(Source(source=f"file:{paths}", licence="unknown", input=first, output=second)).table
     records = [Record(asked.strip(), wanted.strip()) for asked, wanted in islice(table.pairs, rows)]
@@ -91,6 +91,15 @@ def examine_outside(
         contestants.append(graded(job, name, answers[: len(records)], test))
         comparisons[name] = against(job, test, folder, answers[: len(records)])
     return OutsideExam(len(records), leaks, tuple(contestants), comparisons)
+
+
+def _found(on: str) -> str:
+    """Return the whole paths of a file, or of two with a comma between them."""
+    paths = [Path(part).expanduser() for part in ([on] if Path(on).exists() else on.split(","))]
+    for path in paths:
+        if not path.exists():
+            raise DataError(str(path), "there is no such file", f"Check the path; it starts at {Path.cwd()}")
+    return ",".join(str(path.resolve()) for path in paths)
 
 
 def _columns(text: str) -> tuple[int | str, int | str]:

@@ -7,7 +7,7 @@ from typing import Any
 import gguf
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from metier.artifact import Step, versions
+from metier.artifact import Step, key_of, versions
 from metier.compress.structure import check_cuts
 from metier.data.records import Record, read_documents, read_records
 from metier.errors import SpecError
@@ -74,6 +74,16 @@ def base_of(job: Job, begun: Step) -> dict[str, Any] | None:
     """Return the facts of the base, under the licence that the job states or else its own; None from scratch."""
     found: dict[str, Any] | None = begun.result["base"]
     return found and {**found, "licence": job.base.licence or found["licence"]}
+
+
+def key_of_model(job: Job, begun: Step) -> str:
+    """Return the key of the untrained model: of what it was made from, or of what it is.
+
+    The second where the size of its vocabulary was measured: with another limit the same may be chosen.
+    """
+    if job.base.from_scratch or job.vocabulary.pieces != "auto":
+        return begun.key
+    return key_of({name: digest for name, digest in begun.hashes.items() if not name.startswith("vocabulary.")})
 
 
 def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
