@@ -7,7 +7,10 @@ Every variant learns for the same time from the same base, is written as a file 
 answered by llama.cpp: the job's own test, and the rows that ``--on`` names, two files of lines. A change is a key of
 the job description with its value as TOML; ``data.train=1`` keeps the first source alone, and ``train.quantisation=""``
 takes the key out. Printed: chrF2 of each, and what the job as it is has more, with its 95% interval (paired bootstrap
-on the same rows). Written: ``benchmarks/results/ingredients-JOB.json``, or into ``--out``.
+on the same rows); and how many of the rows a variant's training rows give away, by the job's own rule. Written:
+``benchmarks/results/ingredients-JOB.json``, or into ``--out``.
+
+A budget of steps ("80 steps") is the same on a busy machine. Every variant sits the exams of the job as it is.
 
 Runs lie below METIER_HOME in ``runs/ingredients-JOB``: a variant that is finished is not trained again, a killed one
 goes on. One training each, with one seed, so that differences of a point are not to be told from chance by the
@@ -24,9 +27,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from metier.artifact import Step, key_of, run_step, write_json
+from metier.artifact import Step, key_of, run_step, versions, write_json
+from metier.data.leaks import count_leaks
 from metier.data.records import Record, read_records
 from metier.data.sources import read_source
 from metier.errors import SpecError
@@ -40,12 +42,9 @@ from metier.run.engine import Engine
 from metier.spec.data import Source
 from metier.spec.job import Job
 from metier.spec.load import load_job
-from metier.steps import start
+from metier.steps import threads
 from metier.steps.answering import SLOTS
 from metier.steps.data import learned_rows, prepare_data, sources
-from metier.steps.prompt import choose_prompt
-from metier.steps.ship import WHOLE, gguf_path, write_files
-from metier.steps.train import learn_job, learned
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import task_from_json
 
@@ -64,14 +63,21 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500, help="at most, of each test")
     parser.add_argument("--out", type=Path, help="folder of the results")
     wanted = parser.parse_args()
+    threads.set_up()  # as a build does, before torch loads
     job = load_job(wanted.job)
-    if job.task != "translation":
-        raise SpecError(str(wanted.job), f"is a job of task {job.task!r}", "Name one of task 'translation'")
+    if job.task != "translation" or job.pretrain:
+        raise SpecError(str(wanted.job), "is no job of task 'translation', or pretrains", "Name another job")
+    if any(change.startswith(("data.split", "data.test")) for change in wanted.change):
+        raise SpecError("--change", "would change what the exams are", "Change something else")
+    variants = {change: changed(job, change, wanted.budget) for change in (AS_IT_IS, *wanted.change)}
     folder = run_dir(f"ingredients-{job.name}"[:64])
     exams = {"own": read_records(data_of(job, folder).folder / "test.jsonl")[: wanted.rows]}
     if wanted.on:
         exams["on"] = rows_of(wanted.on)[: wanted.rows]
-    found = {change: asked(job, change, wanted.budget, exams, folder) for change in (AS_IT_IS, *wanted.change)}
+    found = {}
+    for change, mine in variants.items():
+        say(change)
+        found[change] = asked(mine, folder / key_of([change, wanted.budget])[:8], exams, folder)
     report(job, wanted, exams, found)
 
 
@@ -114,11 +120,14 @@ def data_of(job: Job, folder: Path) -> Step:
     return step(folder / f"data-{key_of(keyed)[:8]}", keyed, lambda at: prepare_data(job, at))
 
 
-def asked(job: Job, change: str, budget: str, exams: dict[str, list[Record]], folder: Path) -> dict[str, Any]:
+def asked(mine: Job, place: Path, exams: dict[str, list[Record]], folder: Path) -> dict[str, Any]:
     """Train a variant, ask its file, and return where the answers are, with the training's facts."""
-    say(change)
-    mine = changed(job, change, budget)
-    data, place = data_of(mine, folder), folder / key_of([change, budget])[:8]
+    from metier.steps import start
+    from metier.steps.prompt import choose_prompt
+    from metier.steps.ship import WHOLE, gguf_path, write_files
+    from metier.steps.train import learn_job, learned
+
+    data = data_of(mine, folder)
     begun = step(
         place / "start",
         {"job": start.inputs(mine), "rows": learned_rows(data)},
@@ -132,7 +141,13 @@ def asked(job: Job, change: str, budget: str, exams: dict[str, list[Record]], fo
     prompt = PromptFormat.from_json(prompts.result["prompt"])
     trained = step(
         place / "train",
-        {"train": learned(mine, mine.train), "seed": mine.seed, "start": begun.key, "prompt": prompts.key},
+        {
+            "train": learned(mine, mine.train),
+            "losses": mine.losses.model_dump(),
+            "seed": mine.seed,
+            "start": begun.key,
+            "prompt": prompts.key,
+        },
         lambda at: learn_job(mine, data.folder, begun.folder, prompt, at),
     )
     [quantisation] = mine.export.quantisations
@@ -147,8 +162,13 @@ def asked(job: Job, change: str, budget: str, exams: dict[str, list[Record]], fo
         {"files": files.key, "exams": exams, "max_answer_tokens": mine.evaluate.max_answer_tokens},
         lambda at: answered(path, exams, mine.evaluate.max_answer_tokens, at),
     )
-    facts = {key: trained.result[key] for key in ("steps", "tokens")}
-    return {"answers": answers.folder, "file_mib": path.stat().st_size / 2**20, **facts}
+    rules = mine.data.split
+    leaks = {
+        name: count_leaks(rows, data.folder / "train.jsonl", rules.leak_similarity, rules.leak_sides)
+        for name, rows in exams.items()
+    }
+    facts = {key: trained.result[key] for key in ("steps", "tokens")} | {"seconds": trained.manifest["seconds"]}
+    return {"answers": answers.folder, "file_mib": path.stat().st_size / 2**20, "leaks": leaks, **facts}
 
 
 def answered(path: Path, exams: dict[str, list[Record]], limit: int, folder: Path) -> dict[str, int]:
@@ -173,6 +193,7 @@ def report(job: Job, wanted: argparse.Namespace, exams: dict[str, list[Record]],
             scored = score(task.primary_metric, said, references)
             results[change]["scores"][name] = asdict(scored)
             text = f"  {name}, n = {scored.n}: {scored.value:.1f} [{scored.low:.1f}, {scored.high:.1f}]"
+            text += f", {one['leaks'][name]} leaks"
             if change != AS_IT_IS:
                 bought = compare(task.primary_metric, whole, said, references, seed=job.seed)
                 results[change]["bought"][name] = asdict(bought)
@@ -188,7 +209,7 @@ def report(job: Job, wanted: argparse.Namespace, exams: dict[str, list[Record]],
             "budget": wanted.budget,
             "on": wanted.on,
             "variants": results,
-            "torch": torch.__version__,
+            "versions": versions("torch", "transformers", "xllamacpp", "sacrebleu"),
             "cores": os.cpu_count(),
             "machine": platform.platform(),
         },

@@ -1,18 +1,22 @@
 """The Hugging Face folder, and the papers that travel with the file."""
 
+import json
 import shutil
 import subprocess
 from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from families import CASES, write_released
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from metier.evaluate.candidates import Candidate
 from metier.evaluate.metrics import Score
 from metier.evaluate.significance import Comparison
 from metier.evaluate.verdict import Contestant, Licences, Limit, Parity, decide
 from metier.export.card import card, checksums, modelfile
+from metier.export.huggingface import write_folder
+from metier.model import load
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +34,26 @@ def test_auto_classes_load_the_folder_with_our_logits(trained, auto):
         with torch.no_grad():
             difference = (model(ids).logits - trained.model(ids).logits).abs().max()
         assert difference <= 1e-5
+
+
+@pytest.mark.parametrize("family", CASES)
+def test_a_folder_says_its_rotation_as_versions_before_5_read_it_too(family, tmp_path):
+    write_released(CASES[family], tmp_path / "released")
+    model, tokenizer = load(tmp_path / "released")
+    write_folder(tmp_path / "made", model, tokenizer)
+    config = json.loads((tmp_path / "made" / "config.json").read_text())
+    rope = config["rope_parameters"]
+    full = rope.get("full_attention", rope)
+    assert config["rope_theta"] == full["rope_theta"]
+    assert config.get("rope_local_base_freq") == rope.get("sliding_attention", {}).get("rope_theta")
+    scaled = CASES[family].rope
+    assert config.get("rope_scaling") == (scaled and {k: v for k, v in full.items() if k != "rope_theta"})
+    if family == "Qwen 3 MoE":
+        assert config["num_experts"] == model.config.num_experts
+    assert AutoConfig.from_pretrained(tmp_path / "made").to_dict() == {
+        **model.config.to_dict(),
+        "_name_or_path": str(tmp_path / "made"),
+    }
 
 
 def test_the_folder_holds_no_code_and_no_pickle(trained):
@@ -53,7 +77,12 @@ def test_a_modelfile_names_the_file_the_template_and_the_limits(trained):
     lines = modelfile("animals-Q8_0.gguf", trained.prompt, 256, 16)
     assert lines.startswith("FROM ./animals-Q8_0.gguf\n")
     assert f'TEMPLATE """{trained.prompt.ollama_template()}"""\n' in lines
-    assert {"PARAMETER temperature 0", "PARAMETER num_ctx 256", "PARAMETER num_predict 16"} <= set(lines.splitlines())
+    assert {
+        "PARAMETER repeat_penalty 1",
+        "PARAMETER temperature 0",
+        "PARAMETER num_ctx 256",
+        "PARAMETER num_predict 16",
+    } <= set(lines.splitlines())
     assert lines.count('"""') == 2
 
 

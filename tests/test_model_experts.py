@@ -46,6 +46,21 @@ def test_an_expert_that_nobody_chose_learns_nothing():
         assert not grad_E[[1, 3]].any() and grad_E[0].any() and grad_E[2].any()
 
 
+def test_gradients_are_the_same_bits_every_time_however_many_experts_a_token_has():
+    torch.manual_seed(0)
+    made, tokens, choices = module(8, "sorted", width=64).float(), 600, 6  # enough for several threads
+    x_NH = torch.randn(tokens, 64, requires_grad=True)
+    chosen_NK = torch.rand(tokens, 8).topk(choices).indices
+    weight_NK = torch.rand(tokens, choices)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(threads, 4))
+    try:
+        grads = [torch.autograd.grad(made(x_NH, chosen_NK, weight_NK).sin().sum(), x_NH)[0] for _ in range(30)]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(grads[0], one) for one in grads[1:])
+
+
 def test_gradients_agree_with_finite_differences():
     torch.manual_seed(0)
     counts_E = torch.tensor([2, 0, 3])

@@ -12,14 +12,17 @@ import gguf
 import pytest
 import torch
 from doubles import tiny_gguf
+from families import CASES, write_released
 from huggingface_hub import constants
 from huggingface_hub.errors import HTTPError
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from metier.errors import ArtifactError, DataError, MetierError, RunError
 from metier.model import architectures, load
 from metier.model.bases import find_base
 from metier.model.loading import load_tokenizer
+from metier.model.rows import keep_rows
 from metier.run.gguf_header import read_header
 
 
@@ -119,6 +122,40 @@ def test_how_a_model_would_like_to_be_sampled_from_is_left_out_and_where_its_tur
     found = load(copied).model.generation_config
     assert found.eos_token_id == ends
     assert (found.repetition_penalty, found.no_repeat_ngram_size, found.top_k) == (None, None, None)
+
+
+def test_two_matrices_that_differ_stay_two_whatever_the_configuration_says(tmp_path):
+    write_released(CASES["SmolLM2"], tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    output = torch.randn_like(weights["model.embed_tokens.weight"])
+    save_file({**weights, "lm_head.weight": output}, tmp_path / "model.safetensors", {"format": "pt"})
+    model, _ = load(tmp_path)
+    assert not model.config.tie_word_embeddings
+    ids = torch.tensor([[5, 6, 7]])
+    whole = model(ids).logits
+    keep_rows(model, range(3, 60))
+    assert torch.equal(model.get_output_embeddings().weight, output[3:60])
+    assert torch.equal(model.get_input_embeddings().weight, weights["model.embed_tokens.weight"][3:60])
+    assert torch.allclose(model(ids - 3).logits, whole[..., 3:60], atol=1e-5)
+
+
+def test_settings_that_a_fine_tuning_left_in_a_tokenizer_cut_and_pad_nothing(copied):
+    path = copied / "tokenizer.json"
+    left = {
+        "truncation": {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0},
+        "padding": {
+            "strategy": {"Fixed": 9},
+            "direction": "Left",
+            "pad_to_multiple_of": None,
+            "pad_id": 0,
+            "pad_type_id": 0,
+            "pad_token": "<pad>",
+        },
+    }
+    text = "forty-two red foxs and a cow"
+    wanted = load_tokenizer(copied).backend_tokenizer.encode(text).ids
+    path.write_text(json.dumps(json.loads(path.read_text()) | left))
+    assert load_tokenizer(copied).backend_tokenizer.encode(text).ids == wanted
 
 
 def test_a_truncated_or_foreign_folder_is_refused(copied):

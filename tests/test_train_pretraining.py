@@ -7,17 +7,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from doubles import counted_animals
+from doubles import counted_animals, loud
 from test_train_loop import losses, stopped_before
 from test_train_losses import qwen
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from metier.artifact import write_json
-from metier.errors import SpecError
+from metier.errors import ArtifactError, SpecError
 from metier.model.scratch import scratch
 from metier.spec.training import Losses, Pretrain
 from metier.tokenizer.learn import learn
 from metier.train.packing import CausalRows, UL2Rows, corpora
-from metier.train.pretraining import PackedBatches, pretrain, watched
+from metier.train.pretraining import PackedBatches, keeping_texts_apart, pretrain, watched
 from metier.train.router import is_router
 from metier.train.ul2 import sentinels_needed
 
@@ -146,9 +147,11 @@ def test_the_objective_switches_at_the_token_count_and_is_watched_as_it_ends(tex
     tokenizer, seed = text.tokenizer, 5
     found = list(islice(PackedBatches(tokenizer, text.learned, SETTINGS, seed), 12))
     ul2 = UL2Rows(text.learned, 64, tokenizer, seed)
-    causal = CausalRows(text.learned, 64, tokenizer.bos_token_id, tokenizer.eos_token_id, seed)
     assert all(same(batch, ul2) for batch in found[:10])
+    causal = CausalRows(text.learned, 64, tokenizer.bos_token_id, tokenizer.eos_token_id, seed, ul2.read_to)
     assert all(same(batch, causal) for batch in found[10:])
+    again = CausalRows(text.learned, 64, tokenizer.bos_token_id, tokenizer.eos_token_id, seed)
+    assert not same(found[10], again), "the texts that UL2 has read come later"
     held_out = CausalRows(text.held_out, 64, tokenizer.bos_token_id, tokenizer.eos_token_id, seed)
     assert same(watched(tokenizer, text.held_out, SETTINGS, seed)[0], held_out)
     only = SETTINGS.model_copy(update={"switch_tokens": None})
@@ -200,3 +203,13 @@ def test_batches_go_on_anywhere_as_if_they_had_not_been_left(text, objective, sw
         batch = next(left)
         assert all(torch.equal(a, b) for a, b in zip(batch, expected, strict=True) if torch.is_tensor(a)), number
         left = opened(json.loads(json.dumps(left.position)))
+
+
+def test_a_model_that_lets_packed_texts_see_each_other_is_refused_and_the_others_are_not():
+    sizes = {"vocab_size": 40, "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 1}
+    opt = AutoConfig.for_model("opt", **sizes, ffn_dim=64, word_embed_proj_dim=32, max_position_embeddings=64)
+    with pytest.raises(ArtifactError, match="in models of type 'opt' texts in one row see each other"):
+        keeping_texts_apart(loud(AutoModelForCausalLM.from_config(opt, dtype=torch.float32)))
+    apart = AutoConfig.for_model("stablelm", **sizes, intermediate_size=64, num_key_value_heads=2)
+    model = loud(AutoModelForCausalLM.from_config(apart, dtype=torch.float32)).train()
+    assert keeping_texts_apart(model) is model and model.training

@@ -3,17 +3,21 @@
 import json
 import xml.etree.ElementTree as Xml
 from collections import Counter
+from contextlib import nullcontext
 
 import pytest
 from doubles import counted_animals
 from families import CASES, write_released
 
+from metier.artifact import Step
 from metier.compress import vocabulary
 from metier.compress.vocabulary import Size, choice, ladder, measure
 from metier.data.records import Record, write_records
+from metier.errors import SpecError
 from metier.export.gguf import write_gguf
 from metier.model import load
 from metier.model.rows import keep_rows
+from metier.run.engine import Engine
 from metier.spec.job import Job
 from metier.steps import start
 from metier.tasks.prompt import PromptFormat
@@ -146,3 +150,58 @@ def test_counts_of_special_pieces_are_no_rung(tmp_path):
     pieces = pieces_of(base(tmp_path, "SmolLM2").tokenizer)
     counts = Counter({pieces.eos: 3, pieces.byte_ids()[0]: 2})
     assert len(choose(pieces, counts, 1)) == len(choose(pieces, counts, 5))
+
+
+@pytest.mark.parametrize("pieces", ["all", 40])
+def test_pieces_that_the_embedding_has_no_rows_for_are_left_out(tmp_path, monkeypatch, pieces):
+    """Gemma 3's tokenizer has one more, for images; many a Llama's a padding piece that was added and not learned."""
+    monkeypatch.setenv("METIER_HOME", str(tmp_path / "home"))
+    data, begun, released = (tmp_path / name for name in ("data", "start", "base"))
+    data.mkdir(), begun.mkdir()
+    write_records(data / "train.jsonl", ROWS[:40])
+    write_records(data / "validation.jsonl", ROWS[40:])
+    tokenizer = base(released, "Gemma 3").tokenizer
+    rows = len(tokenizer)
+    tokenizer.add_special_tokens({"pad_token": "<added>"})
+    tokenizer.add_tokens(["<image_soft_token>"], special_tokens=True)
+    tokenizer.save_pretrained(released)
+    job = Job.model_validate(
+        {
+            "name": "animals",
+            "task": "text2text",
+            "base": {"model": str(released)},
+            "data": {"train": [{"source": "file:none.tsv", "licence": "own"}]},
+            "vocabulary": {"pieces": pieces},
+        }
+    )
+    facts = start.start(job, data, begun)
+    model, made = load(begun)
+    assert facts["pieces"] == len(made) == model.config.vocab_size <= rows
+    assert made.pad_token == made.eos_token and "<image_soft_token>" not in made.get_vocab()
+    write_gguf(tmp_path / "a.gguf", model, made, "F16", name="a", licence="own", prompt=PROMPT, task={})
+    with Engine(tmp_path / "a.gguf", threads=1) as engine:
+        assert engine.tokenize("forty red", special=False) == made("forty red", add_special_tokens=False).input_ids
+
+
+@pytest.mark.parametrize(
+    ("train", "key"), [({"max_tokens": 5000}, "train.max_tokens"), ({"max_tokens": 500}, None)], ids=["long", "short"]
+)
+def test_rows_longer_than_a_base_was_made_for_are_refused_before_any_training(tmp_path, monkeypatch, train, key):
+    monkeypatch.setenv("METIER_HOME", str(tmp_path / "home"))
+    released = tmp_path / "base"
+    base(released, "SmolLM2")
+    described = {
+        "name": "animals",
+        "task": "text2text",
+        "base": {"model": str(released)},
+        "data": {"train": [{"source": "file:none.tsv", "licence": "own"}]},
+        "train": train,
+        "export": {"quantisations": []},
+    }
+    begun = Step(released, {"result": {"parameters": 1}})
+    with (
+        pytest.raises(SpecError, match=r"train\.max_tokens: 5000, but the base was made for 512")
+        if key
+        else nullcontext()
+    ):
+        start.check(Job.model_validate(described), begun)

@@ -170,6 +170,13 @@ def _sentencepiece(kind: str) -> PreTrainedTokenizerFast:
     made = sorted((text for text in pieces.merged if len(text) > 1), key=pieces.merged.__getitem__, reverse=True)
     splits = ((text[:cut], text[cut:]) for text in made for cut in range(1, len(text)))
     state["model"]["merges"] = [pair for pair in splits if pieces.merged.keys() >= set(pair)]
+    if kind == "gemma":  # its runs of spaces are added pieces, and spelled as the others are
+        runs = {SPACE * length: len(state["model"]["vocab"]) + place for place, length in enumerate((2, 3))}
+        state["model"]["vocab"] |= runs
+        halves = [(SPACE, SPACE), (SPACE * 2, SPACE), (SPACE, SPACE * 2)]
+        state["model"]["merges"] = halves + state["model"]["merges"]
+        plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+        state["added_tokens"] += [{"id": number, "content": text, **plain} for text, number in runs.items()]
     if kind == "llama-2":
         prepend = {"type": "Prepend", "prepend": SPACE}
         state["normalizer"] = {"type": "Sequence", "normalizers": [prepend, state["normalizer"]]}

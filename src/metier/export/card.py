@@ -20,6 +20,7 @@ def modelfile(file_name: str, prompt: PromptFormat, context_tokens: int, max_ans
         f"FROM ./{file_name}\n"
         f'TEMPLATE """{prompt.ollama_template()}"""\n'
         "PARAMETER temperature 0\n"
+        "PARAMETER repeat_penalty 1\n"  # Ollama's own default changes greedy answers, too
         f"PARAMETER num_ctx {context_tokens}\n"
         f"PARAMETER num_predict {max_answer_tokens}\n"
     )

@@ -9,6 +9,7 @@ import gguf
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from metier.compress.blocks import quantise
+from metier.errors import ArtifactError
 from metier.model.architectures import architecture_of
 from metier.model.gguf_names import gguf_names, to_gguf
 from metier.model.rotation import FACTORS, factors, is_scaled
@@ -50,7 +51,7 @@ def write_gguf(
         task: what the runtime needs to know to split and join text.
 
     Raises:
-        ArtifactError: when no GGUF file can hold the model's architecture.
+        ArtifactError: when no GGUF file can hold the model's architecture, or its pieces have no rows.
     """
     architecture = architecture_of(model.config, name)
     settings = architecture.settings(model.config, name)
@@ -66,6 +67,9 @@ def write_gguf(
         number = gguf.GGUFValueType.FLOAT32 if isinstance(value, float) else gguf.GGUFValueType.UINT32
         writer.add_key_value(f"{architecture.name}.{key}", value, number)
     pieces = pieces_of(tokenizer).padded(model.config.vocab_size)
+    if len(pieces) > model.config.vocab_size:
+        found = f"its tokenizer has {len(pieces)} pieces, its embedding {model.config.vocab_size} rows"
+        raise ArtifactError(name, found, "Keep fewer pieces, or choose another base")
     _add_vocabulary(writer, pieces)
     writer.add_chat_template(prompt.chat_template(bos=pieces.add_bos))
     weights = model.state_dict()

@@ -1,7 +1,9 @@
 """Write the model as a Hugging Face folder that Auto classes load without remote code."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -24,6 +26,8 @@ def write_folder(
         setattr(model.config, f"{name}_token_id", getattr(tokenizer, f"{name}_token_id"))
         setattr(model.generation_config, f"{name}_token_id", getattr(tokenizer, f"{name}_token_id"))
     model.save_pretrained(folder)
+    config = folder / "config.json"
+    write_json(config, (written := json.loads(config.read_text(encoding="utf-8"))) | _older_names(written))
     if prompt:
         tokenizer.chat_template = prompt.chat_template(bos=begins_with_bos(tokenizer))
     tokenizer.save_pretrained(folder)
@@ -33,3 +37,19 @@ def write_folder(
         settings,
         json.loads(settings.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"},
     )
+
+
+def _older_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what transformers before version 5 looks for under other names, and else takes its own defaults for."""
+    older: dict[str, Any] = {}
+    rope = config.get("rope_parameters") or {}
+    full, window = rope.get("full_attention", rope), rope.get("sliding_attention")
+    if "rope_theta" in full:
+        older["rope_theta"] = full["rope_theta"]
+    if window:
+        older["rope_local_base_freq"] = window["rope_theta"]
+    if full.get("rope_type", "default") != "default":
+        older["rope_scaling"] = {key: value for key, value in full.items() if key != "rope_theta"}
+    if "num_local_experts" in config and config["model_type"] == "qwen3_moe":
+        older["num_experts"] = config["num_local_experts"]
+    return older

@@ -38,6 +38,7 @@ _FREE = {
     "max_window_layers",
     "output_router_logits",
     "pad_token_id",
+    "pretraining_tp",
     "router_aux_loss_coef",
     "use_cache",
 }

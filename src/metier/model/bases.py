@@ -123,7 +123,7 @@ def _of_folder(reference: str, folder: Path) -> Base:
 def _stated_licence(folder: Path) -> str:
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    found = re.search(r"^license:\s*['\"]?([\w.-]+)", text, re.MULTILINE)
+    found = re.search(r"^license:[ \t]*['\"]?(\w[\w.-]*)", text, re.MULTILINE)
     return _LICENCES.get(found[1].lower(), found[1]) if found else "unknown"
 
 
@@ -132,8 +132,9 @@ def _fetch_from_hub(name: str) -> Path:
     from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
 
     try:
-        patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "README.md"]
-        folder = Path(snapshot_download(name, allow_patterns=patterns))
+        patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "README.md"]
+        twice = ["consolidated*.safetensors", "*/*"]  # the weights once more, in their authors' own layout
+        folder = Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=twice))
         if is_openmoe(folder) and not any(folder.glob("*.safetensors")):
             snapshot_download(name, allow_patterns=["pytorch_model*.bin"])  # read without executing pickles
         return folder

@@ -79,11 +79,23 @@ def sorted_experts_forward(self: Any, hidden_states: Tensor, top_k_index: Tensor
     expert_A = top_k_index.reshape(-1)
     order_A = expert_A.argsort(stable=True)
     counts_E = torch.bincount(expert_A, minlength=len(self.down_proj))
-    gated_AF = self._apply_gate(grouped_product(hidden_states[order_A // choices], self.gate_up_proj, counts_E))
+    gated_AF = self._apply_gate(
+        grouped_product(for_each_choice(hidden_states, choices, order_A), self.gate_up_proj, counts_E)
+    )
     y_AH = grouped_product(gated_AF, self.down_proj, counts_E)
     place_A = torch.empty_like(order_A).scatter_(0, order_A, torch.arange(len(order_A), device=order_A.device))
     y_NKH = y_AH[place_A].view(tokens, choices, -1)
     return torch.einsum("nkh,nk->nh", y_NKH, top_k_weights.to(y_NKH.dtype))
+
+
+def for_each_choice(x_NH: Tensor, choices: int, order_A: Tensor) -> Tensor:
+    """Return the token of each assignment, ``[A, H]``; an assignment's number is its token's times K, plus its place.
+
+    A token is copied for each of its choices: gradients of rows that are read several times at once are summed in the
+    order in which a processor's threads come to them, so that a training would not end with the same bits twice.
+    """
+    tokens, width = x_NH.shape
+    return x_NH[:, None].expand(-1, choices, -1).reshape(tokens * choices, width)[order_A]
 
 
 def _groups(weight_EOI: Tensor, bounds: tuple[int, ...]) -> Any:

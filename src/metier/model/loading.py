@@ -76,6 +76,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     # What a tokenizer file is refused with has no class of its own.
     except Exception as error:
         raise _damaged(folder, "its tokenizer cannot be loaded", error) from error
+    tokenizer.backend_tokenizer.no_padding()  # a fine-tuning may have left its own settings in the file
+    tokenizer.backend_tokenizer.no_truncation()
     return tokenizer
 
 
@@ -110,6 +112,9 @@ def _of_a_library_class(folder: Path) -> PreTrainedModel:
     if missing := sorted(info["missing_keys"]):  # transformers filled them with random numbers
         raise _incomplete(folder, missing)
     whole: PreTrainedModel = model.eval()
+    output: Any = whole.get_output_embeddings()
+    if output is not None and output.weight is not whole.get_input_embeddings().weight:
+        whole.config.tie_word_embeddings = False  # whatever it says: two matrices that differ were found
     return whole
 
 

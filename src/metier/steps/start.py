@@ -24,6 +24,7 @@ from metier.steps.vocabulary import adopt
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import Task, task_from_json
 from metier.tokenizer.learn import learn
+from metier.tokenizer.read import begins_with_bos
 from metier.train.lora import load_peft
 from metier.train.ul2 import sentinels_needed
 
@@ -58,11 +59,13 @@ def check(job: Job, begun: Step) -> None:
 
     Raises:
         ArtifactError: when its architecture cannot be written.
-        SpecError: when no file can be within the limits, or the model has no such parts to cut.
+        SpecError: when no file can be within the limits, the model has no such parts to cut, or rows are longer than
+            what it was made for.
     """
+    config = AutoConfig.from_pretrained(begun.folder, trust_remote_code=False, local_files_only=True)
+    _check_lengths(job, getattr(config, "max_position_embeddings", None))
     if not job.export.quantisations:
         return
-    config = AutoConfig.from_pretrained(begun.folder, trust_remote_code=False, local_files_only=True)
     architecture_of(config, f"base {job.base.model!r}")
     if job.compress.cuts:
         check_cuts(config, job.compress)
@@ -114,6 +117,7 @@ def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
             texts = [*_texts(train, task.prompts()[0]), *plain]
             validation = read_records(data / "validation.jsonl")
             tokenizer = adopt(job, model, tokenizer, texts, validation, _sentinels(job), folder)
+    begins_with_bos(tokenizer)  # refused before any training, not when its template is written
     facts |= {"pieces": len(tokenizer), "parameters": model.num_parameters()}
     write_folder(folder, model, tokenizer)
     say(f"  {facts['parameters'] / 1e6:.1f} M parameters, {facts['pieces']:,} pieces")
@@ -145,6 +149,18 @@ def _sentinels(job: Job) -> int:
 
 def _texts(train: Sequence[Record], prompt: PromptFormat) -> list[str]:
     return [text for row in train for text in (row.input, prompt.answer(row.output))]
+
+
+def _check_lengths(job: Job, positions: int | None) -> None:
+    """Refuse rows that are longer than the texts the base was made for."""
+    asked = {"train.max_tokens": job.train.max_tokens} | (
+        {"pretrain.row_tokens": job.pretrain.row_tokens} if job.pretrain else {}
+    )
+    for key, tokens in asked.items():
+        if positions and tokens > positions:
+            raise SpecError(
+                key, f"{tokens}, but the base was made for {positions} tokens", f"Write at most {positions}"
+            )
 
 
 def _check_size(job: Job, parameters: int) -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -11,6 +12,7 @@ from metier.analysis.vocabulary import plot
 from metier.artifact import write_atomically, write_json
 from metier.compress.vocabulary import choice, measure
 from metier.data.records import Record
+from metier.errors import ArtifactError
 from metier.model.rows import keep_rows
 from metier.progress import say
 from metier.spec.job import Job
@@ -47,7 +49,7 @@ def adopt(
         sentinels: how many of UL2's marks are needed.
         folder: where a measurement of sizes is left.
     """
-    pieces = pieces_of(tokenizer)
+    pieces = _with_rows(pieces_of(tokenizer), model)
     if isinstance(pieces, SentencePieces):
         pieces = replace(pieces, space_prefix=False)
     wanted = job.vocabulary.pieces
@@ -63,6 +65,25 @@ def adopt(
     adopted = pieces.tokenizer()
     adopted.chat_template = tokenizer.chat_template
     return adopted
+
+
+def _with_rows(pieces: Pieces, model: PreTrainedModel) -> Pieces:
+    """Return the pieces that the embedding has rows for: Gemma 3 has one more, which stands for an image.
+
+    Raises:
+        ArtifactError: when one that a text needs has none.
+    """
+    matrix: Any = model.get_input_embeddings()
+    rows = len(matrix.weight)
+    if len(pieces) <= rows:
+        return pieces
+    if pieces.pad >= rows:  # one that was added, and never learned
+        pieces = replace(pieces, pad=pieces.eos)
+    for name in ("bos", "eos", "unk"):
+        if (getattr(pieces, name) or 0) >= rows:
+            found = f"its {name} piece is number {getattr(pieces, name)}, and its embedding has {rows} rows"
+            raise ArtifactError("the base", found, "Fetch it again, or choose another base")
+    return pieces.subset(range(rows))[0]
 
 
 def _measured(

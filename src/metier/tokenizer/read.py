@@ -39,7 +39,8 @@ def pieces_of(tokenizer: PreTrainedTokenizerFast) -> Pieces:
         scores = [-float(i) if kind is Kind.NORMAL else 0.0 for i, kind in enumerate(kinds)]
         ids = {text: i for i, text in enumerate(texts)}
         for number, (left, right) in reversed(list(enumerate(pairs))):
-            scores[ids[left + right]] = -float(number)
+            if (made := ids.get(left + right)) is not None:
+                scores[made] = -float(number)
         return SentencePieces(**common, scores=scores, space_prefix=_prefixes_a_space(backend))
     name = name_of(state)
     if name is None:
@@ -146,6 +147,8 @@ def _common(tokenizer: PreTrainedTokenizerFast, state: Mapping[str, Any], made: 
     for i, token in added.items():
         texts[i] = token["content"]
         kinds[i] = Kind.CONTROL if token["special"] else Kind.USER_DEFINED
+        if model.get("byte_fallback") and not token["special"]:
+            texts[i] = texts[i].replace(SPACE, " ")  # Gemma's runs of spaces: llama.cpp finds them in the text itself
     pad = tokenizer.pad_token_id
     return {
         "texts": texts,

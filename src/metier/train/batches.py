@@ -125,7 +125,8 @@ def encode(
     Prompt and answer are tokenized apart, as they meet when the model answers. Records are read as they are needed.
     """
     backend = tokenizer.backend_tokenizer
-    backend.no_padding()  # a tokenizer goes on padding after it was asked to once
+    backend.no_padding()  # a tokenizer goes on padding, and cutting, after it was asked to once
+    backend.no_truncation()
     end = tokenizer.eos_token_id
     found, left = Examples(), iter(records)
     while rows := list(islice(left, _ENCODED_ROWS)):

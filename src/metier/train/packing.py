@@ -50,13 +50,14 @@ def corpora(
     tokenizer: PreTrainedTokenizerFast, documents: Mapping[str, Sequence[str]], weights: Mapping[str, float]
 ) -> list[Corpus]:
     """Tokenize the documents of every source; sources without any token are left out."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()  # a tokenizer goes on padding, and cutting, after it was asked to once
+    backend.no_truncation()
     found = []
     for name, texts in documents.items():
         parts: list[np.ndarray] = []
         for start in track(range(0, len(texts), _ENCODED_AT_ONCE), f"tokenizing {name}"):
-            encoded = tokenizer.backend_tokenizer.encode_batch_fast(
-                list(texts[start : start + _ENCODED_AT_ONCE]), add_special_tokens=False
-            )
+            encoded = backend.encode_batch_fast(list(texts[start : start + _ENCODED_AT_ONCE]), add_special_tokens=False)
             parts += [np.array(encoding.ids, dtype=np.uint32) for encoding in encoded if encoding.ids]
         if parts:
             ends = np.cumsum([len(part) for part in parts])
@@ -70,7 +71,18 @@ def marks(tokenizer: PreTrainedTokenizerFast) -> tuple[int, int]:
     return eos if bos is None else int(bos), eos
 
 
-class CausalRows:
+class _Rows:
+    """Rows made of drawn text."""
+
+    _drawn: "_Drawn"
+
+    @property
+    def read_to(self) -> Any:
+        """A position from which causal rows go on in the same texts, with chance begun anew."""
+        return None, self._drawn.position[1]
+
+
+class CausalRows(_Rows):
     """Rows for plain language modelling, for ever: a pure function of the arguments.
 
     A row comes from one source, drawn by weight, and is filled with its documents, each ended by EOS. A document that
@@ -103,7 +115,7 @@ class CausalRows:
         return _row(pieces, self._row_tokens)
 
 
-class UL2Rows:
+class UL2Rows(_Rows):
     """Rows of UL2's six tasks, for ever: a pure function of the arguments.
 
     Source and task of an example are drawn by weight and rate. Its text is the source's next tokens, documents run

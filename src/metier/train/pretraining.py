@@ -9,8 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from metier.errors import ArtifactError
+from metier.model.architectures import ARCHITECTURES
 from metier.spec.training import Losses, Pretrain
 from metier.train.batches import Batch
 from metier.train.loop import fit
@@ -54,11 +57,12 @@ def pretrain(
         The model of the lowest validation loss, and the training's facts.
 
     Raises:
-        ArtifactError: when UL2 is asked of a vocabulary with too few sentinels.
+        ArtifactError: when UL2 is asked of a vocabulary with too few sentinels, or the model lets texts that are
+            packed into a row see each other.
         SpecError: when the budget has no room for a single step.
     """
     return fit(
-        make_model,
+        lambda: keeping_texts_apart(make_model()),
         lambda position: PackedBatches(tokenizer, learned, settings, seed, position),
         watched(tokenizer, held_out, settings, seed),
         settings,
@@ -71,8 +75,36 @@ def pretrain(
     )
 
 
+@torch.no_grad()
+def keeping_texts_apart(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the model, after a look at whether a text in a row is read as it is alone.
+
+    That is so where a class hands positions on to its attention mask: those of GGUF's architectures are tested to.
+
+    Raises:
+        ArtifactError: when it is not.
+    """
+    if model.config.model_type in (*ARCHITECTURES, "openmoe"):
+        return model
+    middle = model.config.vocab_size // 2
+    ids_1T = torch.arange(middle, middle + 4, device=model.device)[None]
+    positions_1T = torch.tensor([[0, 1, 0, 1]], device=model.device)
+    trains = model.training
+    packed, alone = (
+        model.eval()(input_ids=ids, position_ids=positions, use_cache=False).logits[0, -2:].float()
+        for ids, positions in ((ids_1T, positions_1T), (ids_1T[:, 2:], positions_1T[:, 2:]))
+    )
+    model.train(trains)
+    if not torch.allclose(packed, alone, rtol=1e-3, atol=1e-3 * float(alone.abs().max())):
+        found = f"in models of type {model.config.model_type!r} texts in one row see each other"
+        raise ArtifactError("pretrain", found, f"Begin with one of these: {', '.join(ARCHITECTURES)}; or from scratch")
+    return model
+
+
 class PackedBatches:
     """The batches of a pretraining, for ever: UL2's until the switch, if there is one, then causal ones.
+
+    The causal ones go on in the texts where UL2's ended.
 
     A position holds that of the rows, so that going there costs nothing.
     """
@@ -102,7 +134,7 @@ class PackedBatches:
         batch = next(batched(self._rows, self._settings.batch_tokens // self._settings.row_tokens))
         self._step += 1
         if self._step == self._settings.switch_step:
-            self._rows = self._of(self._objective)
+            self._rows = self._of(self._objective, self._rows.read_to)
         return batch
 
     @property

@@ -9,6 +9,11 @@ from transformers import PreTrainedModel
 from metier.errors import ArtifactError
 from metier.spec.weights import is_router as is_router
 
+_BIASES = ("expert_bias", "e_score_correction_bias")
+"""What LFM2-MoE, GLM-4-MoE and DeepSeek-V3 add to their scores before they choose."""
+
+_WITHOUT = "Set losses.load_balance and losses.router_z to 0, or choose Qwen3-MoE, OLMoE, Mixtral or OpenMoE"
+
 
 def routers(model: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
     """Yield the parameters of a model's routers."""
@@ -42,8 +47,15 @@ def scores(outputs: Any, model: PreTrainedModel) -> Sequence[torch.Tensor]:
     """Return each layer's router scores, (N, E) for N tokens, from what the decoder returned.
 
     Raises:
-        ArtifactError: when the model does not tell them.
+        ArtifactError: when the model does not tell them, or chooses by something else.
     """
+    if biased := next((name for name, _ in model.named_buffers() if name.endswith(_BIASES)), None):
+        raise ArtifactError(
+            f"a mixture of experts of type {model.config.model_type!r}",
+            f"its routers choose by more than their scores ({biased}), so its routing losses would be those of choices "
+            "that it does not make",
+            _WITHOUT,
+        )
     if getattr(outputs, "router_logits", None):  # transformers' mixtures
         return tuple(outputs.router_logits)
     if getattr(outputs, "routing", None):  # OpenMoE
@@ -51,7 +63,7 @@ def scores(outputs: Any, model: PreTrainedModel) -> Sequence[torch.Tensor]:
     raise ArtifactError(
         f"a mixture of experts of type {model.config.model_type!r}",
         "the model does not return its routers' scores, so its routing losses cannot be taken",
-        "Set losses.load_balance and losses.router_z to 0, or choose Qwen3-MoE, OLMoE, Mixtral or OpenMoE",
+        _WITHOUT,
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from metier.errors import SpecError
-from metier.model.experts import grouped_product
+from metier.model.experts import for_each_choice, grouped_product
 from metier.model.openmoe.config import OpenMoeConfig
 
 
@@ -158,7 +158,7 @@ def mixed(
     counts_E = torch.bincount(key, minlength=count_of_experts + 1)[:count_of_experts]
     order_A = key.argsort(stable=True)[: int(counts_E.sum())]
     token_A = order_A // choices
-    y_AH = answers(x_NH[token_A], counts_E)
+    y_AH = answers(for_each_choice(x_NH, choices, order_A), counts_E)
     y_AH = y_AH * weight_NK.reshape(-1)[order_A, None].to(y_AH.dtype)
     return torch.zeros_like(x_NH).index_add(0, token_A, y_AH.to(x_NH.dtype))
 

@@ -74,13 +74,20 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     # What a tokenizer file is refused with has no class of its own.
     except Exception as error:
         raise ArtifactError(str(path), f"is no tokenizer ({error!s:.200})", "Fetch it again") from error
-    return with_conventions(tokenizer, str(path))
+    config = folder / "config.json"
+    rows = json.loads(config.read_text(encoding="utf-8")).get("vocab_size", PIECES) if config.is_file() else PIECES
+    return with_conventions(tokenizer, str(path), sentinels=len(tokenizer) + SENTINELS <= rows)
 
 
-def with_conventions(tokenizer: PreTrainedTokenizerFast, where: str = "tokenizer") -> PreTrainedTokenizerFast:
+def with_conventions(
+    tokenizer: PreTrainedTokenizerFast, where: str = "tokenizer", *, sentinels: bool = True
+) -> PreTrainedTokenizerFast:
     """Make a tokenizer do as OpenMoE's: the same object, changed; a saved copy keeps it.
 
-    Sentinels are added when the vocabulary has none.
+    Args:
+        tokenizer: the tokenizer.
+        where: whose it is, for the error.
+        sentinels: whether they are added when the vocabulary has none: not where the embedding has no rows for them.
 
     Raises:
         ArtifactError: when ids 0 and 1 are not there, or its sentinels do not count down from the last id.
@@ -91,10 +98,11 @@ def with_conventions(tokenizer: PreTrainedTokenizerFast, where: str = "tokenizer
         raise ArtifactError(where, f"ids {START} and {END} are not both pieces", "Use umT5's tokenizer")
     tokenizing.add_special_tokens({"pad_token": start, "bos_token": start, "eos_token": end})
     names = [f"<extra_id_{number}>" for number in range(SENTINELS)]
-    if names[0] not in tokenizing.get_vocab():
+    has_some = names[0] in tokenizing.get_vocab()
+    if not has_some and sentinels:
         tokenizing.add_tokens(names[::-1], special_tokens=True)
     found, last = tokenizing.convert_tokens_to_ids(names[0]), len(tokenizing) - 1
-    if found != last or tokenizing.convert_tokens_to_ids(names[1]) != last - 1:
+    if (has_some or sentinels) and (found != last or tokenizing.convert_tokens_to_ids(names[1]) != last - 1):
         raise ArtifactError(where, f"{names[0]} is id {found}, not the last, {last}", "Use umT5's tokenizer")
     tokenizing.padding_side = tokenizing.init_kwargs["padding_side"] = "left"  # the latter is what is saved
     tokenizing.backend_tokenizer.post_processor = processors.TemplateProcessing(
