@@ -13,10 +13,13 @@ from typing import Any
 from metier.data.similarity import comparable
 
 _FORMS = {
-    "ask": {"clause": "clause", "noun": "noun", "question": "question"},
+    "ask": {"clause": "clause", "noun": "noun", "question": "question", "key": "key"},
     "reverse": {"reverse": "clause"},
 }
 """Of each direction the keys of a relation's table, and the frames that they fit into."""
+
+_MADE = 2
+"""So many phrasings that frames made come after each written one."""
 
 _WRITTEN = 0.2
 """Of the ways to ask for what no relation tells, those taken as they are written."""
@@ -25,30 +28,34 @@ _WRITTEN = 0.2
 def framed(way: str, form: str, examined: Iterable[str]) -> tuple[str, ...]:
     """Return more phrasings of a kind of question, for training: all frames with all that fits into them.
 
-    What the exams ask stays theirs: nothing is made of words that stand in one of their phrasings, whatever is around.
+    What the exams ask stays theirs: nothing is made that holds one of their phrasings, or a part of one that goes into
+    frames, unless it is a single word.
 
     Args:
         way: a key of `metier.data.questions.phrasings.way_of`.
         form: ``ask`` for the value, or ``reverse`` for the subject.
         examined: the phrasings of the exams.
     """
-    exams = [comparable(text) for text in examined]
+    exams = {comparable(text) for text in examined}
     texts = packaged()
     cores = [(core, frame) for key, frame in _FORMS[form].items() for core in texts.get(way, {}).get(key, ())]
-    kept_back = [words for core, _ in cores if any((words := comparable(core)) in text for text in exams)]
-    free = [(core, frame) for core, frame in cores if not any(words in comparable(core) for words in kept_back)]
-    found = [_capital(text.replace(f"{{{frame}}}", core)) for core, frame in free for text in texts["frames"][frame]]
-    return tuple(text for text in found if comparable(text) not in exams)
+    parts = {words for core, _ in cores if " " in (words := comparable(core))}
+    kept_back = exams | {words for words in parts if any(words in text for text in exams)}
+    found = [_capital(text.replace(f"{{{frame}}}", core)) for core, frame in cores for text in texts["frames"][frame]]
+    return tuple(text for text in found if not any(words in comparable(text) for words in kept_back))
 
 
 def mixed(written: Sequence[str], made: Iterable[str]) -> tuple[str, ...]:
-    """Return written phrasings and those that frames made in turn, each written one as often as it takes.
+    """Return written phrasings, after each two that frames made, each written one as often as it takes.
 
     Those made are in an order by hash, so that a few in turn have many frames.
     """
     by_hash = sorted(made, key=lambda text: hashlib.sha256(f"frames\n{text}".encode()).digest())
-    pairs = zip(cycle(written), by_hash, strict=False)
-    return (*chain.from_iterable(pairs), *written[len(by_hash) :])
+    turns = [by_hash[at : at + _MADE] for at in range(0, len(by_hash), _MADE)]
+    return (
+        *chain.from_iterable((text, *more) for text, more in zip(cycle(written), turns, strict=False)),
+        *written[len(turns) :],
+    )
 
 
 def beside(dice: random.Random) -> str:
