@@ -70,14 +70,17 @@ def main() -> None:
     try:
         with open_session(wanted.model) as session:
             test = run_dir(wanted.model) / "data" / "test.jsonl"
-            print_known(session, read_records(test)[: wanted.rows], ways)
-            subjects = sorted({about.subject for about in read_about(about_path(test)) if about.subject})
+            abouts = read_about(about_path(test))
+            print_known(session, read_records(test)[: wanted.rows], [about.subject for about in abouts], ways)
+            subjects = sorted({about.subject for about in abouts if about.subject})
             print_unknown(session, subjects, dice)
     except (MetierError, OSError) as error:
         sys.exit(f"not measured: {error}")
 
 
-def print_known(session: Session, rows: Sequence[Record], ways: dict[str, Callable[[str], str]]) -> None:
+def print_known(
+    session: Session, rows: Sequence[Record], subjects: Sequence[str], ways: dict[str, Callable[[str], str]]
+) -> None:
     """Ask all questions in all ways, and print a line of each."""
     references = [row.output for row in rows]
     first: list[str] = []
@@ -87,7 +90,7 @@ def print_known(session: Session, rows: Sequence[Record], ways: dict[str, Callab
         said = [answer.guess or answer.text for answer in answers]
         first = first or said
         given = [right(one.text, wanted) for one, wanted in zip(answers, references, strict=True) if one.sure]
-        found = compare("answer", said, first, references)
+        found = compare("answer", said, first, references, groups=subjects[: len(rows)])
         print(
             f"{name:20} right {share([right(*pair) for pair in zip(said, references, strict=True)])}, "
             f"difference {found.difference:+.1f} [{found.low:+.1f}, {found.high:+.1f}]; "
@@ -98,7 +101,9 @@ def print_known(session: Session, rows: Sequence[Record], ways: dict[str, Callab
 def print_unknown(session: Session, subjects: Sequence[str], dice: random.Random) -> None:
     """Ask in other languages, for what is no matter of the job, and letters; print how much of it is answered."""
     german, foreign = ([way.format(name) for way in ways for name in NAMES] for ways in (IN_GERMAN, IN_OTHER_LANGUAGES))
-    beside = [dice.choice(BESIDE).format(name.partition(" (")[0]) for name in dice.sample(subjects, 200)]
+    beside = [
+        dice.choice(BESIDE).format(name.partition(" (")[0]) for name in dice.sample(subjects, min(200, len(subjects)))
+    ]
     letters = ["".join(dice.choices(string.ascii_lowercase + " ", k=30)) for _ in range(100)]
     kinds = {"in German": german, "other languages": foreign, "beside the matter": beside, "random letters": letters}
     for name, questions in kinds.items():
@@ -111,7 +116,10 @@ def mistyped(text: str, dice: random.Random) -> str:
     longest = max(text.split(), key=len)
     if len(longest) < 5:
         return text
-    at = dice.randrange(1, len(longest) - 2)
+    places = [at for at in range(1, len(longest) - 2) if longest[at] != longest[at + 1]]
+    if not places:
+        return text
+    at = dice.choice(places)
     return text.replace(longest, longest[:at] + longest[at + 1] + longest[at] + longest[at + 2 :], 1)
 
 

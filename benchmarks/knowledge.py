@@ -16,7 +16,8 @@ the 2 bits of Allen-Zhu and Li 2024 (arXiv 2404.05405). With ``--option`` the la
 Vocabulary counts as parameters: it is ``--vocabulary`` pieces here. A learning rate that the job states is for its own
 width; it grows with the root of what the width falls by. Written: ``benchmarks/results/knowledge.json`` and
 ``docs/figures/knowledge.svg``, or both into ``--out``. Runs lie below METIER_HOME in ``runs/knowledge-JOB``: a model
-that is finished is not trained again, a killed one goes on. For jobs/history, 100 exposures are about 30 million
+that is finished is not trained again, a killed one goes on; other exposures, vocabularies or types have a folder of
+their own. For jobs/history, 100 exposures are about 30 million
 tokens a model: on one idle core 10 minutes for 64x1 and 20 for 128x1, mixtures half as long again; an
 option as long as the largest size.
 """
@@ -27,18 +28,24 @@ import os
 import platform
 import time
 import tomllib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
 from pathlib import Path
 from typing import Any
+
+from metier.steps import threads
+
+threads.set_up()  # as a build does, before torch loads
 
 import torch
 
 from metier.analysis.stored import stored_by
 from metier.analysis.svg import COLOURS, GREY, document
 from metier.artifact import Step, key_of, run_step, write_atomically, write_json
+from metier.data.questions.about import about_path, read_about
 from metier.data.questions.prepare import inputs, prepare_questions
-from metier.data.records import read_records
+from metier.data.records import Record, read_records
 from metier.errors import SpecError
 from metier.evaluate.answers import collect, read_answers
 from metier.evaluate.significance import compare
@@ -97,9 +104,14 @@ def main() -> None:
     options = [one if "=" in one else f"{one}=true" for one in wanted.option]
     runs = [Run(size, experts) for size in wanted.sizes for experts in dict.fromkeys((0, wanted.experts))]
     runs += [Run(wanted.sizes[-1], option=option) for option in options]
-    folder = run_dir(f"knowledge-{job.name}"[:64])
+    asked = [wanted.exposures, wanted.budget, wanted.vocabulary, wanted.quantisations]
+    folder = run_dir(f"knowledge-{job.name}"[:64]) / key_of(asked)[:8]  # a short trial clears nothing away
     found = {run.name: measured(job, run, wanted, folder) for run in runs}
-    effects = {run.option: effect(folder, Run(run.size).name, run.name) for run in runs if run.option}
+    effects = {
+        run.option: effect(folder, found[Run(run.size).name], found[run.name], wanted.quantisations)
+        for run in runs
+        if run.option
+    }
     report(job, wanted, found, effects)
 
 
@@ -182,7 +194,8 @@ def measured(job: Job, run: Run, wanted: argparse.Namespace, folder: Path) -> di
     )
     asked = {"files": files.key, "data": data.key, "evaluate": mine.evaluate.model_dump()}
     knowing = step(place / "stored", asked, lambda at: stored_bits(mine, trained.folder / "model", data, prompt))
-    said = step(place / "answers", asked, lambda at: answered(mine, data.folder, files.folder, at))
+    said = step(place / "answers", asked, lambda at: ask(mine, data.folder, files.folder, at))
+    shares = answered(mine, data.folder, said.folder)
     parameters, embedding = (knowing.result[key] for key in ("parameters", "embedding"))
     bits = knowing.result["stored"]["bits"]
     return {
@@ -199,8 +212,10 @@ def measured(job: Job, run: Run, wanted: argparse.Namespace, folder: Path) -> di
         "bits_a_parameter_without_embedding": round(bits / (parameters - embedding), 4),
         "relations": knowing.result["stored"]["relations"],
         "files": {
-            name: {**one, "file_mib": round(files.result["file_mib"][name], 3)} for name, one in said.result.items()
+            name: {**shares[name], "file_mib": round(files.result["file_mib"][name], 3)}
+            for name in wanted.quantisations
         },
+        "data": data.folder.name,
     }
 
 
@@ -215,16 +230,25 @@ def stored_bits(job: Job, folder: Path, data: Step, prompt: Any) -> dict[str, An
     }
 
 
-def answered(job: Job, data: Path, files: Path, folder: Path) -> dict[str, dict[str, float]]:
-    """Return of each file, in percent: right answers, answers in form, and unknown questions that it answers."""
-    exams = {exam: read_records(data / f"{exam}.jsonl")[: job.evaluate.test_rows] for exam in ("test", "test_unknown")}
-    found = {}
+def exams_of(job: Job, data: Path) -> dict[str, list[Record]]:
+    """Return the rows of both exams."""
+    return {exam: read_records(data / f"{exam}.jsonl")[: job.evaluate.test_rows] for exam in ("test", "test_unknown")}
+
+
+def ask(job: Job, data: Path, files: Path, folder: Path) -> None:
+    """Let each file answer both exams."""
     for quantisation in job.export.quantisations:
         with Engine(gguf_path(files, job, quantisation), slots=SLOTS, context_tokens=256) as engine:
             file = ShippedFile(quantisation, engine, job.evaluate.max_answer_tokens)
-            known, unknown = (
-                collect(file, rows, folder / f"{exam}-{quantisation}.jsonl") for exam, rows in exams.items()
-            )
+            for exam, rows in exams_of(job, data).items():
+                collect(file, rows, folder / f"{exam}-{quantisation}.jsonl")
+
+
+def answered(job: Job, data: Path, folder: Path) -> dict[str, dict[str, float]]:
+    """Return of each file, in percent: right answers, answers in form, and unknown questions that it answers."""
+    exams, found = exams_of(job, data), {}
+    for quantisation in job.export.quantisations:
+        known, unknown = (read_answers(folder / f"{exam}-{quantisation}.jsonl") for exam in exams)
         hits = [right(answer, row.output) for answer, row in zip(known, exams["test"], strict=True)]
         bold = [not abstains(answer, job.qa.unknown) for answer in unknown]
         formed = [
@@ -237,17 +261,22 @@ def answered(job: Job, data: Path, files: Path, folder: Path) -> dict[str, dict[
     return found
 
 
-def effect(folder: Path, plain_run: str, changed_run: str) -> dict[str, Any] | None:
+def effect(
+    folder: Path, plain_run: dict[str, Any], changed_run: dict[str, Any], quantisations: Sequence[str]
+) -> dict[str, Any] | None:
     """Return the changed run's exact points minus the other's, paired; None where their exams are not the same."""
-    theirs, ours = (sorted((folder / run / "answers").glob("test-*.jsonl")) for run in (plain_run, changed_run))
+    subjects = [one.subject for one in read_about(about_path(folder / plain_run["data"] / "test.jsonl"))]
     found: dict[str, Any] = {}
-    for one, other in zip(ours, theirs, strict=True):
-        rows, other_rows = read_answered(one), read_answered(other)
-        if [row[:2] for row in rows] != [row[:2] for row in other_rows]:
-            return None
-        found[one.stem.removeprefix("test-")] = asdict(
-            compare("answer", read_answers(one), read_answers(other), [wanted for _, wanted in rows])
+    for name in quantisations:
+        one, other = (
+            folder / Run(run["size"], run["experts"], run["option"]).name / "answers" / f"test-{name}.jsonl"
+            for run in (changed_run, plain_run)
         )
+        rows, other_rows = read_answered(one), read_answered(other)
+        if rows != other_rows:
+            return None
+        answers, references = (read_answers(one), read_answers(other)), [wanted for _, wanted in rows]
+        found[name] = asdict(compare("answer", *answers, references, groups=subjects[: len(rows)]))
     return found
 
 

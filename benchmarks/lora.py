@@ -20,6 +20,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from metier.steps import threads
+
+threads.set_up()  # as a build does, before torch loads
+
 import torch
 from transformers import PreTrainedModel
 

@@ -27,9 +27,14 @@ from pathlib import Path
 from typing import Any
 
 import scipy.stats
+
+from metier.steps import threads
+
+threads.set_up()  # as a build does, before torch loads
+
 import torch
 
-from metier.artifact import read_json, run_step, write_atomically, write_json
+from metier.artifact import key_of, read_json, run_step, versions, write_atomically, write_json
 from metier.data.packages import fetch_archive
 from metier.data.sources import read_source
 from metier.export.huggingface import write_folder
@@ -60,8 +65,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=1_200_000)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="folder of the results, for a trial with other arguments")
     wanted = parser.parse_args()
-    folder = run_dir("moe-twins")
+    trial = any(getattr(wanted, name) != parser.get_default(name) for name in ("tokens", "seeds"))
+    if trial and not wanted.out:
+        parser.error("a trial needs --out: metier plan advises by what the whole measurement leaves")
+    folder = run_dir("moe-twins-trial" if trial else "moe-twins")
     texts = documents(folder / "documents.json")
     learned = {name: [text for text in own if not held_out(text)] for name, own in texts.items()}
     watched = {name: [text for text in own if held_out(text)] for name, own in texts.items()}
@@ -69,7 +78,17 @@ def main() -> None:
     tokenizer = pieces.tokenizer()
     weights = dict.fromkeys(texts, 1.0)
     corpus, exam = corpora(tokenizer, learned, weights), corpora(tokenizer, watched, weights)
-    ratio = step(folder / "pace", {}, lambda place: seconds_ratio(tokenizer, corpus))["seconds_ratio"]
+    common = {
+        "shape": SHAPE,
+        "sizes": SIZES,
+        "rows": [ROW_TOKENS, BATCH_TOKENS],
+        "vocabulary": VOCABULARY,
+        "texts": key_of(texts),
+        "versions": versions("torch", "transformers"),
+    }
+    here = common | {"machine": platform.platform(), "cores": os.cpu_count()}
+    pace = step(folder / "pace", here, lambda place: seconds_ratio(tokenizer, corpus))
+    ratio = pace["seconds_ratio"]
     say(f"a token takes the mixture {ratio:.2f} x the dense twin's time")
     arms = {"dense": ("dense", 1.0), "moe": ("moe", 1.0), "dense, equal time": ("dense", ratio)}
     curves: dict[str, list[list[dict[str, float]]]] = {arm: [] for arm in arms}
@@ -85,11 +104,18 @@ def main() -> None:
             )
             facts = step(
                 folder / f"{arm.replace(', ', '-').replace(' ', '-')}-{seed}",
-                {"settings": settings.model_dump(), "shape": SHAPE | SIZES[architecture], "seed": seed},
+                {
+                    **common,
+                    "settings": settings.model_dump(),
+                    "peak_lr": PEAK_LR,
+                    "losses": losses(architecture).model_dump(),
+                    "architecture": architecture,
+                    "seed": seed,
+                },
                 lambda place, a=architecture, s=settings, n=seed: trained(a, tokenizer, corpus, exam, s, n, place),
             )
             curves[arm].append(facts["curve"])
-    report(wanted.tokens, ratio, curves, {one.name: len(one.tokens) for one in corpus})
+    report(wanted, pace, curves, {one.name: len(one.tokens) for one in corpus})
 
 
 def documents(path: Path) -> dict[str, list[str]]:
@@ -208,24 +234,27 @@ def seconds_ratio(tokenizer: Any, corpus: list[Corpus], turns: int = 12) -> dict
     }
 
 
-def report(tokens: int, ratio: float, curves: dict[str, list[Any]], corpus_tokens: dict[str, int]) -> None:
+def report(
+    wanted: argparse.Namespace, pace: dict[str, Any], curves: dict[str, list[Any]], corpus_tokens: dict[str, int]
+) -> None:
     """Compare the arms, print, and write numbers, evidence and plot."""
     final = {arm: [curve[-1]["loss_nats"] for curve in own] for arm, own in curves.items()}
-    pace = read_json(run_dir("moe-twins") / "pace" / "manifest.json")["result"]
     found = {
         "date": time.strftime("%Y-%m-%d"),
-        "command": f"python benchmarks/moe_twins.py --tokens {tokens} --seeds {len(final['dense'])}",
+        "command": f"python benchmarks/moe_twins.py --tokens {wanted.tokens} --seeds {wanted.seeds}",
         "active_parameters": pace["parameters"]["dense"],
         "parameters": pace["parameters"],
         "experts": SIZES["moe"]["experts"],
         "experts_per_token": SIZES["moe"]["experts_per_token"],
         "seeds": len(final["dense"]),
-        "tokens": tokens,
+        "tokens": wanted.tokens,
         "loss_difference_equal_tokens_nats": difference(final["moe"], final["dense"]),
-        "seconds_ratio": round(ratio, 3),
+        "seconds_ratio": round(pace["seconds_ratio"], 3),
         "loss_difference_equal_time_nats": difference(final["moe"], final["dense, equal time"]),
     }
-    write_json(ROOT / "src" / "metier" / "spec" / "evidence.json", found)
+    places = [ROOT / part for part in ("src/metier/spec", "benchmarks/results", "docs/figures")]
+    evidence, results, figures = [wanted.out] * 3 if wanted.out else places
+    write_json(evidence / "evidence.json", found)
     details = {
         "final_loss_nats": final,
         "curves": curves,
@@ -236,8 +265,8 @@ def report(tokens: int, ratio: float, curves: dict[str, list[Any]], corpus_token
         "cores": os.cpu_count(),
         "machine": platform.platform(),
     }
-    write_json(ROOT / "benchmarks" / "results" / "moe_twins.json", found | details)
-    plot(curves, ROOT / "docs" / "figures" / "moe_twins.svg")
+    write_json(results / "moe_twins.json", found | details)
+    plot(curves, pace["step_seconds"], figures / "moe_twins.svg")
     print(json.dumps(found, indent=1))
 
 
@@ -250,7 +279,7 @@ def difference(ours: list[float], theirs: list[float]) -> dict[str, float]:
     return {"mean": round(mean, 4), "low": round(mean - half, 4), "high": round(mean + half, 4)}
 
 
-def plot(curves: dict[str, list[Any]], path: Path) -> None:
+def plot(curves: dict[str, list[Any]], step_seconds: dict[str, float], path: Path) -> None:
     """Draw validation loss by tokens and by time; a line is a seed."""
     import io
 
@@ -259,9 +288,8 @@ def plot(curves: dict[str, list[Any]], path: Path) -> None:
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     by_tokens, by_time = figure.subplots(1, 2, sharey=True)
-    pace = read_json(run_dir("moe-twins") / "pace" / "manifest.json")["result"]["step_seconds"]
     for number, (arm, own) in enumerate(curves.items()):
-        a_step = pace["moe" if arm == "moe" else "dense"]
+        a_step = step_seconds["moe" if arm == "moe" else "dense"]
         for seed, curve in enumerate(own):
             points = [point for point in curve if point["steps"]]
             style: dict[str, Any] = {"color": f"C{number}", "label": arm if seed == 0 else None, "marker": "."}

@@ -40,6 +40,7 @@ def main() -> None:
     try:
         process = subprocess.Popen(command)
         _, status, used = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
         if status:
             raise SystemExit(f"metier convert ended with {os.waitstatus_to_exitcode(status)}")
         written = sum(file.stat().st_size for file in target.iterdir())
@@ -53,7 +54,7 @@ def main() -> None:
         "target": wanted.dtype,
         "target_gib": round(written / 2**30, 2),
         "peak_resident_mib": round(used.ru_maxrss / 1024),
-        "seconds": round(time.perf_counter() - start),
+        "seconds": round(seconds),
         "cpu_seconds": round(used.ru_utime + used.ru_stime),
         "cores": os.cpu_count(),
         "machine": platform.platform(),

@@ -11,12 +11,14 @@ each, in the order they come), the same rates. Each works in a fresh process, tu
 padding not counted, median [lowest, highest] over the turns, each the median of its steps but the first; and the peak
 resident memory. The losses of the steps are compared first: they must be the same, or the work was not.
 
-*loss*: trl trains the untrimmed base for ``steps`` steps on rows grouped by length. metier trains what a build trains:
-the base with its trimmed vocabulary, in batches of `train.batch_tokens`, for as many steps as it makes in a third of
-the time that trl's took; rows a step are the same on average. Printed: the minutes of steps until metier's validation
-loss is that of trl's end. The vocabularies differ, so it is counted in nats a character of the answers, over the same
-rows. Loading, validations and checkpoints are not counted, nor the milliseconds that metier takes to make a batch. At
-the end both models answer the same validation rows, 300 at most, and the job's metric is compared (paired bootstrap).
+*loss*: trl trains the untrimmed base for ``steps`` steps on rows grouped by length. metier trains as a build does, but
+not on the grid of `train.quantisation`: the base with its trimmed vocabulary, in batches of `train.batch_tokens`, for
+as many steps as it makes in a third of the time that trl's took, by the pace of a dozen; rows a step are the same on
+average. Printed: the minutes of steps until metier's validation loss is that of trl's end. The vocabularies differ, so
+it is counted in nats a character of the answers, over the same rows. Loading, validations and checkpoints are not
+counted, nor the milliseconds that metier takes to make a batch. At the end both models answer the same validation rows,
+300 at most, and the job's metric is compared (paired bootstrap). No row by which the vocabulary's size was chosen is
+among those of the loss, and none of these among the answered ones.
 
 *profile*: where the time of metier's step goes, on the trimmed model, and how many of the floating-point operations
 that this machine's products reach at best it makes a second. Bytes that move without being multiplied are time, too.
@@ -36,7 +38,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from importlib import metadata
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,7 @@ from typing import Any
 from training_contestants import Questions, metier_steps, metier_training, trl_steps, trl_training
 from training_profile import profile_steps
 
-from metier.artifact import load_step
+from metier.artifact import load_step, versions
 from metier.data.records import Record, read_records
 from metier.evaluate.metrics import score
 from metier.evaluate.significance import compare
@@ -61,7 +63,9 @@ from metier.train.batches import Example, encode, plan_batches
 STEPS_A_TURN = 4
 """Of *step*; the first warms up and does not count."""
 TIMED_STEPS = 4
-"""Of *profile*, and to know how many steps fit a time."""
+"""Of *profile*."""
+PACE_STEPS = 12
+"""To know how many steps fit a time; the first warms up and does not count."""
 SOONER = 3
 """Of *loss*: metier is given the time that trl took, divided by this."""
 WATCHED_ROWS = 100
@@ -79,26 +83,25 @@ def main() -> None:
     wanted = parser.parse_args()
     os.environ |= {"GOMP_SPINCOUNT": "2000", "THP_MEM_ALLOC_ENABLE": "1"}  # as a build does; for both
     lesson = Lesson(load_job(wanted.job))
-    found: dict[str, Any] = {}
-    if wanted.only in (None, "step"):
-        found["step"] = compare_steps(lesson, wanted.turns)
-    if wanted.only in (None, "loss"):
-        found["loss"] = compare_to_loss(lesson, wanted.steps)
-    if wanted.only in (None, "profile"):
-        found["profile"] = profiled(lesson)
-    report = {
-        "job": lesson.job.name,
+    path = Path(__file__).parent / "results" / f"training-{lesson.job.name}.json"
+    report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"job": lesson.job.name}
+    made = {
+        "date": time.strftime("%Y-%m-%d"),
         "cores": os.cpu_count(),
         "machine": platform.platform(),
-        "versions": {name: metadata.version(name) for name in ("torch", "transformers", "trl", "accelerate")},
-        "date": time.strftime("%Y-%m-%d"),
-        **found,
+        "versions": versions("torch", "transformers", "trl", "accelerate"),
     }
-    path = Path(__file__).parent / "results" / f"training-{lesson.job.name}.json"
-    if wanted.only and path.exists():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        report |= {name: earlier[name] for name in ("step", "loss", "profile") if name in earlier and name not in found}
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+    def keep(name: str, found: dict[str, Any]) -> None:
+        report[name] = made | found
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+    if wanted.only in (None, "step"):
+        keep("step", compare_steps(lesson, wanted.turns))
+    if wanted.only in (None, "loss"):
+        compare_to_loss(lesson, wanted.steps, partial(keep, "loss"))
+    if wanted.only in (None, "profile"):
+        keep("profile", profiled(lesson))
 
 
 class Lesson:
@@ -114,7 +117,8 @@ class Lesson:
         self.trimming_seconds = load_step(run / "start").manifest["seconds"]
         self.train = read_records(run / "data" / "train.jsonl")
         validation = read_records(run / "data" / "validation.jsonl")
-        self.held_out, self.asked = validation[:WATCHED_ROWS], validation[:ASKED_ROWS]
+        end = 2 * WATCHED_ROWS  # by the first ones a vocabulary's size is measured
+        self.held_out, self.asked = validation[WATCHED_ROWS:end], validation[end : end + ASKED_ROWS]
         random.Random(job.seed).shuffle(self.train)
         self.settings = Train(**job.train.model_dump(exclude={"quantisation", "lora"}, exclude_unset=True))
         self.peak_lr = self.settings.peak(from_scratch=job.base.from_scratch)
@@ -155,8 +159,8 @@ def compare_steps(lesson: Lesson, turns: int) -> dict[str, Any]:
     return result
 
 
-def compare_to_loss(lesson: Lesson, steps: int) -> dict[str, Any]:
-    """Let trl train, then see when metier's loss is as low."""
+def compare_to_loss(lesson: Lesson, steps: int, keep: Callable[[dict[str, Any]], None]) -> None:
+    """Let trl train, then see when metier's loss is as low; keep what is found as soon as it is."""
     examples = lesson.examples(lesson.trimmed, lesson.train)
     rows = lesson.rows_a_step(examples)
     learned = lesson.examples(lesson.base, lesson.train[: 2 * steps * rows])[: steps * rows]
@@ -165,9 +169,8 @@ def compare_to_loss(lesson: Lesson, steps: int) -> dict[str, Any]:
     theirs, ours = (lesson.examples(folder, held_out) for folder in both)
     asked = Questions([row.input for row in lesson.asked], lesson.prompt, lesson.job.evaluate.max_answer_tokens)
     trl = fresh(trl_training, lesson.base, learned, theirs, asked, lesson.steps(steps), lesson.peak_lr, rows)
-    timed = planned(lesson, examples[:4000])
-    seconds = fresh(metier_steps, lesson.trimmed, timed, lesson.steps(len(timed)), lesson.peak_lr)["seconds"]
-    in_time = round(trl["seconds"] / SOONER / statistics.mean(seconds[1:]))
+    keep({"rows_a_step": rows, "trl": trl})
+    in_time = round(trl["seconds"] / SOONER / seconds_a_step(lesson, examples))
     settings = lesson.steps(in_time, validations=VALIDATIONS, precision="auto")
     metier = fresh(metier_training, lesson.trimmed, examples, ours, asked, settings, lesson.peak_lr, lesson.job.seed)
 
@@ -179,12 +182,18 @@ def compare_to_loss(lesson: Lesson, steps: int) -> dict[str, Any]:
     print(f"loss: {len(held_out)} held-out rows, nats a character of the answers")
     print(f"  trl    {first:.4f} -> {target:.4f} in {in_minutes(trl)}, {rows} rows each, {trl['peak_mib']:.0f} MiB")
     start, end = (point["nats_a_character"] for point in (curve[0], curve[-1]))
-    print(f"  metier {start:.4f} -> {end:.4f} in {in_minutes(curve[-1])}, {metier['peak_mib']:.0f} MiB")
+    share = curve[-1]["seconds"] / trl["seconds"]
+    print(
+        f"  metier {start:.4f} -> {end:.4f} in {in_minutes(curve[-1])}, {metier['peak_mib']:.0f} MiB, {share:.0%} of it"
+    )
     print(f"  metier is at {target:.4f} after {in_minutes(reached) if reached else 'none of its steps'}")
     print(f"  (trimming the vocabulary took {lesson.trimming_seconds / 60:.2f} minutes, once)")
     trained = {"trl": trl, "metier": metier | {"curve": curve}}
-    ends = compare_answers(lesson, {name: one.pop("answers") for name, one in trained.items()})
-    return {"rows_a_step": rows, "target": target, "reached": reached, "ends": ends, **trained}
+    found = {"rows_a_step": rows, "target": target, "reached": reached, "share_of_trl": share}
+    answers = {name: one["answers"] for name, one in trained.items()}
+    keep(found | trained)
+    short = {name: {key: value for key, value in one.items() if key != "answers"} for name, one in trained.items()}
+    keep(found | {"ends": compare_answers(lesson, answers)} | short)
 
 
 def compare_answers(lesson: Lesson, answers: dict[str, list[str]]) -> dict[str, Any]:
@@ -198,10 +207,20 @@ def compare_answers(lesson: Lesson, answers: dict[str, list[str]]) -> dict[str, 
     return {"scores": {name: asdict(one) for name, one in scores.items()}, "metier_ahead": asdict(ahead)}
 
 
-def planned(lesson: Lesson, examples: Sequence[Example]) -> list[list[Example]]:
+def seconds_a_step(lesson: Lesson, examples: Sequence[Example]) -> float:
+    """Return how long a step of metier takes on average: by padded tokens, for a few batches are longer or shorter."""
+    coming = planned(lesson, examples, 200)
+    padded = [len(batch) * max(row.tokens for row in batch) for batch in coming]
+    timed = coming[:PACE_STEPS]
+    seconds = fresh(metier_steps, lesson.trimmed, timed, lesson.steps(len(timed)), lesson.peak_lr)["seconds"]
+    pace: float = statistics.median(s / n for s, n in zip(seconds[1:], padded[1:], strict=False))
+    return pace * statistics.mean(padded)
+
+
+def planned(lesson: Lesson, examples: Sequence[Example], most: int = TIMED_STEPS) -> list[list[Example]]:
     """Return the first batches that metier makes of some rows."""
     batches = plan_batches([row.tokens for row in examples], lesson.settings.batch_tokens, lesson.job.seed)
-    return [[examples[i] for i in numbers] for numbers in islice(batches, TIMED_STEPS)]
+    return [[examples[i] for i in numbers] for numbers in islice(batches, most)]
 
 
 def answer_tokens(examples: Sequence[Example]) -> int:

@@ -252,7 +252,10 @@ def profile(independence, capital, **names):
             "24 May 1973 (declared); 10 June 1974 (from the Isles)",
             [("independence", "10 June 1974"), ("independent of", "Isles")],
         ),
-        ("3 May 1947 (a new order); notable earlier dates: 660 B.C. (mythical)", [("independence", "3 May 1947")]),
+        ("3 May 1947 (from Wessex); notable earlier dates: 660 B.C. (mythical)", [("independence", "3 May 1947"), ("independent of", "Wessex")]),
+        ("3 May 1947 (a new order)", ["a date, but not of independence"]),
+        ("4 July 1776 (declared independence)", [("independence", "4 July 1776")]),
+        ("4 July 1821 (from South Mercian mandate)", [("independence", "4 July 1821")]),
         ("3 May 1910 (united); 4 June 1934 (sovereign)", ["no one date of independence"]),
         ("none (territory of Mercia)", ["not independent"]),
         ("no official date of independence: 976", ["no one date of independence"]),
@@ -281,7 +284,7 @@ def test_a_country_has_one_capital_or_none(capital, found):
 
 def test_a_country_goes_by_its_short_name_unless_that_is_a_part_of_the_long_one():
     def names(**spoken):
-        return next(iter(read_factbook("x.json", profile("4 July 1821", "Wick", **spoken)))).subject.names
+        return next(iter(read_factbook("x.json", profile("4 July 1821 (from Mercia)", "Wick", **spoken)))).subject.names
 
     assert names(short="Wessex", long="Republic of Wessex") == ("Wessex", "Republic of Wessex")
     assert names(short="The Wessian", long="Wessian Republic") == ("Wessian Republic", "The Wessian")

@@ -117,7 +117,9 @@ def test_small_words_tell_which_relation_is_asked(wanted, phrasing):
 
 def test_what_is_not_asked_for_is_not_guessed():
     assert relations_asked("where did die", PERSON) == set()
-    assert relations_asked("how tall was", PERSON) == set()
+    assert relations_asked("how tall was", PERSON) is None
+    assert relations_asked("when did die", {"born", "described as"}) == set(), "asked for, and not there"
+    assert relations_asked("what do you make of", {"born"}) is None
     assert relations_asked("whose birth was it", {"born", "born in"}) == {"born in"}
     assert relations_asked("who was the inventor of", {"inventor", "maker"}) == {"inventor"}
     assert [order_asked(text) for text in ("which came first", "who died later", "who was born")] == [

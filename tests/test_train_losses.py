@@ -173,10 +173,15 @@ def test_a_mixture_is_charged_for_its_routing_by_default(make):
 def test_scores_are_found_where_a_model_puts_them():
     logits_NE = torch.zeros(3, 4)
     openmoe = SimpleNamespace(routing=(SimpleNamespace(logits_NE=logits_NE),))
-    assert scores(openmoe, None)[0] is logits_NE
-    assert scores(SimpleNamespace(router_logits=(logits_NE,)), None)[0] is logits_NE
+    model = torch.nn.Module()
+    model.config = SimpleNamespace(model_type="other")
+    assert scores(openmoe, model)[0] is logits_NE
+    assert scores(SimpleNamespace(router_logits=(logits_NE,)), model)[0] is logits_NE
     with pytest.raises(ArtifactError, match=r"'other'.*Set losses\.load_balance and losses\.router_z to 0"):
-        scores(SimpleNamespace(), SimpleNamespace(config=SimpleNamespace(model_type="other")))
+        scores(SimpleNamespace(), model)
+    model.register_buffer("expert_bias", torch.zeros(4))
+    with pytest.raises(ArtifactError, match=r"choose by more than their scores \(expert_bias\)"):
+        scores(SimpleNamespace(router_logits=(logits_NE,)), model)
 
 
 @MIXTURES

@@ -28,6 +28,16 @@ _BESIDES = frozenset(
 _ASKED_AGAIN = re.compile(r"\b(?:when|where|who|whose|which|what|how|whether|about)\b.*", re.DOTALL)
 """What was asked, repeated in the case of a sentence: titles are in another."""
 
+_STATES = {
+    "uk": "united kingdom",
+    "us": "united states",
+    "usa": "united states",
+    "united states of america": "united states",
+    "ussr": "soviet union",
+    "uae": "united arab emirates",
+}
+"""By which the sources, and those who answer, call some states."""
+
 _GUESSES = re.compile(r"\b(?:but|maybe|perhaps|probably|possibly|however|although|though|think|believe|only|except)\b")
 
 _DIFFERS = re.compile(r"\b(?:not|no|before|after|until|till|since|between)\b|n't\b")
@@ -62,7 +72,8 @@ def right(answer: str, wanted: str) -> bool:
     """
     when = date_of(wanted)
     if when is None:
-        return bool(plain(wanted)) and plain(answer) == plain(wanted)
+        expected = plain(wanted)
+        return bool(expected) and _whole(plain(answer)) == _whole(expected)
     said = said_date(answer)
     if said is None or _years(said) > max(1, _years(when)):
         return False
@@ -106,6 +117,11 @@ def f1(answer: str, wanted: str) -> float:
     said, expected = Counter(_words(answer)), Counter(_words(wanted))
     shared = (said & expected).total()
     return 2 * shared / (said.total() + expected.total()) if shared else 0.0
+
+
+def _whole(text: str) -> str:
+    """Return a plain text, a state's short form written out where it is all there is."""
+    return _STATES.get(text, text)
 
 
 def _words(answer: str) -> list[str]:

@@ -35,8 +35,10 @@ def plain(text: str) -> str:
     return " ".join(names.words(text))
 
 
-def relations_asked(rest: str, present: Iterable[str], *, reverse: bool = False) -> set[str]:
-    """Return those of a subject's relations that a question can ask for; none where its words do not tell.
+def relations_asked(rest: str, present: Iterable[str], *, reverse: bool = False) -> set[str] | None:
+    """Return those of a subject's relations that a question can ask for; None where its words do not tell.
+
+    None of a subject's, an empty set, is what a question asks for whose words tell a relation that the subject lacks.
 
     Args:
         rest: what `plain` makes of the question, without the subject.
@@ -47,14 +49,19 @@ def relations_asked(rest: str, present: Iterable[str], *, reverse: bool = False)
     known = {*RELATIONS, *there}
     # Of all relations: what asks for a place of death does not ask for a place in general.
     cued = {name for name in known if _is_cued(name, rest)}
-    cued = cued or {name for name in known if _general(name) and re.search(_general(name), rest)}
+    general = {name for name in known if _general(name) and re.search(_general(name), rest)}
     by_date = _TIME.search(rest) is not None
     either = reverse or not (by_date or _WORDS.search(rest))
-    return {
-        name
-        for name in cued & there
-        if either or name not in RELATIONS or (relation(name).asks_for == "date") == by_date
-    }
+
+    def there_of(names: set[str]) -> set[str]:
+        return {
+            name
+            for name in names & there
+            if either or name not in RELATIONS or (relation(name).asks_for == "date") == by_date
+        }
+
+    # Words such as "what" may ask for anything: of a relation that the subject lacks they tell nothing.
+    return there_of(cued) if cued else there_of(general) or None
 
 
 def nothing_else(rest: str, wanted: str, known: str) -> bool:

@@ -18,6 +18,10 @@ from metier.facts.store import Store
 
 _MOST_WORDS = 200
 _SEARCHED = 8
+_OF_ONE = {"capital", "independence", "independent of"}
+"""Relations that one of several subjects of a name has: of the lake and the country called Chad."""
+_ORDINALS = frozenset(names.words("first second third fourth fifth sixth seventh eighth ninth tenth last other"))
+_NUMBERS = frozenset(names.words("i ii iii iv v vi vii viii ix x"))
 _LEAST_TELLING = 3
 """An event that is told in other words is recognised by no fewer."""
 
@@ -77,13 +81,14 @@ def _of_subjects(words: Sequence[str], named: Sequence[_Named], answer: str | No
     for name in named:
         rest = _without(words, [name])
         wanted = relations_asked(rest, {fact.relation for facts in name.facts for fact in facts})
-        of_it = [[fact for fact in facts if not wanted or fact.relation in wanted] for facts in name.facts]
+        of_it = [[fact for fact in facts if wanted is None or fact.relation in wanted] for facts in name.facts]
         having = [facts for facts in of_it if facts]
         agreeing = [fact for facts in having for fact in facts if answer is not None and _supports(fact, answer)]
         sources += agreeing
-        if len(wanted) == 1 and _is_plain(words, name, rest, next(iter(wanted)), having):
+        if wanted is not None and len(wanted) == 1 and _is_plain(words, name, rest, next(iter(wanted)), having):
             values += [fact for facts in having for fact in facts]
-            disagrees = disagrees or (len(having) == 1 and answer is not None and _contradicts(answer, having[0]))
+            alone = len(having) == 1 and (len(name.facts) == 1 or wanted <= _OF_ONE)
+            disagrees = disagrees or (alone and answer is not None and _contradicts(answer, having[0]))
         else:
             values += _disputants(agreeing, having)
     return Found(_unique(sources), _unique(values), disagrees and not sources)
@@ -94,7 +99,8 @@ def _compared(store: Store, words: Sequence[str], named: Sequence[_Named], answe
     rest = _without(words, named)
     dated = [[[fact for fact in facts if _is_date(fact)] for facts in name.facts] for name in named]
     present = {fact.relation for subjects in dated for facts in subjects for fact in facts}
-    wanted = relations_asked(rest, present, reverse=True) or {name for name in present if relation(name).one}
+    wanted = relations_asked(rest, present, reverse=True)
+    wanted = {name for name in present if relation(name).one} if wanted is None else wanted
     of_each = [[fact for facts in subjects for fact in facts if fact.relation in wanted] for subjects in dated]
     of_each = [facts for facts in of_each if facts]
     if len(of_each) < 2:
@@ -105,8 +111,9 @@ def _compared(store: Store, words: Sequence[str], named: Sequence[_Named], answe
     meant = {fact.subject for fact in store.about(answer)}
     chosen = [facts for facts in of_each if any(fact.subject in meant for fact in facts)]
     right_one = _first_or_last(of_each, order_asked(rest))
-    disagrees = len(chosen) == 1 and right_one is not None and chosen[0] is not right_one
-    return Found(both if chosen and not disagrees else (), both, disagrees)
+    if len(chosen) != 1 or right_one is None:
+        return Found((), both)
+    return Found(both, both) if chosen[0] is right_one else Found((), both, disagrees=True)
 
 
 def _first_or_last(of_each: Sequence[list[Fact]], order: str) -> list[Fact] | None:
@@ -134,7 +141,7 @@ def _reverse(question: str, words: Sequence[str], facts: Iterable[Fact]) -> tupl
     for fact in there:
         rest = rest.replace(f" {names.key(fact.value)} ", " ")
     wanted = relations_asked(rest, {fact.relation for fact in there}, reverse=True)
-    return _unique(fact for fact in there if not wanted or fact.relation in wanted)
+    return _unique(fact for fact in there if wanted is None or fact.relation in wanted)
 
 
 def _states(text: str, dates: Iterable[Date], fact: Fact) -> bool:
@@ -228,7 +235,8 @@ def _is_plain(words: Sequence[str], name: _Named, rest: str, wanted: str, subjec
 
 def _is_counted(words: Sequence[str], name: _Named) -> bool:
     """Return whether a name is part of one that tells several apart: "Battle of Wick" in "First Battle of Wick"."""
-    return bool({"first", "last"} & set(words[max(0, min(name.places) - 1) : min(name.places)]))
+    first, last = min(name.places), max(name.places)
+    return bool(_ORDINALS & set(words[max(0, first - 1) : first]) or _NUMBERS & set(words[last + 1 : last + 2]))
 
 
 def _is_value(words: Sequence[str], name: _Named, wanted: str) -> bool:
@@ -255,6 +263,8 @@ def _contradicts(answer: str, facts: Sequence[Fact]) -> bool:
     if not all(relation(fact.relation).one and not fact.disputed for fact in facts):
         return False
     said, said_words = said_date(answer), set(plain(answer).split())
+    if any(right(answer, fact.value) for fact in facts):
+        return False
     for fact in facts:
         if fact.date is not None and _is_date(fact):
             if said is not None and said.agrees(fact.date):

@@ -36,7 +36,9 @@ _IN_TEXT = re.compile(
     rf"|(?:1\d|20)\d\d{DASH}\d\d(?!\d)|{_CENTURY}|\d{{3}}0s(?!\w)|\d{{1,3}}0s\s(?:{BC})|{_INSIDE})(?!\w)",
     re.IGNORECASE,
 )
-_SHORT = re.compile(r"(?:in|by|until|since|year)\s+(?P<year>[1-9]\d{2})(?=$|[\s.;:)])(?!\s+\w+s\b)")
+_SHORT = re.compile(
+    r"(?:in|by|until|since|year)\s+(?P<year>[1-9]\d{2})(?=$|[\s.;:)])(?!\s+(?:\w+s|million|thousand|billion)\b)"
+)
 
 
 _AFTER_CHRIST = rf"(?i)\d+(?!\d)(?!\s?(?:{BC})(?![a-z]))"
@@ -66,8 +68,8 @@ def holds(text: str, date: Date) -> bool:
     """Return whether a text states a date: its years, and of a day or month these too, in figures or by name."""
     if century := century_of(date):
         pattern = century.removesuffix(" BC").replace(" ", r"[\s-]+")
-        return re.search(rf"(?<!\w){pattern}", text) is not None and (
-            not century.endswith("BC") or bool(re.search(BC, text))
+        return re.search(rf"(?<!\w){pattern}", text, re.IGNORECASE) is not None and (
+            not century.endswith("BC") or bool(re.search(BC, text, re.IGNORECASE))
         )
     (start, *first), (end, *last) = date.first, date.last
     figures = Counter(re.findall(_AFTER_CHRIST if start > 0 else r"\d+", text))
@@ -78,7 +80,7 @@ def holds(text: str, date: Date) -> bool:
         not (shown == str(end) and shown[-2:] in figures) for shown in missing
     ):
         return False
-    if start < 0 and not re.search(BC, text):
+    if start < 0 and not re.search(BC, text, re.IGNORECASE):
         return False
     if (first, last) == ([1, 1], [12, 31]):
         return True

@@ -17,6 +17,13 @@ COMMON = frozenset(
 """Words that do not tell what a sentence is about."""
 
 _INITIALS = re.compile(r"(?<=\b\w)\.\s+(?=\w\b\.)")
+_ACCENTED = re.compile(r"([A-Za-z\u0370-\u052f\u1e00-\u1fff])[\u0300-\u036f]+")
+"""Letters of scripts in which an accent makes no other letter, as far as names go."""
+_WITHIN = re.compile(r"(?<=[^\W\d])[.](?=\w)|(?<=\w)[.](?=[^\W\d])|(?<=\w)['\u2018\u2019](?=\w)")
+"""What is left out of a word: not the point of a number."""
+_MARK = "x"
+_WORD = re.compile(r"(?<![\w+#])-(?=\d)[\w.]*\w|\w+(?:\.\d+)*(?:[+#]+(?!\w))?")
+"""A word, or a number: "1.5", "-5"; "C++" and "C#" are words of their own."""
 _POSSESSIVE = re.compile(r"['\u2019]s?\b(?=\W|$)")
 _TELLING_WORDS, _SHARE = 3, 0.75
 """Least number of telling words that sentences of one event share, and least part of the shorter one's."""
@@ -26,10 +33,15 @@ def words(text: str) -> list[str]:
     """Return the words and numbers of a text without case, accents and punctuation; initials are one word."""
     bare = _INITIALS.sub(".", text.replace("_", " "))
     if not bare.isascii():
-        plain = unicodedata.normalize("NFKD", bare)
-        bare = "".join(mark for mark in plain if not unicodedata.combining(mark))
-    bare = bare.casefold()
-    return re.findall(r"\w+", re.sub(r"(?<=\w)['\u2018\u2019.](?=\w)", "", bare))
+        bare = unicodedata.normalize("NFC", _ACCENTED.sub(r"\1", unicodedata.normalize("NFKD", bare)))
+    bare = _WITHIN.sub("", bare.casefold())
+    return _WORD.findall(bare) if bare.isascii() else _words_of_any_script(bare)
+
+
+def _words_of_any_script(text: str) -> list[str]:
+    """Return the words of a text whose letters may have marks of their own: vowel signs are part of them."""
+    joined = "".join(_MARK if unicodedata.category(one) in ("Mn", "Mc") else one for one in text)
+    return [text[found.start() : found.end()] for found in _WORD.finditer(joined)]
 
 
 def key(name: str) -> str:

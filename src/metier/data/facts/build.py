@@ -19,7 +19,7 @@ from metier.facts import names
 from metier.facts.store import APPLICATION, FORMAT, TABLES, number, open_store
 from metier.spec.facts import FactSource
 
-READERS = 2
+READERS = 3
 """Version of the readers; raised when the same files are read into other facts."""
 
 
@@ -38,6 +38,8 @@ class Built:
     """By source and reason the first line left out, with its place."""
     read: dict[str, Opened] = field(default_factory=dict)
     """By source what was read; its files are gone."""
+    unsure: dict[str, set[str]] = field(default_factory=dict)
+    """By the key of a name the relations of which a source says something that was left out."""
 
     @property
     def total(self) -> int:
@@ -47,7 +49,7 @@ class Built:
     def to_json(self) -> dict[str, Any]:
         """Return the counts for a manifest."""
         counts = {**vars(self), "total": self.total}
-        del counts["read"]
+        del counts["read"], counts["unsure"]
         return counts
 
 
@@ -101,6 +103,7 @@ def _counted(path: Path, key: str, sources: dict[str, Opened], merged: Merged) -
         {name: dict(merged.left[name].most_common()) for name in sources},
         {name: {reason: _shown(left) for reason, left in merged.examples[name].items()} for name in sources},
         {name: one._replace(files=[]) for name, one in sources.items()},
+        dict(merged.unsure),
     )
 
 

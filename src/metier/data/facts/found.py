@@ -46,6 +46,8 @@ class Left(NamedTuple):
 
     reason: str
     line: Line
+    about: tuple[Subject, str] | None = None
+    """The subject and the relation that the source does say something of, where that is known."""
 
 
 def dated(subject: Subject, relation: str, date: Date, line: Line) -> Found:

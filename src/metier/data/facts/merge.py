@@ -64,11 +64,17 @@ class Merged:
     left: dict[str, Counter[str]]
     examples: dict[str, dict[str, Left]]
     """The first line left out for each reason."""
+    unsure: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Relations of which a source says something that was left out, by the names of the subject, as keys."""
 
     def leave(self, source: str, left: Left, count: int = 1) -> None:
         """Count facts that are left out."""
         self.left[source][left.reason] += count
         self.examples[source].setdefault(left.reason, left)
+        if left.about:
+            subject, said = left.about
+            for name in subject.names:
+                self.unsure[names.key(name)].add(said)
 
 
 def merge(read: Iterable[tuple[str, Iterable[Found | Left]]]) -> Merged:
@@ -127,7 +133,8 @@ def _settle(source: str, group: list[Found], index: dict[str, list[Known]], merg
     fitting = [known for known in _named(subject, index) if _may_be(source, known, group)]
     fitting = [known for known in fitting if _agrees(known, group)] or _most_names(fitting, subject)
     if len(fitting) > 1:
-        merged.leave(source, Left("name of several subjects", group[0].line), len(group))
+        for found in group:
+            merged.leave(source, Left("name of several subjects", found.line, (subject, found.relation)))
         return
     if fitting:
         chosen = fitting[0]
@@ -194,8 +201,9 @@ def _may_be(source: str, known: Known, group: list[Found]) -> bool:
 
 
 def _agrees(known: Known, group: list[Found]) -> bool:
+    """Return whether they say the same where one value alone can be right."""
     return any(
-        found.date and fact.found.date and found.date.agrees(fact.found.date)
+        _same(found, fact.found)
         for found in group
         if relation(found.relation).one
         for fact in known.dates(found.relation)
@@ -275,7 +283,7 @@ def _tell_apart(merged: Merged, index: dict[str, list[Known]]) -> None:
         subject.shown = f"{name} ({subject.hint or _years(subject) or subject.kind or 'another'})" if shared else name
         if shared and not subject.hint and subject.kind == "person" and " " in names.key(name):
             for fact in subject.facts:  # another person of that name, or a wrong date: nobody can tell
-                fact.disputed = fact.disputed or fact.found.relation in ("born", "died")
+                fact.disputed = True
     for subject in _alike(merged.subjects):
         if more := _years(subject):
             subject.shown = f"{subject.names[0]} ({', '.join(filter(None, [subject.hint, more]))})"

@@ -15,7 +15,7 @@ from metier.data.tables import RARE, Row, position
 from metier.errors import DataError
 from metier.facts import dates
 from metier.facts.dates import Date, NotADateError
-from metier.facts.fact import relation
+from metier.facts.fact import RELATIONS, relation
 from metier.spec.facts import FactSource
 
 _FORBIDDEN = "()\n\r"
@@ -104,6 +104,7 @@ def _shown(cells: Any) -> str:
 
 def _fact(source: FactSource, cells: dict[str, str], line: Line) -> Found | Left:
     said = source.always or cells["relation"]
+    said = said.casefold() if said.casefold() in RELATIONS else said
     given = cells.get("date", "")
     value = cells["value"] or (given if relation(said).asks_for == "date" else "")
     if not (cells["subject"] and said and value):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from metier.data.facts.found import Found, Left, Line, Subject, dated, without_remarks
 from metier.facts import names
-from metier.facts.dates import Date, NotADateError, parse
+from metier.facts.dates import MONTH, Date, NotADateError, parse
 from metier.facts.fact import Kind
 from metier.facts.mentions import Mention, mentions
 
@@ -40,11 +40,15 @@ _BRACKET = re.compile(r"\(([^()]*)\)")
 _YEAR = r"(?:AD\s)?\d{1,4}\??(?:\s?BC|\sAD)?"
 _LIFE = re.compile(rf"(?P<circa>(?:circa|ca?\.?)\s)?(?P<born>{_YEAR}|\?)\s?(?:-|\bto\b)\s?(?P<died>{_YEAR})?")
 _BORN = re.compile(r"born(?: in (?P<place>[A-Z][^\d,;]*?))?(?:(?: in)? (?P<date>(?:circa )?\d[^,;]*))?")
+_PLACE_ALONE = re.compile(
+    r"\s(?:but|where|who|and)\b|\sof (?:\w+ )+(?:descent|parents|parentage|ancestry|origin|stock)\b"
+)
 _DIED = re.compile(r"died (?:in |around )?(?P<date>(?:circa )?\d[^,;]*)")
 _CENTURY = re.compile(r"(?:of the |circa |early |late )?\d{1,2}(?:st|nd|rd|th) century(?: BC)?")
 _SEVERAL = re.compile(r"^(?:any|either|both|two|twin|family|brothers|sisters)\b|\bfamily of\b")
 _RULER = re.compile(
-    r"\b(?:king|queen|emperor|empress|president|prime minister|pope|chancellor|ruler|czar|tsar|sultan|shah|caliph)\b"
+    r"\b(?:king|queen|emperor|empress|pope|ruler|czar|tsar|sultan|shah|caliph|"
+    r"(?:president|prime minister|chancellor) of)\b"
     r"[^;()]*?\b(?P<span>from \S+ (?:to|until) \d\S*)",
     re.IGNORECASE,
 )
@@ -64,10 +68,14 @@ _WAS_MADE = re.compile(
     r"(?:in|about|around) (?=(?:about |the )?(?:early |mid |late )?\d)"
 )
 _SUPPOSED = re.compile(r"\b(?:may|might|perhaps|probably|supposed|said|traditionally)\b[^;]*$")
+_OF_ANOTHER = re.compile(r"\b(?:of|on|for|at|with|in|from) (?:an?|the) (?:[\w-]+ ){0,3}$")
+"""What was made is not the subject: "site of a university founded in 1613"."""
 _NEAR = 12
 """Most characters between a verb's end and its date: "in the early "."""
 _ACTIVE = re.compile(r"\b(?:who|that|which|where|whose)\b[^;]*$")
 _NAME = re.compile(r"[A-Z][\w'-]*(?: (?:of |the |and |de |del )*[A-Z][\w'-]*)*")
+_ANY_OF = re.compile(r"(?:any|either|each|both) of\b")
+_MONTHS_BEFORE = re.compile(rf"\b(?:{MONTH})\s*(?:to|and|or|-)\s*$")
 _BATTLE = re.compile(r"\b(?:battle|siege)\b")
 
 
@@ -202,7 +210,8 @@ def _life(subject: Subject, told: str, line: Line) -> Iterator[Found | Left]:
         try:
             if (born := _BORN.fullmatch(inside)) and (born["place"] or born["date"]):
                 if born["place"]:
-                    yield Found(subject, "born in", born["place"].strip().removeprefix("the "), None, line)
+                    place = _PLACE_ALONE.split(born["place"])[0].strip().removeprefix("the ")
+                    yield Found(subject, "born in", place, None, line)
                 if born["date"]:
                     lives.append((parse(born["date"], short_years=True), None))
             elif died := _DIED.fullmatch(inside):
@@ -250,8 +259,11 @@ def _when(subject: Subject, told: str, line: Line) -> Iterator[Found | Left]:
     found = list(mentions(told))
     bracketed = [mention for mention in found if _in_brackets(told, mention)]
     first_clause = [mention for mention in found if mention.end <= len(told.partition(";")[0])]
+    if _ANY_OF.match(told):
+        yield Left("several events in one line", line)
+        return
     for chosen in (found, bracketed, first_clause):
-        if len(chosen) == 1:
+        if len(chosen) == 1 and not _MONTHS_BEFORE.search(told[: chosen[0].start]):
             yield dated(subject, "occurred", chosen[0].date, line)
             return
     yield Left("several dates" if found else "no date", line)
@@ -289,7 +301,12 @@ def _made(subject: Subject, told: str, line: Line) -> Iterator[Found | Left]:
         before = told[: made.start("verb")]
         agent = made["before"] or ""
         by_somebody = agent[:1].isupper() or agent in ("and", "they", "he", "she", "re")
-        if by_somebody or _ACTIVE.search(before.rpartition(";")[2]) or _SUPPOSED.search(before):
+        if (
+            by_somebody
+            or _OF_ANOTHER.search(before)
+            or _ACTIVE.search(before.rpartition(";")[2])
+            or _SUPPOSED.search(before)
+        ):
             continue
         there = [mention for mention in mentions(told) if abs(mention.start - made.end()) <= _NEAR]
         if there:

@@ -177,8 +177,8 @@ def _alone_dates(of_subjects: list[list[Fact]]) -> Iterator[list[Fact]]:
 
 def _years(date: Date) -> range:
     """Return the years in which something that agrees with a date can be, of a long one those in which it begins."""
-    first, last = date.years
-    return range(first - CIRCA_YEARS, min(last, first + 2 * _LONGEST_SPAN) + CIRCA_YEARS + 1)
+    (first, last), slack = date.years, CIRCA_YEARS if date.circa else 0
+    return range(first - slack, min(last, first + 2 * _LONGEST_SPAN) + slack + 1)
 
 
 def _alone_texts(of_subjects: list[list[Fact]]) -> Iterator[list[Fact]]:

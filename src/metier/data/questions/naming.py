@@ -65,15 +65,15 @@ class Names:
     def _is_plain(self, entry: Entry, key: str, said: str) -> bool:
         """Return whether a bare name with a relation means this subject: of all that is called Chad one has a capital.
 
-        Of two persons either may have been born or have ruled, whatever the sources say.
+        Of two of one kind either may have been born, or founded, whatever the sources say: of the two Israels, too.
         """
         others = [self.entries[name] for name in self._holders[key] - {entry.subject}]
-        asked = _OF_STATES if said in _OF_STATES else {said}
-        return not others or (
-            entry.kind != "event"
-            and not any(asked & self._said[other.subject] for other in others)
-            and not (entry.kind == "person" and any(other.kind in ("person", "") for other in others))
-        )
+        if not others:
+            return True
+        if said in _OF_STATES:
+            return entry.kind != "event" and not any(_OF_STATES & self._said[other.subject] for other in others)
+        unlike = all(other.kind not in (entry.kind, "") for other in others)
+        return entry.kind not in ("event", "") and unlike and not any(said in self._said[one.subject] for one in others)
 
 
 def within(key: str) -> Iterator[str]:

@@ -34,6 +34,7 @@ from metier.data.similarity import comparable
 from metier.data.sources import fingerprint as fingerprint_of_text
 from metier.data.split import in_seeded_order
 from metier.errors import DataError
+from metier.facts import names
 from metier.facts.dates import Date
 from metier.facts.fact import Kind
 from metier.facts.store import Store, open_store
@@ -191,6 +192,8 @@ def _material(store: Store, built: Built, qa: Qa, seed: int, left: dict[str, Cou
     for key, relations in named.items():
         if missing := sorted(set(relations) - set(there)):
             raise DataError(key, f"no source says anything of {missing[0]!r}", f"Known are: {', '.join(there)}")
+    for entry in store.subjects():
+        said[entry.subject] |= set().union(*(built.unsure.get(names.key(name), ()) for name in entry.names))
     known = Names(store.subjects(), said)
     found = read_known(store, known, qa.relations, left)
     book = Book(qa.phrasings)

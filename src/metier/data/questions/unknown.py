@@ -151,7 +151,12 @@ def in_empty_years(
         dice: draws.
     """
     usable = [
-        one for one in facts if one.date and not one.way.endswith(":clause") and book.asked(one.way).reverse.train
+        one
+        for one in facts
+        if one.date
+        and one.relation != "lived"  # many lived in a year of which no line says so
+        and not one.way.endswith(":clause")
+        and book.asked(one.way).reverse.train
     ]
     last = {relation: max(date.last[0] for date in of_it) for relation, of_it in dates.items() if of_it}
 
@@ -162,7 +167,8 @@ def in_empty_years(
         if year == 0 or year > last[one.relation]:
             return None
         date = Date((year, 1, 1), (year, 12, 31))
-        if any(date.agrees(other) for other in dates[one.relation]):
+        of = _BEGINNINGS if one.relation in _BEGINNINGS else {one.relation}
+        if any(date.agrees(other) for relation in sorted(of) for other in dates.get(relation, ())):
             return None
         text = careless(asks_back(dice.choice(book.asked(one.way).reverse.train), str(date), date), number)
         return Question(text, unknown, one.source, About("known", "reverse", one.relation, "", "", year, ""))
