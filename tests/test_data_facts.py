@@ -234,6 +234,51 @@ def test_a_calendars_entries_are_births_deaths_and_events_with_their_lines():
     ]
 
 
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [
+        ("The guild buys Wick Mills, 1963 (9 stores)", ["3 May 1963"]),
+        ("Massacre of Wick (300 villagers)", []),
+        ("Tam New Year (3 days)", []),
+        ("Old Wick burns down (64 AD)", ["3 May AD 64"]),
+        ("Old Wick is founded, 753BC", ["3 May 753 BC"]),
+        ("Old Wick is sacked (410)", ["3 May 410"]),
+    ],
+)
+def test_a_number_of_days_or_people_is_no_year(entry, found):
+    items = list(read_calendar("calendar.ours", [f"05/03\t{entry}"]))
+    assert [item.value for item in items if isinstance(item, Found)] == found
+
+
+def test_a_gloss_about_something_else_makes_no_fact_about_its_subject():
+    assert values(wordnet(person("miller (born in Mercia but of Wessian descent)")), "born in") == ["Mercia"]
+    assert values(wordnet(person("miller (born in Mercia where he built a mill)")), "born in") == ["Mercia"]
+    assert values(wordnet(person("labor leader, president of the Millers of Wick from 1920 to 1960")), "ruled") == []
+    assert values(wordnet(person("president of Mercia from 1920 to 1960")), "ruled") == ["1920 to 1960"]
+
+    def place(gloss):
+        return wordnet(noun("08000005", "15", ["Tamwick"], gloss, i=["08500002"]))
+
+    assert values(place("a city; site of a university founded in 1613"), "founded") == []
+    assert values(place("a city; founded in 1613"), "founded") == ["1613"]
+
+    def event(gloss):
+        return wordnet(noun("01000000", "04", ["Battle_of_Wick"], gloss, i=["01000001"]))
+
+    assert values(event("either of two wars (1861-1862)"), "occurred") == []
+    assert values(event("a battle (April to June 1945)"), "occurred") == []
+    assert values(event("a battle (June 1945)"), "occurred") == ["June 1945"]
+
+
+def test_what_a_source_says_and_is_not_taken_is_remembered_by_the_subjects_names():
+    country = [
+        *read_factbook("x.json", profile("3 May 1910 (united); 4 June 1934 (sovereign)", "Wick; Tam", short="Oz"))
+    ]
+    assert merged(country, calendar("01/04 Ada Brook born, 1802")).unsure == {
+        "oz": {"independence", "independent of", "capital"}
+    }
+
+
 def profile(independence, capital, **names):
     spoken = {f"conventional {form} form": {"text": text} for form, text in names.items()}
     government = {
@@ -252,7 +297,10 @@ def profile(independence, capital, **names):
             "24 May 1973 (declared); 10 June 1974 (from the Isles)",
             [("independence", "10 June 1974"), ("independent of", "Isles")],
         ),
-        ("3 May 1947 (from Wessex); notable earlier dates: 660 B.C. (mythical)", [("independence", "3 May 1947"), ("independent of", "Wessex")]),
+        (
+            "3 May 1947 (from Wessex); notable earlier dates: 660 B.C. (mythical)",
+            [("independence", "3 May 1947"), ("independent of", "Wessex")],
+        ),
         ("3 May 1947 (a new order)", ["a date, but not of independence"]),
         ("4 July 1776 (declared independence)", [("independence", "4 July 1776")]),
         ("4 July 1821 (from South Mercian mandate)", [("independence", "4 July 1821")]),
@@ -623,3 +671,9 @@ def test_files_that_are_no_elements_are_named(tmp_path, name, found):
     (tmp_path / name).write_text("nothing of the kind")
     with pytest.raises(DataError, match=found):
         list(read_elements(File(tmp_path / name, name), "utf-8"))
+
+
+def test_a_known_relation_and_an_era_are_known_however_they_are_written(table):
+    found = table("subject,relation,value\nOdo Wick,Born,44 bc\nOdo Wick,Lived,5th Century BC\nOdo Wick,Height,2 m\n")
+    assert said(found) == [("born", "44 BC"), ("lived", "5th century BC"), ("Height", "2 m")]
+    assert not merged(found).left

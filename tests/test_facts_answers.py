@@ -165,3 +165,9 @@ def test_a_date_is_right_that_agrees_and_is_no_vaguer(said: str, wanted: str) ->
 )
 def test_a_date_beside_the_one_wanted_is_wrong_however_uncertain_it_is_said(said: str, wanted: str) -> None:
     assert not right(said, wanted)
+
+
+def test_a_states_short_form_is_right_alone_and_not_within_a_name():
+    assert right("the United Kingdom", "UK") and right("USA", "United States") and right("UK", "UK")
+    assert not right("UK control over Wick", "United Kingdom control over Wick")
+    assert not right("15", "1.5") and not right("C", "C++")

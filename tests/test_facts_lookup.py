@@ -38,6 +38,10 @@ Hugo IV,born,1491,son of Hugo III,
 Pet,born,1820,"dog of Ada Brook and Robin Vale, the first",
 Pet,born,1890,cat,
 Born,described as,village in Norland,,
+Eve Moor,born,1 May 1900,,
+Kin,founded,circa 1025 BC,ancient kingdom,
+Kin,described as,modern republic,republic,
+Boer War,occurred,1880,,
 """
 ANOTHER = "subject,relation,value\nRobin Vale,born,1911\nHelium,discovered,1868\n"
 
@@ -305,3 +309,28 @@ def test_many_threads_ask_one_store(store):
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: look_up(store, "When was Ada Brook born?", "1802"), range(400)))
     assert all(one == found[0] and len(one.sources) == 1 for one in found)
+
+
+def test_a_line_about_another_relation_supports_nothing(store):
+    found = look_up(store, "When did Eve Moor die?", "1 May 1900")
+    assert found.sources == () and not found.disagrees
+    assert [fact.relation for fact in look_up(store, "When was Eve Moor born?", "1 May 1900").sources] == ["born"]
+
+
+def test_of_several_of_one_name_nothing_is_contradicted(store):
+    assert not look_up(store, "When was Kin founded?", "1948").disagrees
+    assert look_up(store, "When was Kin (ancient kingdom) founded?", "1948").disagrees
+
+
+@pytest.mark.parametrize("name", ["Second Boer War", "Boer War II"])
+def test_a_numbered_one_of_several_is_not_contradicted(store, name):
+    assert not look_up(store, f"When was the {name}?", "1899").disagrees
+    assert look_up(store, "When was the Boer War?", "1899").disagrees
+
+
+def test_lines_speak_for_one_of_two_only_where_the_order_is_asked_for_and_clear(store):
+    asked = "Who was born first, Ada Brook or Eve Moor?"
+    assert look_up(store, asked, "Ada Brook").sources and not look_up(store, asked, "Eve Moor").sources
+    assert look_up(store, asked, "Eve Moor").disagrees
+    for answer in ("Ada Brook", "Hugo IV"):
+        assert not look_up(store, "Who was the first miller, Ada Brook or Hugo IV?", answer).sources

@@ -119,6 +119,20 @@ def test_any_text_can_be_searched_for(path):
         any_text()
 
 
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [("C", "C++"), ("C++", "C#"), ("1.5 m", "15 m"), ("-5", "5"), ("バリ", "パリ"), ("राम", "रोम"), ("3.14", "314")],
+)
+def test_what_marks_tell_apart_stays_apart(one, two):
+    assert names.key(one) != names.key(two)
+
+
+def test_accents_and_points_of_initials_tell_nothing_apart():
+    for one, two in (("Müller", "Muller"), ("U.S.A.", "USA"), ("Ελλάδα", "Ελλαδα"), ("O'Neill", "O’Neill")):
+        assert names.key(one) == names.key(two)
+    assert names.words("1914-18, x-5 and 44 B.C.") == ["1914", "18", "x", "5", "and", "44", "bc"]
+
+
 def test_initials_are_one_name_with_and_without_spaces():
     assert names.key("T. S. Brook") == names.key("T.S. Brook") == "ts brook"
     assert names.key("W. E. B. du Brook") == "web du brook" and names.key("George V. Brook") == "george v brook"

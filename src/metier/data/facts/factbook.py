@@ -17,6 +17,7 @@ from metier.facts.mentions import Mention, mentions
 
 _TAG = re.compile(r"<[^<>]*>")
 _FROM = re.compile(r"\(from (?:the )?(?P<whom>[A-Z][^;()]*)\)")
+_FREEDOM = ("independence", "independent of")
 _FREED = re.compile(r"\b(?:independen\w*|from (?:the )?[A-Z])")
 _NO_STATE = re.compile(r"\b(?:trusteeship|mandate|protectorate|control|administration|rule)\b", re.IGNORECASE)
 _LEGEND = re.compile(r"tradition|legend|mytholog|notable earlier")
@@ -72,17 +73,16 @@ def _plain(value: Any) -> str:
 def _independence(subject: Subject, line: Line) -> Iterator[Found | Left]:
     text = line.text.partition("Independence: ")[2]
     if not text or text.lower().startswith("none"):
-        about = (subject, "independence") if text else None
-        yield Left("not independent" if text else "nothing said", line, about)
+        yield Left("not independent" if text else "nothing said", line, (subject, _FREEDOM) if text else None)
         return
     chosen = _one_date(text)
     if chosen is None:
-        yield Left("no one date of independence", line, (subject, "independence"))
+        yield Left("no one date of independence", line, (subject, _FREEDOM))
         return
     after = text[chosen.end :].lstrip()
     whom = _FROM.match(after)
     if not whom and not _FREED.search(text[: chosen.start] + after.partition(")")[0]):
-        yield Left("a date, but not of independence", line, (subject, "independence"))
+        yield Left("a date, but not of independence", line, (subject, _FREEDOM))
         return
     yield dated(subject, "independence", chosen.date, line)
     if whom and len(whom["whom"]) <= 60 and not _NO_STATE.search(whom["whom"]):
@@ -112,6 +112,6 @@ def _capital(subject: Subject, line: Line) -> Iterator[Found | Left]:
     plain = without_remarks(first)
     several = ";" in text.partition("note")[0].rstrip("; ") or re.search(r"capital", text)
     if several or _NO_CAPITAL.search(plain) or not 2 <= len(plain) <= 40 or (", " in plain and "D.C." not in plain):
-        yield Left("several capitals, or none", line, (subject, "capital"))
+        yield Left("several capitals, or none", line, (subject, ("capital",)))
         return
     yield Found(subject, "capital", re.sub(r" in \w+$", "", plain), None, line)

@@ -46,8 +46,8 @@ class Left(NamedTuple):
 
     reason: str
     line: Line
-    about: tuple[Subject, str] | None = None
-    """The subject and the relation that the source does say something of, where that is known."""
+    about: tuple[Subject, tuple[str, ...]] | None = None
+    """The subject, and the relations of which the source does say something: nobody is to learn that it does not."""
 
 
 def dated(subject: Subject, relation: str, date: Date, line: Line) -> Found:

@@ -72,9 +72,9 @@ class Merged:
         self.left[source][left.reason] += count
         self.examples[source].setdefault(left.reason, left)
         if left.about:
-            subject, said = left.about
+            subject, relations = left.about
             for name in subject.names:
-                self.unsure[names.key(name)].add(said)
+                self.unsure[names.key(name)].update(relations)
 
 
 def merge(read: Iterable[tuple[str, Iterable[Found | Left]]]) -> Merged:
@@ -134,7 +134,7 @@ def _settle(source: str, group: list[Found], index: dict[str, list[Known]], merg
     fitting = [known for known in fitting if _agrees(known, group)] or _most_names(fitting, subject)
     if len(fitting) > 1:
         for found in group:
-            merged.leave(source, Left("name of several subjects", found.line, (subject, found.relation)))
+            merged.leave(source, Left("name of several subjects", found.line, (subject, (found.relation,))))
         return
     if fitting:
         chosen = fitting[0]

@@ -52,6 +52,7 @@ _RULER = re.compile(
     r"[^;()]*?\b(?P<span>from \S+ (?:to|until) \d\S*)",
     re.IGNORECASE,
 )
+_NO_RULER = re.compile(r"\b(?:labou?r (?:leader|organizer)|unions?)\b")
 _CAPITAL = re.compile(r"\bcapital\b(?: city)?(?: and (?:the )?[a-z ]+?)*? of (?:the )?(?P<of>[^;()]+)")
 _STATE = re.compile(r"^(?:(?:state|province|republic|commonwealth|island) of )?(?:the )?")
 _PAST = re.compile(r"\b(?:former|formerly|ancient|old|once|until|was|were|legend|first|from \d)\b")
@@ -226,7 +227,7 @@ def _life(subject: Subject, told: str, line: Line) -> Iterator[Found | Left]:
         yield Left("several lives in one line", line)
     elif lives:
         yield from _both_ends(subject, *lives[0], line)
-    if ruled := _RULER.search(told):
+    if (ruled := _RULER.search(told)) and not _NO_RULER.search(told):
         found = list(mentions(ruled["span"]))
         if re.match(r" and (?:again|from|in)\b", told[ruled.end() :]):
             yield Left("several reigns", line)
