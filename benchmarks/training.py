@@ -84,7 +84,8 @@ def main() -> None:
     os.environ |= {"GOMP_SPINCOUNT": "2000", "THP_MEM_ALLOC_ENABLE": "1"}  # as a build does; for both
     lesson = Lesson(load_job(wanted.job))
     path = Path(__file__).parent / "results" / f"training-{lesson.job.name}.json"
-    report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"job": lesson.job.name}
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    report = {"job": lesson.job.name} | {name: earlier[name] for name in ("step", "loss", "profile") if name in earlier}
     made = {
         "date": time.strftime("%Y-%m-%d"),
         "cores": os.cpu_count(),

@@ -117,11 +117,18 @@ def test_a_start_depends_on_what_it_uses_and_on_nothing_else(built):
     assert scratch() == scratch(limits) == scratch(other_file)
 
 
-def test_a_vocabulary_is_measured_again_for_another_limit_and_nothing_is_trained_where_the_same_is_chosen(built):
+def test_a_vocabulary_is_measured_again_for_another_limit_and_nothing_is_trained_where_the_same_is_chosen(
+    built, tmp_path
+):
     auto = ("[train]\n", '[vocabulary]\npieces = "auto"\n[train]\n')
     built.again(auto)
     _, repeated = built.again(auto, ("file_mib = 5", "file_mib = 4"))
     assert repeated == {"start", "export"}
+    other = Built(shutil.copytree(built.job, tmp_path / "job"), built.run)
+    rows = (other.job / "pairs.tsv").read_text()
+    (other.job / "pairs.tsv").write_text(rows.replace("red", "crimson"))
+    _, repeated = other.again(auto, ("file_mib = 5", "file_mib = 4"))
+    assert {"data", "start", "train", "exam"} <= repeated, "another text is learned again, whatever pieces are kept"
 
 
 def test_what_cannot_be_made_is_refused_before_any_training_although_the_start_is_there(built, monkeypatch):

@@ -242,6 +242,7 @@ def test_a_calendars_entries_are_births_deaths_and_events_with_their_lines():
         ("Tam New Year (3 days)", []),
         ("Old Wick burns down (64 AD)", ["3 May AD 64"]),
         ("Old Wick is founded, 753BC", ["3 May 753 BC"]),
+        ("Old Wick is sacked, 1184 BC", ["3 May 1184 BC"]),
         ("Old Wick is sacked (410)", ["3 May 410"]),
     ],
 )

@@ -26,8 +26,12 @@ FACTS = [
     ("Old Wessex", "capital", "Tamwick"),
     ("Wessland", "capital", "Tamwick"),
     ("Mercia", "capital", "Wick"),
-    ("Kin", "described as", "republic", "republic"),
+    ("Kin", "located in", "Wessex", "republic"),
+    ("Kin", "located in", "Mercia", "ancient kingdom"),
     ("Kin", "founded", "1025 BC", "ancient kingdom"),
+    ("Ada Vale", "born", "1802"),
+    ("Vale", "born", "1700", "weaver"),
+    ("Vale", "located in", "Mercia", "town"),
     ("Oz", "described as", "lake", "lake"),
     ("Oz", "capital", "Ozwick", "country"),
 ]
@@ -71,3 +75,4 @@ def test_others_of_their_time_are_others(known, name):
 def test_a_bare_name_of_two_places_means_neither_but_for_what_only_a_state_has(known):
     assert known[1].to_ask_by("Kin (ancient kingdom)", "founded")[0] == "Kin (ancient kingdom)"
     assert known[1].to_ask_by("Oz (country)", "capital")[0] == "Oz"
+    assert known[1].to_ask_by("Vale (weaver)", "born")[0] == "Vale", "towns are not born"

@@ -176,7 +176,7 @@ def test_training_asks_in_one_written_sentence_and_two_framed_ones_in_turn():
 def test_a_key_word_alone_is_taught_and_key_words_of_an_exam_are_not():
     exam = ["Birth date of {subject}", "{subject} born"]
     made = {comparable(text) for text in frames.framed("born", "ask", exam)}
-    assert {"born subject", "subject birth year"} <= made
+    assert {"birth subject", "subject birth year"} <= made
     assert not [text for text in made if "birth date" in text] and "subject born" not in made
 
 

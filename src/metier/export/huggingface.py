@@ -46,6 +46,8 @@ def _older_names(config: Mapping[str, Any]) -> dict[str, Any]:
     full, window = rope.get("full_attention", rope), rope.get("sliding_attention")
     if "rope_theta" in full:
         older["rope_theta"] = full["rope_theta"]
+    if "partial_rotary_factor" in full:
+        older["partial_rotary_factor"] = full["partial_rotary_factor"]
     if window:
         older["rope_local_base_freq"] = window["rope_theta"]
     if full.get("rope_type", "default") != "default":

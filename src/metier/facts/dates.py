@@ -65,8 +65,8 @@ class Date:
         return ("circa " if self.circa else "") + self._plain()
 
     def _plain(self) -> str:
-        if whole := century_of(self) or decade_of(self):
-            return whole
+        if century := century_of(self):
+            return century
         one = short_form(self)
         if one is not None:
             return one

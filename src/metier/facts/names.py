@@ -19,6 +19,8 @@ COMMON = frozenset(
 _INITIALS = re.compile(r"(?<=\b\w)\.\s+(?=\w\b\.)")
 _ACCENTED = re.compile(r"([A-Za-z\u0370-\u052f\u1e00-\u1fff])[\u0300-\u036f]+")
 """Letters of scripts in which an accent makes no other letter, as far as names go."""
+_POINTS = re.compile("[\u05b0-\u05c7\u064b-\u0652\ufe00-\ufe0f\u200d]")
+"""Vowel points, which most texts go without, and what says how a sign is drawn."""
 _WITHIN = re.compile(r"(?<=[^\W\d])[.](?=\w)|(?<=\w)[.](?=[^\W\d])|(?<=\w)['\u2018\u2019](?=\w)")
 """What is left out of a word: not the point of a number."""
 _MARK = "x"
@@ -33,14 +35,18 @@ def words(text: str) -> list[str]:
     """Return the words and numbers of a text without case, accents and punctuation; initials are one word."""
     bare = _INITIALS.sub(".", text.replace("_", " "))
     if not bare.isascii():
-        bare = unicodedata.normalize("NFC", _ACCENTED.sub(r"\1", unicodedata.normalize("NFKD", bare)))
+        bare = _ACCENTED.sub(r"\1", unicodedata.normalize("NFKD", _POINTS.sub("", bare.replace("\u2212", "-"))))
+        bare = unicodedata.normalize("NFC", bare)
     bare = _WITHIN.sub("", bare.casefold())
     return _WORD.findall(bare) if bare.isascii() else _words_of_any_script(bare)
 
 
 def _words_of_any_script(text: str) -> list[str]:
     """Return the words of a text whose letters may have marks of their own: vowel signs are part of them."""
-    joined = "".join(_MARK if unicodedata.category(one) in ("Mn", "Mc") else one for one in text)
+    joined = "".join(
+        _MARK if at and unicodedata.category(one) in ("Mn", "Mc") and text[at - 1].isalnum() else one
+        for at, one in enumerate(text)
+    )
     return [text[found.start() : found.end()] for found in _WORD.finditer(joined)]
 
 

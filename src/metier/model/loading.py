@@ -42,7 +42,11 @@ def load(reference: str | Path) -> Loaded:
     """
     folder = find_base(str(reference)).folder
     tokenizer = load_tokenizer(folder)  # first: the weights take longer
-    return Loaded(_model_in(folder), tokenizer)
+    model = _model_in(folder)
+    rows: Any = model.get_input_embeddings()
+    if (tokenizer.pad_token_id or 0) >= len(rows.weight):  # one that was added, and never learned
+        tokenizer.pad_token = tokenizer.eos_token
+    return Loaded(model, tokenizer)
 
 
 def load_model(reference: str | Path) -> PreTrainedModel:

@@ -14,7 +14,7 @@ from metier.spec.job import Job
 from metier.spec.weights import EMBEDDING, EXPERTS, Weights, of_shape, part_of
 
 CLOSURE = 1.2
-"""A trimmed vocabulary has so many times the pieces asked for: merges need their halves (24,000 of Gemma's for `jobs/ja-en`: 28,933)."""
+"""A trimmed vocabulary has so many times the pieces asked for: merges need their halves (24,000 of Gemma's: 28,933)."""
 
 _BY_MEASUREMENT = 24_000
 """What stands for a number of pieces that a build will measure."""

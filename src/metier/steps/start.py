@@ -82,11 +82,14 @@ def base_of(job: Job, begun: Step) -> dict[str, Any] | None:
 def key_of_model(job: Job, begun: Step) -> str:
     """Return the key of the untrained model: of what it was made from, or of what it is.
 
-    The second where the size of its vocabulary was measured: with another limit the same may be chosen.
+    The second where the size of its vocabulary was measured: with another limit the same may be chosen. What else is in
+    the step's own key, the rows and the versions, stays in it.
     """
     if job.base.from_scratch or job.vocabulary.pieces != "auto":
         return begun.key
-    return key_of({name: digest for name, digest in begun.hashes.items() if not name.startswith("vocabulary.")})
+    made = {name: digest for name, digest in begun.hashes.items() if not name.startswith("vocabulary.")}
+    asked = begun.manifest["inputs"]
+    return key_of([made, asked["rows"], {name: one for name, one in asked["job"].items() if name != "vocabulary"}])
 
 
 def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The routers of mixtures of experts: their parameters, what they said, and the losses that keep them useful."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -49,7 +50,8 @@ def scores(outputs: Any, model: PreTrainedModel) -> Sequence[torch.Tensor]:
     Raises:
         ArtifactError: when the model does not tell them, or chooses by something else.
     """
-    if biased := next((name for name, _ in model.named_buffers() if name.endswith(_BIASES)), None):
+    named = chain(model.named_buffers(), model.named_parameters())
+    if biased := next((name for name, _ in named if name.endswith(_BIASES)), None):
         raise ArtifactError(
             f"a mixture of experts of type {model.config.model_type!r}",
             f"its routers choose by more than their scores ({biased}), so its routing losses would be those of choices "

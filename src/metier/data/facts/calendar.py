@@ -14,7 +14,7 @@ from metier.facts.dates import Date, NotADateError
 _ENTRY = re.compile(r"(?P<month>\d\d)/(?P<day>\d\d)\s+(?P<text>\S.*)")
 _YEAR = re.compile(
     r"(?:(?<!\d)[,;(]\s*(?:in |circa |c\. ?)?|\s(?=1\d{3}\.?$))"
-    r"(?P<year>\d{4}\??|\d{1,4}\s?(?:B\.?\s?C\.?|A\.?D\.?)\??|\d{1,3}\??(?=\)?(?:$|[,;.)])))\)?(?=$|[\s,;.)])",
+    r"(?P<year>\d{1,4}\s?(?:B\.?\s?C\.?|A\.?D\.?)\??|\d{4}\??|\d{1,3}\??(?=\)?(?:$|[,;.)])))\)?(?=$|[\s,;.)])",
     re.IGNORECASE,
 )
 _LIFE = re.compile(

@@ -70,7 +70,7 @@ def _discovery(name: str, year: str, people: str, line: Line) -> Iterator[Found 
     try:
         yield dated(_subject(name), "discovered", parse(year), line)
     except NotADateError as error:
-        yield Left(error.reason, line)
+        yield Left(error.reason, line, (_subject(name), ("discovered",)))
     if people and len(people) <= LONGEST_VALUE and "et al" not in people:
         yield Found(_subject(name), "discovered by", people, None, line)
 
@@ -89,4 +89,5 @@ def _read_dictionary(file: File, place: str, encoding: str) -> Iterator[Found | 
         if len(found) == 1:
             yield dated(_subject(entry["name"]), "discovered", found[0].date, line)
         else:
-            yield Left("several dates" if found else "no date", line)
+            about = (_subject(entry["name"]), ("discovered",)) if found else None
+            yield Left("several dates" if found else "no date", line, about)

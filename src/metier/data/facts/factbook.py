@@ -18,7 +18,7 @@ from metier.facts.mentions import Mention, mentions
 _TAG = re.compile(r"<[^<>]*>")
 _FROM = re.compile(r"\(from (?:the )?(?P<whom>[A-Z][^;()]*)\)")
 _FREEDOM = ("independence", "independent of")
-_FREED = re.compile(r"\b(?:independen\w*|from (?:the )?[A-Z])")
+_FREED = re.compile(r"\b(?:independen\w*|from (?:the )?[A-Z]|following|ended|end of)")
 _NO_STATE = re.compile(r"\b(?:trusteeship|mandate|protectorate|control|administration|rule)\b", re.IGNORECASE)
 _LEGEND = re.compile(r"tradition|legend|mytholog|notable earlier")
 _NO_CAPITAL = re.compile(r"\b(?:no official|administered|note|aka)\b")

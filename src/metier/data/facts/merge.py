@@ -110,7 +110,7 @@ def _groups(source: str, items: Iterable[Found | Left], merged: Merged) -> Itera
         if not names.key(subject.names[0]) or not any(
             stated(item.line.text, name, item.value, item.date) for name in subject.names
         ):
-            merged.leave(source, Left("not word for word in its line", item.line))
+            merged.leave(source, Left("not word for word in its line", item.line, (subject, (item.relation,))))
             continue
         # Without a mark, a line is believed by itself: one that is wrong does not take others along.
         mark = ("id", subject.id) if subject.id else (item.line.place, names.key(subject.names[0]))
@@ -139,7 +139,9 @@ def _settle(source: str, group: list[Found], index: dict[str, list[Known]], merg
     if fitting:
         chosen = fitting[0]
     elif _is_surname(subject) and _named(subject, index):
-        merged.leave(source, Left("a surname, and no date to tell whose", group[0].line), len(group))
+        for found in group:
+            about = (subject, (found.relation,))
+            merged.leave(source, Left("a surname, and no date to tell whose", found.line, about))
         return
     else:
         chosen = Known([], subject.kind, subject.hint, set())

@@ -21,6 +21,8 @@ _WORKS = ("06", "10", "14")
 
 LONGEST_LIFE = 120
 
+_LIVES = ("born", "died", "lived")
+
 _SHORT_CHARS = 60
 _CUT = re.compile(
     r"[;:,]|\s(?:--|who|whom|whose|which|that|where|when|while|because|although|noted|known|remembered|considered|"
@@ -222,15 +224,15 @@ def _life(subject: Subject, told: str, line: Line) -> Iterator[Found | Left]:
             elif _CENTURY.fullmatch(inside):
                 yield dated(subject, "lived", parse(inside.removeprefix("of the ")), line)
         except NotADateError as error:
-            yield Left(error.reason, line)
+            yield Left(error.reason, line, (subject, _LIVES))
     if len(lives) > 1 or (lives and _SEVERAL.search(subject.hint)):
-        yield Left("several lives in one line", line)
+        yield Left("several lives in one line", line, (subject, _LIVES))
     elif lives:
         yield from _both_ends(subject, *lives[0], line)
     if (ruled := _RULER.search(told)) and not _NO_RULER.search(told):
         found = list(mentions(ruled["span"]))
         if re.match(r" and (?:again|from|in)\b", told[ruled.end() :]):
-            yield Left("several reigns", line)
+            yield Left("several reigns", line, (subject, ("ruled",)))
         elif len(found) == 1 and found[0].date.first[0] != found[0].date.last[0]:
             yield dated(subject, "ruled", found[0].date, line)
 
@@ -248,7 +250,7 @@ def _span(found: re.Match[str]) -> tuple[Date | None, Date | None]:
 
 def _both_ends(subject: Subject, born: Date | None, died: Date | None, line: Line) -> Iterator[Found | Left]:
     if born and died and not 0 <= died.first[0] - born.first[0] <= LONGEST_LIFE:
-        yield Left("impossible life", line)
+        yield Left("impossible life", line, (subject, _LIVES))
         return
     if born:
         yield dated(subject, "born", born, line)
@@ -261,13 +263,13 @@ def _when(subject: Subject, told: str, line: Line) -> Iterator[Found | Left]:
     bracketed = [mention for mention in found if _in_brackets(told, mention)]
     first_clause = [mention for mention in found if mention.end <= len(told.partition(";")[0])]
     if _ANY_OF.match(told):
-        yield Left("several events in one line", line)
+        yield Left("several events in one line", line, (subject, ("occurred",)))
         return
     for chosen in (found, bracketed, first_clause):
         if len(chosen) == 1 and not _MONTHS_BEFORE.search(told[: chosen[0].start]):
             yield dated(subject, "occurred", chosen[0].date, line)
             return
-    yield Left("several dates" if found else "no date", line)
+    yield Left("several dates" if found else "no date", line, (subject, ("occurred",)) if found else None)
 
 
 def _in_brackets(text: str, mention: Mention) -> bool:
@@ -294,7 +296,10 @@ def _where(subject: Subject, told: str, line: Line, wholes: list[tuple[_Synset, 
         if len(found) == 1 and not _PAST.search(clause):
             yield Found(found[0], "capital", subject.names[0], None, line)
         else:
-            yield Left("capital of what is not clear", line)
+            for _, of_what in wholes:
+                yield Left("capital of what is not clear", line, (of_what, ("capital",)))
+            if not wholes:
+                yield Left("capital of what is not clear", line)
 
 
 def _made(subject: Subject, told: str, line: Line) -> Iterator[Found | Left]:
@@ -308,6 +313,7 @@ def _made(subject: Subject, told: str, line: Line) -> Iterator[Found | Left]:
             or _ACTIVE.search(before.rpartition(";")[2])
             or _SUPPOSED.search(before)
         ):
+            yield Left("made, but by whom is not clear", line, (subject, (_RELATION_OF[made["verb"]],)))
             continue
         there = [mention for mention in mentions(told) if abs(mention.start - made.end()) <= _NEAR]
         if there:

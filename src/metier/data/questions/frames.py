@@ -13,7 +13,7 @@ from typing import Any
 from metier.data.similarity import comparable
 
 _FORMS = {
-    "ask": {"clause": "clause", "noun": "noun", "question": "question", "key": "key"},
+    "ask": {"clause": "clause", "noun": "noun", "question": "question", "key": "key", "cue": "cue"},
     "reverse": {"reverse": "clause"},
 }
 """Of each direction the keys of a relation's table, and the frames that they fit into."""
@@ -42,11 +42,12 @@ def framed(way: str, form: str, examined: Iterable[str]) -> tuple[str, ...]:
     parts = {words for core, _ in cores if " " in (words := comparable(core))}
     kept_back = exams | {words for words in parts if any(words in text for text in exams)}
     found = [_capital(text.replace(f"{{{frame}}}", core)) for core, frame in cores for text in texts["frames"][frame]]
-    return tuple(text for text in found if not any(words in comparable(text) for words in kept_back))
+    said = ((text, comparable(text)) for text in found)
+    return tuple(text for text, plain in said if not any(words in plain for words in kept_back))
 
 
 def mixed(written: Sequence[str], made: Iterable[str]) -> tuple[str, ...]:
-    """Return written phrasings, after each two that frames made, each written one as often as it takes.
+    """Return phrasings in turn: a written one, then two that frames made; each written one as often as it takes.
 
     Those made are in an order by hash, so that a few in turn have many frames.
     """

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from metier.data.questions import frames
 from metier.data.similarity import comparable
 from metier.errors import DataError
-from metier.facts.dates import Date, century_of, decade_of, short_form
+from metier.facts.dates import Date, century_of, short_form
 from metier.facts.fact import RELATIONS, Kind
 from metier.spec.task import Phrasings
 
@@ -255,10 +255,10 @@ def _in_capitals(name: str) -> str:
 def when(date: Date) -> str:
     """Return a date with its preposition: "on 8 May 1945", "in 44 BC", "from 1914 to 1918", "around 570 BC"."""
     bare = Date(date.first, date.last)
-    whole, short = century_of(bare) or decade_of(bare), short_form(bare)
-    the = f"the {whole}" if whole else str(bare)
+    century, short = century_of(bare), short_form(bare)
+    the = f"the {century}" if century else str(bare)
     if date.circa:
         return f"around {the}"
-    if not whole and short is None:
+    if not century and short is None:
         return f"from {bare}"
     return f"on {bare}" if date.first == date.last else f"in {the}"
