@@ -77,8 +77,6 @@ def _with_rows(pieces: Pieces, model: PreTrainedModel) -> Pieces:
     rows = len(matrix.weight)
     if len(pieces) <= rows:
         return pieces
-    if pieces.pad >= rows:  # one that was added, and never learned
-        pieces = replace(pieces, pad=pieces.eos)
     for name in ("bos", "eos", "unk"):
         if (getattr(pieces, name) or 0) >= rows:
             found = f"its {name} piece is number {getattr(pieces, name)}, and its embedding has {rows} rows"
