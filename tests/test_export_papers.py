@@ -206,6 +206,11 @@ def test_the_card_says_how_each_rival_was_asked(trained):
     assert "    Rival, {input}\n" in text and "Rival" not in the_card(trained)
 
 
+def test_the_card_names_a_model_of_this_machine_without_its_path(trained):
+    local = {**BASE, "reference": "/home/ada/models/small"}
+    assert "(`small`)" in the_card(trained, base=local) and "/home/ada" not in the_card(trained, base=local)
+
+
 def test_the_card_without_a_file_says_so(trained):
     text = the_card(trained, file_name=None, candidates=(), chosen=None)
     assert "Sizes tried" not in text

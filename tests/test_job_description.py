@@ -58,7 +58,7 @@ def complaint(folder, text):
 
 
 def test_how_a_step_is_computed_is_not_what_is_learned():
-    how = Train(micro_batch_tokens=100, activation_checkpointing=True, shard=True)
+    how = Train(micro_batch_tokens=100, activation_checkpointing=True, shard=True, checkpoint_seconds=5)
     assert how.learned == Train().learned and "shard" not in how.learned
     assert Train(batch_tokens=100).learned != Train().learned
 

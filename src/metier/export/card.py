@@ -159,9 +159,14 @@ def _base_line(base: Mapping[str, Any] | None) -> str:
     if base is None:
         return "none; trained from scratch."
     return (
-        f"{base['origin']} (`{base['reference']}`), licence {base['licence']}, "
+        f"{base['origin']} (`{_shown(base['reference'])}`), licence {base['licence']}, "
         f"{base['parameters'] / 1e6:.0f} M parameters, {base['pieces']:,} pieces, sha256 `{base['sha256']}`."
     )
+
+
+def _shown(reference: str) -> str:
+    """A model's reference; of a folder or file of this machine its name alone, for the card travels."""
+    return reference if reference.startswith(("hf:", "pypi:")) else Path(reference).name
 
 
 def _adapters(lora: Mapping[str, Any] | None) -> str:
@@ -199,7 +204,7 @@ def _how_asked(asked: str, prompt: PromptFormat, base_prompt: PromptFormat | Non
 def _rival_asked(name: str, rival: Mapping[str, Any]) -> list[str]:
     prompt = PromptFormat.from_json(dict(rival["prompt"]))
     return [
-        f"{name} is {rival['origin']} (`{rival['reference']}`, licence {rival['licence']}, sha256 "
+        f"{name} is {rival['origin']} (`{_shown(rival['reference'])}`, licence {rival['licence']}, sha256 "
         f"`{rival['sha256']}`). It was asked by raw completion, greedy, {_STOPPING}; of the prompts tried on "
         "validation rows this one has the lowest loss for it:",
         "",

@@ -109,7 +109,9 @@ class Training(Strict):
     @property
     def learned(self) -> dict[str, Any]:
         """What the result depends on: all but how it is computed, which may change while a training is under way."""
-        return self.model_dump(exclude={"micro_batch_tokens", "activation_checkpointing", "shard"})
+        return self.model_dump(
+            exclude={"micro_batch_tokens", "activation_checkpointing", "shard", "checkpoint_seconds"}
+        )
 
     def check_steps(self, steps: int) -> None:
         """Refuse what so many steps have no room for; of a wall-clock budget, their number is known from a probe on.
