@@ -184,8 +184,8 @@ def test_prose_is_in_ascii(page):
     assert _prose(page).isascii()
 
 
-def test_the_map_in_the_readme_is_the_source_tree():
-    rows = [line for line in _prose(ROOT / "README.md").splitlines() if line.startswith("| `")]
+def test_the_map_is_the_source_tree():
+    rows = [line for line in _prose(ROOT / "CONTRIBUTING.md").splitlines() if line.startswith("| `")]
     shown = {name.rstrip("/") for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
     package = ROOT / "src" / "metier"
     assert shown == {path.name for path in package.iterdir() if path.name not in ("__pycache__", "py.typed")}
