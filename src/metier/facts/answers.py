@@ -7,7 +7,8 @@ from metier.facts import dates, names
 from metier.facts.dates import Date, NotADateError
 from metier.facts.mentions import mentions
 
-_ARTICLES = frozenset({"a", "an", "the"})
+_LEFT_OUT = frozenset({"a", "an", "the", "sir", "dr"})
+"""Articles, and titles that tell nobody apart."""
 
 _NOT = frozenset(names.words("no not dont cannot cant nobody"))
 _KNOWN = frozenset(
@@ -29,6 +30,8 @@ _ASKED_AGAIN = re.compile(r"\b(?:when|where|who|whose|which|what|how|whether|abo
 """What was asked, repeated in the case of a sentence: titles are in another."""
 
 _STATES = {
+    "britain": "united kingdom",
+    "great britain": "united kingdom",
     "uk": "united kingdom",
     "us": "united states",
     "usa": "united states",
@@ -38,6 +41,9 @@ _STATES = {
 }
 """By which the sources, and those who answer, call some states."""
 
+_AMOUNT = re.compile(r"\d+\s*[-\u2013]\s*\d+|~\s*\d+")
+"""What could be read as a date, and is never printed as one."""
+
 _GUESSES = re.compile(r"\b(?:but|maybe|perhaps|probably|possibly|however|although|though|think|believe|only|except)\b")
 
 _DIFFERS = re.compile(r"\b(?:not|no|before|after|until|till|since|between)\b|n't\b")
@@ -45,9 +51,10 @@ _DIFFERS = re.compile(r"\b(?:not|no|before|after|until|till|since|between)\b|n't
 
 
 def plain(answer: str) -> str:
-    """Return an answer without case, accents, punctuation and articles.
+    """Return an answer without case, accents, punctuation, articles and "Sir"; "Saint" is "St.".
 
-    As SQuAD does (Rajpurkar et al. 2016, arXiv 1606.05250, section 6), and without accents.
+    As SQuAD does (Rajpurkar et al. 2016, arXiv 1606.05250, section 6), and without accents. A last word is no article:
+    "vitamin A".
     """
     return " ".join(_words(answer))
 
@@ -55,7 +62,7 @@ def plain(answer: str) -> str:
 def date_of(answer: str) -> Date | None:
     """Return the date that an answer is, or None; "on 15 March 44 BC." and "In 1066" are dates."""
     bare = answer.strip().rstrip(".!")
-    for word in ("on ", "in ", "about ", "around "):
+    for word in ("on ", "in ", "about ", "around ", "the "):
         bare = bare[len(word) :] if bare.lower().startswith(word) else bare
     try:
         return dates.parse(bare)
@@ -69,8 +76,12 @@ def right(answer: str, wanted: str) -> bool:
     A year is right for a day in it, and a day for its year; a century is right only where a century is wanted, and a
     year within a reign or a war only where it is the first one. Where the date that is wanted is certain, one of the
     two lies within the other, and "circa" in an answer makes no wrong year right. A sentence says the only date in it.
+
+    Args:
+        answer: in any words.
+        wanted: as facts have it, dates as they are printed: "120 to 180". "120-180" and "~150" are amounts.
     """
-    when = date_of(wanted)
+    when = None if _AMOUNT.fullmatch(wanted.strip()) else date_of(wanted)
     if when is None:
         expected = plain(wanted)
         return bool(expected) and _whole(plain(answer)) == _whole(expected)
@@ -125,7 +136,8 @@ def _whole(text: str) -> str:
 
 
 def _words(answer: str) -> list[str]:
-    return [word for word in names.words(answer) if word not in _ARTICLES]
+    found = [names.SAME.get(word, word) for word in names.words(answer)]
+    return [word for word in found[:-1] if word not in _LEFT_OUT] + found[-1:]
 
 
 def said_date(answer: str) -> Date | None:

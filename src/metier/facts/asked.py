@@ -60,8 +60,12 @@ def relations_asked(rest: str, present: Iterable[str], *, reverse: bool = False)
             if either or name not in RELATIONS or (relation(name).asks_for == "date") == by_date
         }
 
+    if cued:
+        # "Who wrote ...?" may ask for a relation of one's own, "author", whose words nobody knows.
+        of_ones_own = not by_date and not there <= RELATIONS.keys()
+        return there_of(cued) or (None if of_ones_own else set())
     # Words such as "what" may ask for anything: of a relation that the subject lacks they tell nothing.
-    return there_of(cued) if cued else there_of(general) or None
+    return there_of(general) or None
 
 
 def nothing_else(rest: str, wanted: str, known: str) -> bool:

@@ -27,7 +27,8 @@ _FULL_YEAR = (
     rf"(?:(?:(?:{AD})\s?\d{{1,4}})|(?:\d{{1,4}}\s?(?:{BC}|A\.?D\.?)(?![A-Za-z]))|"
     rf"(?<![\d,.])(?:1\d{{3}}|20\d\d)(?![\d,]*\d)(?!\s?(?:{_UNITS})\b))"
 )
-_INSIDE = rf"(?:(?:\d{{1,2}}\s+)?(?:{MONTH})\s+(?:\d{{1,2}},?\s+)?)?{_FULL_YEAR}"
+_DAY = r"\d{1,2}(?:st|nd|rd|th)?"
+_INSIDE = rf"(?:(?:{_DAY}\s+(?:of\s+)?)?(?:{MONTH})\s+(?:{_DAY},?\s+)?)?{_FULL_YEAR}"
 _CENTURY = rf"(?:(?:early|mid|late)[\s-]+)?\d{{1,2}}(?:st|nd|rd|th)[\s-]+century(?:\s(?:{BC}|{AD}))?"
 _IN_TEXT = re.compile(
     rf"(?<![\w-])(?:{CIRCA}\s+)?(?:"

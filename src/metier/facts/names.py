@@ -50,10 +50,15 @@ def _words_of_any_script(text: str) -> list[str]:
     return [text[found.start() : found.end()] for found in _WORD.finditer(joined)]
 
 
-def key(name: str) -> str:
-    """Return what a name is found by: "Saint Jerome" for "St. Jerome", "Isaac Newton" for "Sir Isaac Newton"."""
+def key(name: str, titles: frozenset[str] = _TITLES) -> str:
+    """Return what a name is found by: "Saint Jerome" for "St. Jerome", "Isaac Newton" for "Sir Isaac Newton".
+
+    Args:
+        name: in any writing.
+        titles: words that are left out in front of it.
+    """
     found = [SAME.get(word, word) for word in words(name)]
-    while len(found) > 1 and found[0] in _TITLES:
+    while len(found) > 1 and found[0] in titles:
         found = found[1:]
     return " ".join(found)
 
@@ -83,5 +88,5 @@ def _proper(text: str) -> frozenset[str]:
 
 def says(text: str, name: str) -> bool:
     """Return whether a text holds all words of a name, in any order and writing."""
-    there = {SAME.get(word, word) for word in words(text)}
-    return set(key(name).split()) <= there
+    wanted = set(key(name).split())
+    return wanted <= {SAME.get(word, word) for word in words(text)} if wanted else name in text

@@ -19,6 +19,9 @@ NEAR_YEARS = 30
 
 LONGEST_LIFE = 120
 
+_HONOURS = frozenset({"the", "sir", "dr"})
+"""Titles that tell nobody apart."""
+
 _RARE = 20
 """Events that could be the same are looked up by the words that no more events than this have."""
 
@@ -43,6 +46,8 @@ class Known:
     """Sources that have a mark for it, with the mark."""
     said: dict[str, list[Kept]] = field(default_factory=dict)
     """The facts about it, by relation."""
+    told: dict[str, set[Subject]] = field(default_factory=lambda: defaultdict(set))
+    """As whom each source knows it."""
     shown: str = ""
     """Its name, with the hint where others have that name."""
 
@@ -85,8 +90,9 @@ def merge(read: Iterable[tuple[str, Iterable[Found | Left]]]) -> Merged:
     """
     merged = Merged([], defaultdict(Counter), defaultdict(dict))
     index: dict[str, list[Known]] = defaultdict(list)
+    spelt: dict[str, str] = {}
     for source, items in read:
-        for group in _groups(source, items, merged):
+        for group in _groups(source, items, merged, spelt):
             _settle(source, group, index, merged)
     for subject in merged.subjects:
         _drop_repeated(subject, merged)
@@ -96,8 +102,11 @@ def merge(read: Iterable[tuple[str, Iterable[Found | Left]]]) -> Merged:
     return merged
 
 
-def _groups(source: str, items: Iterable[Found | Left], merged: Merged) -> Iterator[list[Found]]:
-    """Yield a source's facts by subject, without those whose line does not hold them."""
+def _groups(source: str, items: Iterable[Found | Left], merged: Merged, spelt: dict[str, str]) -> Iterator[list[Found]]:
+    """Yield a source's facts by subject, without those whose line does not hold them.
+
+    Relations that differ in capitals alone are one, spelt as the first of them.
+    """
     groups: dict[tuple[str, str], list[Found]] = defaultdict(list)
     for item in items:
         if isinstance(item, Left):
@@ -114,7 +123,8 @@ def _groups(source: str, items: Iterable[Found | Left], merged: Merged) -> Itera
             continue
         # Without a mark, a line is believed by itself: one that is wrong does not take others along.
         mark = ("id", subject.id) if subject.id else (item.line.place, names.key(subject.names[0]))
-        groups[mark].append(item)
+        said = spelt.setdefault(item.relation.casefold(), item.relation)
+        groups[mark].append(item._replace(relation=said))
     yield from groups.values()
 
 
@@ -130,7 +140,11 @@ def _is_text(text: str) -> bool:
 def _settle(source: str, group: list[Found], index: dict[str, list[Known]], merged: Merged) -> None:
     """Add facts about one subject of a source to the subject they are about, or to a new one."""
     subject = group[0].subject
-    fitting = [known for known in _named(subject, index) if _may_be(source, known, group)]
+    fitting = [
+        known
+        for known in _named(subject, index)
+        if _may_be(source, known, group) and _is_meant(source, known, subject) is not False
+    ]
     fitting = [known for known in fitting if _agrees(known, group)] or _most_names(fitting, subject)
     if len(fitting) > 1:
         for found in group:
@@ -157,7 +171,25 @@ def _settle(source: str, group: list[Found], index: dict[str, list[Known]], merg
             chosen.names.append(name)
             index[key].append(chosen)
     for found in group:
+        chosen.told[source].add(found.subject)
         chosen.said.setdefault(found.relation, []).append(Kept(source, found))
+
+
+def _is_meant(source: str, known: Known, subject: Subject) -> bool | None:
+    """Return whether a source that has no marks means a subject that it told of before; None if it has not.
+
+    It does where a main name of one row is a name of the other. "New York City" and "New York State" are two although
+    both are called New York; so are "Macbeth" and "Lady Macbeth".
+    """
+    told = known.told.get(source)
+    if subject.id or not told:
+        return None
+    own = {names.key(name, _HONOURS) for name in subject.names}
+    return any(
+        names.key(other.names[0], _HONOURS) in own
+        or names.key(subject.names[0], _HONOURS) in {names.key(name, _HONOURS) for name in other.names}
+        for other in told
+    )
 
 
 def _is_surname(subject: Subject) -> bool:
@@ -193,6 +225,9 @@ def _may_be(source: str, known: Known, group: list[Found]) -> bool:
     ]
     if years and max(y for _, y in years) - min(y for _, y in years) > LONGEST_LIFE:
         return False
+    alone = _is_surname(subject) and names.key(subject.names[0]) == names.key(known.names[0])
+    if alone and _is_meant(source, known, subject):
+        return True  # who has one name alone is one person to a source, whatever it says of him
     for said in ("born", "died"):
         stretch = [year for other, year in years if other == said]
         if stretch and max(stretch) - min(stretch) > NEAR_YEARS:

@@ -5,8 +5,9 @@ dates are such, the table is refused, for its columns or their order are not wha
 """
 
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from metier.data.archives import File
 from metier.data.facts.found import LONGEST_VALUE, Found, Left, Line, Subject
@@ -14,12 +15,17 @@ from metier.data.formats import read_csv, read_jsonl, read_lines, read_tsv
 from metier.data.tables import RARE, Row, position
 from metier.errors import DataError
 from metier.facts import dates
-from metier.facts.dates import Date, NotADateError
+from metier.facts.answers import abstains
+from metier.facts.dates import NotADateError
 from metier.facts.fact import RELATIONS, relation
 from metier.spec.facts import FactSource
 
 _FORBIDDEN = "()\n\r"
 """Marks that a name may not have: brackets hold what tells subjects apart."""
+
+_OPTIONAL = frozenset({"date", "hint", "also"})
+_OF_ANYTHING = frozenset({"located in", "published", "adopted"})
+"""Relations that a table may state of anything, where no hint says what it is: battles are located, too."""
 
 
 def read_table(source: FactSource, file: File) -> Iterator[Found | Left]:
@@ -36,11 +42,15 @@ def read_table(source: FactSource, file: File) -> Iterator[Found | Left]:
     dated, undated = 0, list[tuple[int, NotADateError]]()
     for number, cells, text in _rows(source, file):
         line = Line(f"{place}, line {number}", text)
+        told = _told(source, cells, line)
+        if isinstance(told, Left):
+            yield told
+            continue
         try:
-            found = _fact(source, cells, line)
+            found = _fact(told, cells.get("date", ""), line)
         except NotADateError as error:
             undated.append((number, error))
-            found = Left(error.reason, line)
+            found = Left(error.reason, line, (told.subject, (told.relation,)))
         dated += isinstance(found, Found) and found.date is not None
         yield found
     if undated and len(undated) > RARE * (dated + len(undated)) and len(undated) > 1:
@@ -65,14 +75,19 @@ def _rows(source: FactSource, file: File) -> Iterator[tuple[int, dict[str, str],
     columns = {what: column for what, column in wanted.items() if column is not None}
     rows: Iterator[Row]
     if source.format == "jsonl":
+        met: set[str] = set()
         for number, value in read_jsonl(file.name, read_lines(file, source.encoding)):
             if value == []:
                 continue
-            lacking = [column for column in columns.values() if not isinstance(value, Mapping) or column not in value]
+            cells_of = value if isinstance(value, Mapping) else {}
+            lacking = [one for what, one in columns.items() if what not in _OPTIONAL and one not in cells_of]
             if lacking:
                 keys = f"its keys are {', '.join(map(str, value))}" if isinstance(value, Mapping) else "it is no object"
                 raise DataError(f"{file.name}, line {number}", f"has no {lacking[0]!r}; {keys}", "Set the columns")
-            yield number, {what: _text(value[column]) for what, column in columns.items()}, _shown(value.values())
+            met.update(what for what, column in columns.items() if column in cells_of)
+            yield number, {what: _text(value.get(column)) for what, column in columns.items()}, _shown(value.values())
+        if met and (never := [column for what, column in columns.items() if what not in met]):
+            raise DataError(file.name, f"no object has {never[0]!r}", "Set the columns")
         return
     rows = read_csv(file, source.encoding) if source.format == "csv" else read_tsv(read_lines(file, source.encoding))
     titles: list[str] = next(rows, (1, []))[1]
@@ -88,13 +103,15 @@ def _rows(source: FactSource, file: File) -> Iterator[tuple[int, dict[str, str],
                 f"has {len(cells)} cells, the first row has {len(titles)}",
                 "Mend the row; a cell with a comma is written in quotes",
             )
-        yield number, {what: cells[place].strip() for what, place in places.items()}, _shown(cells)
+        yield number, {what: _text(cells[place]) for what, place in places.items()}, _shown(cells)
 
 
 def _text(value: Any) -> str:
+    """Return a cell as text, letters with accents as one character each, which is how they are asked for."""
     if isinstance(value, list):
         return "|".join(_text(one) for one in value)
-    return "" if value is None else value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return "" if value is None else unicodedata.normalize("NFC", text)
 
 
 def _shown(cells: Any) -> str:
@@ -102,11 +119,19 @@ def _shown(cells: Any) -> str:
     return " | ".join(" ".join(_text(cell).split()) for cell in cells if _text(cell))
 
 
-def _fact(source: FactSource, cells: dict[str, str], line: Line) -> Found | Left:
-    said = source.always or cells["relation"]
+class _Told(NamedTuple):
+    """What a row says, dates not read yet."""
+
+    subject: Subject
+    relation: str
+    value: str
+
+
+def _told(source: FactSource, cells: dict[str, str], line: Line) -> _Told | Left:
+    said = source.always or " ".join(cells["relation"].split())
     said = said.casefold() if said.casefold() in RELATIONS else said
-    given = cells.get("date", "")
-    value = cells["value"] or (given if relation(said).asks_for == "date" else "")
+    known = relation(said)
+    value = cells["value"] or (cells.get("date", "") if known.asks_for == "date" else "")
     if not (cells["subject"] and said and value):
         return Left("value missing", line)
     others = [name.strip() for name in cells.get("also", "").split("|")]
@@ -115,11 +140,27 @@ def _fact(source: FactSource, cells: dict[str, str], line: Line) -> Found | Left
         return Left("brackets in a name: use the column of hints", line)
     hint = " ".join(cells.get("hint", "").split())
     mark = f"{spelt[0]} ({hint})" if hint else ""
-    subject = Subject(tuple(dict.fromkeys(spelt)), relation(said).kind, hint, mark)
-    date: Date | None
-    if relation(said).asks_for == "date":
-        date = dates.parse(value)
-        return Found(subject, said, str(date), date, line)
-    if len(value) > LONGEST_VALUE:
-        return Left("no short answer", line)
-    return Found(subject, said, " ".join(value.split()), dates.parse(given) if given else None, line)
+    kind = "" if said in _OF_ANYTHING and not hint else known.kind
+    return _Told(Subject(tuple(dict.fromkeys(spelt)), kind, hint, mark), said, " ".join(value.split()))
+
+
+def _fact(told: _Told, given: str, line: Line) -> Found | Left:
+    """Return what a row says as a fact.
+
+    Args:
+        told: by the row.
+        given: its date, apart from the value; empty if there is none.
+        line: of the table.
+
+    Raises:
+        NotADateError: when the value should be a date and is none, or the date is none.
+    """
+    about = (told.subject, (told.relation,))
+    if abstains(told.value, "unknown"):
+        return Left("the value is that it is not known", line, about)
+    if relation(told.relation).asks_for == "date":
+        date = dates.parse(told.value)
+        return Found(told.subject, told.relation, str(date), date, line)
+    if len(told.value) > LONGEST_VALUE:
+        return Left("no short answer", line, about)
+    return Found(told.subject, told.relation, told.value, dates.parse(given) if given else None, line)

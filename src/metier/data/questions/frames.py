@@ -21,6 +21,10 @@ _FORMS = {
 _MADE = 2
 """So many phrasings that frames made come after each written one."""
 
+_ENGLISH = re.compile(
+    r"(?:(?:in|on|at|of|for|from|by|to|under) )?(?:what|when|where|which|who|whom|whose|why|how)\b.*\?$", re.IGNORECASE
+)
+
 _WRITTEN = 0.2
 """Of the ways to ask for what no relation tells, those taken as they are written."""
 
@@ -36,12 +40,23 @@ def framed(way: str, form: str, examined: Iterable[str]) -> tuple[str, ...]:
         form: ``ask`` for the value, or ``reverse`` for the subject.
         examined: the phrasings of the exams.
     """
+    table = packaged().get(way, {})
+    return _filled([(core, frame) for key, frame in _FORMS[form].items() for core in table.get(key, ())], examined)
+
+
+def around(written: Iterable[str], examined: Iterable[str]) -> tuple[str, ...]:
+    """Return English questions that a job brings, within frames, for training; others stay as they are written."""
+    cores = [(text[0].lower() + text[1:-1], "question") for text in written if _ENGLISH.match(text)]
+    return _filled(cores, examined)
+
+
+def _filled(cores: Sequence[tuple[str, str]], examined: Iterable[str]) -> tuple[str, ...]:
+    """Return all cores in all of their frames, without what holds a phrasing of the exams or a part of one."""
     exams = {comparable(text) for text in examined}
-    texts = packaged()
-    cores = [(core, frame) for key, frame in _FORMS[form].items() for core in texts.get(way, {}).get(key, ())]
     parts = {words for core, _ in cores if " " in (words := comparable(core))}
     kept_back = exams | {words for words in parts if any(words in text for text in exams)}
-    found = [_capital(text.replace(f"{{{frame}}}", core)) for core, frame in cores for text in texts["frames"][frame]]
+    texts = packaged()["frames"]
+    found = [_capital(text.replace(f"{{{frame}}}", core)) for core, frame in cores for text in texts[frame]]
     said = ((text, comparable(text)) for text in found)
     return tuple(text for text, plain in said if not any(words in plain for words in kept_back))
 

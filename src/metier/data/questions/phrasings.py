@@ -59,13 +59,35 @@ class Ways(NamedTuple):
         whole, more = (self, other) if other.shared else (other, self)
         return whole._replace(train=whole.train + more.train)
 
-    def framed(self, way: str, form: str) -> "Ways":
-        """Return them with as many that frames made, for training; as they are where they are not divided."""
+    def framed(self, way: str, form: str, examined: Sequence[str] = ()) -> "Ways":
+        """Return them with more that frames made, for training; as they are where they are not divided.
+
+        Args:
+            way: a key of `way_of`.
+            form: of the questions, ``ask`` or ``reverse``.
+            examined: what exams ask besides.
+        """
         if self.shared or not self.train:
             return self
-        more = frames.framed(way, form, self.validation + self.test)
+        return self._with(frames.framed(way, form, (*self.validation, *self.test, *examined)))
+
+    def around(self) -> "Ways":
+        """Return them with more for training: their own questions in frames."""
+        return self if self.shared else self._with(frames.around(self.train, (*self.validation, *self.test)))
+
+    def _with(self, made: Iterable[str]) -> "Ways":
         written = {comparable(text) for text in self.train}
-        return self._replace(train=frames.mixed(self.train, [text for text in more if comparable(text) not in written]))
+        return self._replace(train=frames.mixed(self.train, [text for text in made if comparable(text) not in written]))
+
+    def apart(self) -> "Ways":
+        """Return them without what a part has of a later one: training of the exams, validation of the test."""
+        if self.shared:
+            return self
+        test = set(map(comparable, self.test))
+        validation = tuple(text for text in self.validation if comparable(text) not in test) or self.validation
+        exams = test.union(map(comparable, validation))
+        train = tuple(text for text in self.train if comparable(text) not in exams)
+        return self._replace(train=train, validation=validation)
 
     def about(self, relation: str) -> "Ways":
         """Return them with a relation in its place: divided before, so that all relations are divided alike."""
@@ -138,9 +160,9 @@ class Book:
         ask, reverse = ([text for one in own for text in getattr(one, form)] for form in Asked._fields)
         mine = Asked(divide(ask), divide(reverse))
         if relation not in RELATIONS and len(set(ask)) >= LEAST:
-            return mine
-        theirs = _packaged(way, relation)
-        return Asked(theirs.ask.joined(mine.ask), theirs.reverse.joined(mine.reverse))
+            return Asked(mine.ask.around(), mine.reverse.around())
+        theirs = _packaged(way, relation, mine)
+        return Asked(theirs.ask.joined(mine.ask).apart(), theirs.reverse.joined(mine.reverse).apart())
 
     def compared(self, relation: str) -> Ways:
         """Return the ways to ask which of two came first."""
@@ -170,14 +192,20 @@ class Book:
                         raise DataError("qa.phrasings", found, "Write it so that it is clear which is meant")
 
 
-def _packaged(way: str, relation: str) -> Asked:
+def _packaged(way: str, relation: str, mine: Asked) -> Asked:
+    """Return the packaged ways to ask; what exams ask in the job's own ways goes into no frame."""
     texts = _texts()
     if relation not in RELATIONS:
         return Asked(*(divide(texts["other"][form]).framed("other", form).about(relation) for form in Asked._fields))
     table = texts.get(way, {})
-    found = Asked(*(divide(table.get(form, [])).framed(way, form) for form in Asked._fields))
+    found = Asked(
+        *(
+            divide(table.get(form, [])).framed(way, form, () if ways.shared else ways.validation + ways.test)
+            for form, ways in mine._asdict().items()
+        )
+    )
     if way == "occurred:battle":
-        name = _packaged("occurred:name", relation)
+        name = _packaged("occurred:name", relation, mine)
         return Asked(name.ask.joined(found.ask), name.reverse.joined(found.reverse))
     return found
 

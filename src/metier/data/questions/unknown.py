@@ -12,7 +12,7 @@ from metier.data.questions.invent import Inventor
 from metier.data.questions.known import Known
 from metier.data.questions.phrasings import Book, Part, asks_back, asks_of, way_of
 from metier.data.questions.rows import Question, careless
-from metier.facts.dates import Date
+from metier.facts.dates import EARLIEST, Date
 from metier.facts.fact import RELATIONS, Kind
 
 NOT_ASKED_IN_VAIN = frozenset({"described as", "lived", "located in", "occurred"})
@@ -164,7 +164,7 @@ def in_empty_years(
         one = dice.choice(usable)
         assert one.date
         year = one.date.first[0] + dice.randint(-_YEARS_AROUND, _YEARS_AROUND)
-        if year == 0 or year > last[one.relation]:
+        if year == 0 or not EARLIEST <= year <= last[one.relation]:
             return None
         date = Date((year, 1, 1), (year, 12, 31))
         of = _BEGINNINGS if one.relation in _BEGINNINGS else {one.relation}
