@@ -381,6 +381,35 @@ def test_lines_of_json_are_a_table_too(table):
         table('{"subject": "Wick", "relation": "born"}\n', format="jsonl")
 
 
+def test_an_object_may_lack_what_may_be_missing_but_not_all_of_them(table):
+    rows = [{"subject": "Wick", "relation": "height", "value": 4810, "also": None}, {"subject": "Tam", "value": "9"}]
+    lines = "".join(json.dumps({"relation": "height", **row}) + "\n" for row in rows)
+    found = table(lines, format="jsonl", also="also")
+    assert said(found) == [("height", "4810"), ("height", "9")]
+    with pytest.raises(DataError, match="no object has 'hint'"):
+        table(lines, format="jsonl", also="also", hint="hint")
+
+
+def test_a_value_that_is_not_known_is_no_fact_and_no_bad_date(table):
+    found = table("subject,relation,value\nWick,height,N/A\nTam,born,unknown\nMill,symbol,Na\n")
+    assert said(found) == ["the value is that it is not known"] * 2 + [("symbol", "Na")]
+    assert found[0].about[0].names == ("Wick",) and found[0].about[1] == ("height",)
+
+
+def test_accents_are_one_letter_each_however_they_were_typed(table):
+    (found,) = table("subject,relation,value\nJose\u0301 Wick,lived in,Malmo\u0308\n")
+    assert (found.subject.names[0], found.value) == ("Jos\u00e9 Wick", "Malm\u00f6")
+
+
+def test_what_was_left_out_is_remembered_so_that_nobody_learns_that_it_is_not_known(table):
+    good = "".join(f"Man {number},born,18{number:02}\n" for number in range(20))
+    *_, left, long = table(f"subject,relation,value\n{good}Ada Zorn,born,05/12/1871\nAda Zorn,motto,{'x' * 99}\n")
+    assert [(one.about[0].names, one.about[1]) for one in (left, long)] == [
+        (("Ada Zorn",), ("born",)),
+        (("Ada Zorn",), ("motto",)),
+    ]
+
+
 @pytest.mark.parametrize(
     ("date", "reason"),
     [
@@ -508,6 +537,47 @@ def test_capitals_in_two_spellings_are_one_and_two_capitals_are_disputed():
     other = read_factbook("me.json", profile("", "Ludwick", short="Mercia"))
     assert {m for _, _, r, _, m in facts_of(merged(wordnet(*lines), same)) if r == "capital"} == {False}
     assert {m for _, _, r, _, m in facts_of(merged(wordnet(*lines), other)) if r == "capital"} == {True}
+
+
+def test_an_event_of_a_table_that_is_located_is_one_subject():
+    rows = "Battle of Wick,occurred,14 October 1066\nBattle of Wick,located in,Mercia\n"
+    assert {shown for shown, *_ in facts_of(merged(table_of(f"subject,relation,value\n{rows}")))} == {"Battle of Wick"}
+
+
+def test_one_table_means_two_by_two_main_names_though_they_share_another():
+    rows = (
+        "Wick City,Wick,population,8\nWick State,Wick,capital,Tamwick\n"
+        "Macduff,,spouse,Lady Macduff\nLady Macduff,,spouse,Macduff\n"
+    )
+    found = facts_of(merged(table_of(f"subject,also,relation,value\n{rows}", also="also")))
+    assert {(shown.partition(" (")[0], value) for shown, _, _, value, _ in found} == {
+        ("Wick City", "8"),
+        ("Wick State", "Tamwick"),
+        ("Macduff", "Lady Macduff"),
+        ("Lady Macduff", "Macduff"),
+    }
+
+
+def test_a_table_may_call_its_subject_by_another_of_its_names():
+    rows = "Wick City,Wick,population,8\nWick,,mayor,Ada Brook\nSir Ben Mill,,born,1802\nBen Mill,,died,1871\n"
+    found = facts_of(merged(table_of(f"subject,also,relation,value\n{rows}", also="also")))
+    assert {shown for shown, *_ in found} == {"Wick City", "Sir Ben Mill"}
+
+
+def test_two_births_of_somebody_with_one_name_contradict_each_other():
+    result = merged(table_of("subject,relation,value\nPlaton,born,428 BC\nPlaton,born,300 BC\n"))
+    assert facts_of(result) == {("Platon", "source 1", "born", f"{year} BC", True) for year in (428, 300)}
+
+
+def test_relations_that_differ_in_capitals_and_spaces_are_one():
+    result = merged(table_of("subject,relation,value\nWick,Peak  Height,8\nTam,peak height,9\n"))
+    assert {relation for _, _, relation, _, _ in facts_of(result)} == {"Peak Height"}
+
+
+def test_a_value_of_signs_alone_is_a_value():
+    assert {value for *_, value, _ in facts_of(merged(table_of("subject,relation,value\nWick,sign,\u2640\n")))} == {
+        "\u2640"
+    }
 
 
 def test_what_one_source_says_twice_is_kept_once_with_the_more_exact_date():

@@ -248,9 +248,17 @@ def test_rows_about_one_subject_count_as_one_where_they_are_alike_and_in_full_wh
     alone, in_threes = np.arange(900), np.arange(900) // 3
     assert effective(flag_N, alone) == pytest.approx(900, rel=0.01)
     assert effective(np.repeat(flag_N, 3), np.repeat(alone, 3)) == pytest.approx(900, rel=0.01)
-    assert 700 < effective(flag_N, in_threes) <= 900
+    assert effective(flag_N, in_threes) == 300
     assert effective(np.zeros(900, bool), in_threes) == 300
     assert effective(np.ones(0, bool), np.arange(0)) == 0
+
+
+def test_one_wrong_answer_more_makes_no_bound_lower() -> None:
+    subjects = [str(number // 2) for number in range(200)]
+    bounds = [
+        Rate.of([number < 2 * wrong and number % 2 == 0 for number in range(200)], subjects).high for wrong in range(30)
+    ]
+    assert bounds == sorted(bounds) and bounds[0] < bounds[1]
 
 
 def test_intervals_hold_the_share_though_several_rows_are_about_one_subject() -> None:

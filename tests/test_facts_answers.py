@@ -136,6 +136,8 @@ def test_another_languages_own_words_count_beside_the_english_ones() -> None:
         ("In the year 1066", "1066"),
         ("He was born in 1066.", "1066"),
         ("The battle was fought on 14 October 1066", "1066"),
+        ("It was on the 14th of October, 1066", "14 October 1066"),
+        ("the 14th of October 1066", "14 October 1066"),
         ("575 BC", "circa 570 BC"),
         ("circa 575 BC", "circa 570 BC"),
     ],
@@ -161,6 +163,8 @@ def test_a_date_is_right_that_agrees_and_is_no_vaguer(said: str, wanted: str) ->
         ("It was before 1066", "1066"),
         ("He was born in 1066 or in 1067", "1066"),
         ("circa 1060, in his own words", "1066"),
+        ("He died on October 20th, 1066.", "14 October 1066"),
+        ("It was on the 20th of October 1066.", "14 October 1066"),
     ],
 )
 def test_a_date_beside_the_one_wanted_is_wrong_however_uncertain_it_is_said(said: str, wanted: str) -> None:
@@ -171,3 +175,21 @@ def test_a_states_short_form_is_right_alone_and_not_within_a_name():
     assert right("the United Kingdom", "UK") and right("USA", "United States") and right("UK", "UK")
     assert not right("UK control over Wick", "United Kingdom control over Wick")
     assert not right("15", "1.5") and not right("C", "C++")
+
+
+def test_an_amount_is_no_stretch_of_years() -> None:
+    assert right("120-180", "120-180") and right("~150", "~150")
+    assert not right("120-150", "120-180") and not right("approximately 145", "~150")
+
+
+def test_signs_alone_can_be_an_answer_but_punctuation_is_none() -> None:
+    assert right("\u2640", "\u2640") and not right("\u2642", "\u2640") and not abstains("\u2640", "I don't know.")
+    assert abstains(" ... ?", "I don't know.") and abstains("", "I don't know.")
+
+
+def test_a_last_word_is_no_article_and_a_saint_is_a_saint() -> None:
+    assert right("A", "A") and right("a vitamin A", "vitamin A") and not right("vitamin", "vitamin A")
+    assert not abstains("A", "I don't know.")
+    assert (
+        right("St. Tam", "Saint Tam") and right("Isaac Wick", "Sir Isaac Wick") and right("Britain", "United Kingdom")
+    )

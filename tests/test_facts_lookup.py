@@ -148,6 +148,7 @@ AGREEING = [
     ("Which country did Norland gain its independence from?", "Sudland", "Sudland"),
     ("Who discovered helium?", "P. Lock", "P. Lock"),
     ("Who was the inventor of the loom?", "Ada Brook", "Ada Brook"),
+    ("Who created the loom?", "Ada Brook", "Ada Brook"),
     ("What do you make of Ada Brook?", "1871", "1871"),
     ("When was Otto Lund, the botanist, born?", "1811", "1811"),
 ]
@@ -158,6 +159,11 @@ def test_an_answer_that_the_store_has_is_given_its_line(store, question, answer,
     found = look_up(store, question, answer)
     assert {fact.value for fact in found.sources} == {value}
     assert not found.disagrees
+
+
+def test_a_verb_of_another_relation_tells_nothing_of_ones_own(store):
+    assert not look_up(store, "Who created the loom?").values
+    assert not look_up(store, "When was the loom created?", "Ada Brook").sources
 
 
 def test_a_line_with_a_year_does_not_speak_for_a_day_in_it(store):

@@ -376,6 +376,20 @@ def test_a_new_job_of_facts_begins_with_the_shape_and_the_steps_that_were_measur
         assert (job.train.batch_tokens, job.train.peak_lr) == (1024, 1e-3)
 
 
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl"])
+def test_a_table_of_facts_of_any_form_becomes_a_source(tmp_path, form):
+    rows = [{"subject": f"Hill {n}", "relation": "height", "value": 100 + n} for n in range(150)]
+    rows[7] |= {"also": [f"Mount {n}" for n in range(2)]}
+    mark = "," if form == "csv" else "\t"
+    text = "subject,relation,value,also\n".replace(",", mark)
+    text += "".join(mark.join([*map(str, [*row.values()][:3]), ""]) + "\n" for row in rows)
+    if form == "jsonl":
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / f"hills.{form}").write_text(text, encoding="utf-8")
+    source = load_job(new_job("hills", "qa", tmp_path / f"hills.{form}", tmp_path / "job")).data.facts[0]
+    assert (source.format, source.subject, source.value, source.also) == (form, "subject", "value", "also")
+
+
 def test_the_name_of_a_translation_job_may_say_its_languages(tmp_path):
     def languages(name):
         found = load_job(new_job(name, "translation", None, tmp_path / name)).translation

@@ -458,6 +458,18 @@ def test_a_name_is_found_as_words(name, text):
     assert bool(found) == bool(wanted and inside)
 
 
+def test_short_names_are_made_up_where_known_ones_are_short():
+    codes = ["AMS", "BER", "CDG", "DUB", "EZE", "FRA", "GVA", "HEL"]
+    inventor = Inventor({"": codes}, lambda name: name in codes)
+    made = [inventor.name("", random.Random(number)) for number in range(5)]
+    assert all(made) and max(len(name) for name in made) <= 6
+
+
+def test_facts_at_the_beginning_of_all_years_are_asked_for(tmp_path):
+    early = [("Jerich", "founded", "10000 BC"), ("Tamich", "founded", "9990 BC")]
+    assert prepared(tmp_path, [*made_up_facts(), *early])
+
+
 @given(st.lists(st.text("abcdefg ", min_size=2, max_size=9), min_size=2, max_size=30), st.integers(0, 99))
 def test_what_is_invented_is_new_every_time(known, seed):
     keys = {names.key(name) for name in known}

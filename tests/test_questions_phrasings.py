@@ -22,7 +22,7 @@ from metier.data.similarity import comparable
 from metier.facts.dates import parse
 from metier.facts.fact import RELATIONS
 from metier.spec.data import Data
-from metier.spec.task import Qa
+from metier.spec.task import Phrasings, Qa
 
 
 def all_ways():
@@ -189,3 +189,34 @@ def test_written_sentences_are_all_there_where_frames_make_fewer():
 
 def test_relations_of_ones_own_are_framed_as_those_of_the_package():
     assert "Do you know which height {subject} has?" in Book().asked("height").ask.train
+
+
+def own(relation, *ask, reverse=()):
+    return Book([Phrasings(relation=relation, ask=list(ask), reverse=list(reverse))])
+
+
+def test_three_questions_of_ones_own_are_taught_in_many_frames():
+    ways = own("height", "How high is {subject}?", "What is the height of {subject}?", "How tall is {subject}?")
+    ask = ways.asked("height").ask
+    assert len(ask.train) > 15 and {len(ask.validation), len(ask.test)} == {1}
+    exams = [comparable(text) for text in ask.validation + ask.test]
+    assert not any(exam in comparable(text) for text in ask.train for exam in exams)
+    german = own("Flaeche", "Wie gross ist {subject}?", "Was misst {subject}?", "Welche Flaeche hat {subject}?")
+    assert len(german.asked("Flaeche").ask.train) == 1, "frames are English"
+
+
+@pytest.mark.parametrize(
+    "mine",
+    [
+        ("When did {subject}'s life begin?", "What is {subject}'s birthday?", "When was {subject}'s birth?"),
+        Book().asked("born").ask.test,
+        Book().asked("born").ask.train[:30],
+    ],
+    ids=["of frames", "of the test", "of the training"],
+)
+def test_ways_of_ones_own_that_are_there_already_are_not_in_training_and_exams_at_once(mine):
+    ask = own("born", *mine).asked("born").ask
+    exams = {comparable(text) for text in ask.validation + ask.test}
+    assert exams & {comparable(text) for text in mine}
+    assert not exams & {comparable(text) for text in ask.train}
+    assert not {comparable(text) for text in ask.validation} & {comparable(text) for text in ask.test}

@@ -59,8 +59,8 @@ def effective(flag_N: Flags, subject_N: npt.NDArray[np.intp]) -> float:
 
     Korn and Graubard 1998 ("Confidence intervals for proportions with small expected number of positive counts
     estimated from survey data", Survey Methodology 24): n over the design effect, the variance of the share between
-    subjects over that of rows that stand alone; never more than n. Where all rows are alike nothing is known of that
-    variance, and each subject counts once.
+    subjects over that of rows that stand alone. Never more than there are subjects: where all rows but a few are alike
+    that variance is not known, and one wrong answer more must not make a bound lower.
     """
     n, subjects = len(flag_N), len(np.unique(subject_N))
     if subjects == n:
@@ -70,7 +70,7 @@ def effective(flag_N: Flags, subject_N: npt.NDArray[np.intp]) -> float:
         return float(subjects)
     apart_G = np.bincount(subject_N, flag_N - share)
     variance = subjects / (subjects - 1) * float(np.sum(apart_G**2)) / n**2
-    return min(float(n), share * (1 - share) / variance) if variance else float(n)
+    return min(float(subjects), share * (1 - share) / variance) if variance else float(subjects)
 
 
 def _numbered(subjects: Sequence[str]) -> npt.NDArray[np.intp]:

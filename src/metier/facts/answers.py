@@ -1,6 +1,7 @@
 """Whether two answers say the same, dates as dates, anything else by its words; and whether one is an answer at all."""
 
 import re
+import unicodedata
 from collections import Counter
 
 from metier.facts import dates, names
@@ -83,8 +84,9 @@ def right(answer: str, wanted: str) -> bool:
     """
     when = None if _AMOUNT.fullmatch(wanted.strip()) else date_of(wanted)
     if when is None:
-        expected = plain(wanted)
-        return bool(expected) and _whole(plain(answer)) == _whole(expected)
+        if not (expected := plain(wanted)):  # signs alone, such as those of planets
+            return bool(wanted) and answer.strip() == wanted.strip()
+        return _whole(plain(answer)) == _whole(expected)
     said = said_date(answer)
     if said is None or _years(said) > max(1, _years(when)):
         return False
@@ -107,9 +109,10 @@ def abstains(answer: str, own_words: str, wanted: str = "") -> bool:
         own_words: the job's words for not knowing.
         wanted: the answer that is wanted, if one is known here; what is right is never taken for not knowing.
     """
-    if not plain(answer) or right(answer, own_words):
+    says_nothing = all(unicodedata.category(sign)[0] in "CPZ" for sign in answer)
+    if says_nothing or right(answer, own_words):
         return True
-    if right(answer, wanted):
+    if right(answer, wanted) or not plain(answer):
         return False
     again = _ASKED_AGAIN.search(answer)
     if again and _GUESSES.search(again[0]):

@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple, Self
@@ -85,8 +85,12 @@ def exam_share(rows: int) -> float:
     return round(max(0.005, min(0.3, wanted / max(rows, 1))), 4)
 
 
-def look_at(path: Path) -> Examples:
+def look_at(path: Path, columns: Sequence[str] = ()) -> Examples:
     """Return what a csv, tsv or jsonl file holds; names of columns are guessed, for the user to check.
+
+    Args:
+        path: of the file.
+        columns: that a table of this kind has, in small letters: a first row with all of them has names.
 
     Raises:
         DataError: when it is missing, damaged, of another format, or too small.
@@ -98,14 +102,15 @@ def look_at(path: Path) -> Examples:
         found = "this is a folder" if path.is_dir() else "there is no such file"
         raise DataError(str(path), found, "Give a file with one example a row")
     try:
-        rows, first, firsts = _read(path, layout)
+        rows, first, firsts = _read(path, layout, texts=not columns)
     except UnicodeDecodeError as error:
         raise DataError(str(path), "not UTF-8 text", "Save the file as UTF-8") from error
     except OSError as error:
         raise DataError(str(path), f"cannot be read ({error.strerror})", "Give a file you may read") from error
     if not rows:
         raise DataError(str(path), "the file is empty", "Give a file with one example a row")
-    header = layout == "jsonl" or _is_header(first, layout, firsts)
+    named = bool(columns) and {name.strip().casefold() for name in first}.issuperset(columns)
+    header = layout == "jsonl" or named or _is_header(first, layout, firsts)
     rows -= 1 if header and layout != "jsonl" else 0
     if len(first) < 2:
         fix = {"csv": "Separate two columns with a comma", "tsv": "Separate two columns with a tab"}
@@ -122,11 +127,17 @@ def look_at(path: Path) -> Examples:
     return Examples(rows, layout, True, first, chosen_input, chosen_output)
 
 
-def _read(path: Path, layout: str) -> tuple[int, list[str], list[set[str]]]:
-    """Return the number of rows, the first row (or an object's keys), and the cells met below it."""
+def _read(path: Path, layout: str, *, texts: bool) -> tuple[int, list[str], list[set[str]]]:
+    """Return the number of rows, the first row (or the keys of objects), and the cells met below it.
+
+    Of objects those keys count that have a text in the first one; unless ``texts`` is set, all keys of all objects do.
+    """
     count, first, columns = 0, list[str](), list[set[str]]()
-    for cells in track(_cells(path, layout), f"reading {path.name}"):
+    for cells in track(_cells(path, layout, texts=texts), f"reading {path.name}"):
         count += 1
+        if layout == "jsonl" and not texts:
+            first = list(dict.fromkeys([*first, *cells]))
+            continue
         if count == 1:
             first, columns = cells, [set() for _ in cells]
         elif count <= 10_000:
@@ -135,7 +146,7 @@ def _read(path: Path, layout: str) -> tuple[int, list[str], list[set[str]]]:
     return count, first, columns
 
 
-def _cells(path: Path, layout: str) -> Iterator[list[str]]:
+def _cells(path: Path, layout: str, *, texts: bool) -> Iterator[list[str]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         if layout == "csv":
             reader = csv.reader(file, strict=True)
@@ -147,10 +158,11 @@ def _cells(path: Path, layout: str) -> Iterator[list[str]]:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
-            yield (line.rstrip("\r\n").split("\t") if layout == "tsv" else _keys(f"{path}, line {number}", line))
+            where = f"{path}, line {number}"
+            yield line.rstrip("\r\n").split("\t") if layout == "tsv" else _keys(where, line, texts=texts)
 
 
-def _keys(where: str, line: str) -> list[str]:
+def _keys(where: str, line: str, *, texts: bool) -> list[str]:
     fix = 'Write one object a line, such as {"input": "...", "output": "..."}'
     try:
         value = json.loads(line)
@@ -158,7 +170,7 @@ def _keys(where: str, line: str) -> list[str]:
         raise DataError(where, f"not JSON: {error}", fix) from error
     if not isinstance(value, dict):
         raise DataError(where, "not an object", fix)
-    return [key for key, cell in value.items() if isinstance(cell, str)]
+    return [key for key, cell in value.items() if isinstance(cell, str) or not texts]
 
 
 def _is_header(first: list[str], layout: str, others: list[set[str]]) -> bool:

@@ -107,7 +107,7 @@ def new_job(
     path = folder / "job.toml"
     if path.exists():
         raise SpecError(str(path), "there is a job description already", "Edit it, or choose another name")
-    found = look_at(examples) if examples else None
+    found = look_at(examples, new_facts.COLUMNS if task == "qa" else ()) if examples else None
     if task == "qa":
         text = _facts_job(name, examples, found, folder)
         rules = _DEFAULTS

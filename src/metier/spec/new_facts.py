@@ -25,7 +25,7 @@ source_tags = false                # true: every other training question begins 
 
 # [[qa.phrasings]]                 # ways to ask, for relations of your own, or further ones
 # relation = "height"
-# ask = ["How high is {{subject}}?", "What is the height of {{subject}}?", "{{subject}} height"]
+# ask = ["How high is {{subject}}?", "What is the height of {{subject}}?", "How tall is {{subject}}?"]
 # reverse = ["What is {{value}} high?"]
 
 [base]                             # the model is made from scratch: facts are all it knows
@@ -77,7 +77,8 @@ relations = [                      # those to ask for; remove the list to ask fo
 _ALL = """\
 # relations = ["born", "died"]     # those to ask for; without the list all of the sources"""
 
-_COLUMNS = ("subject", "relation", "value")
+COLUMNS = ("subject", "relation", "value")
+"""That a table of facts has."""
 _FURTHER = ("date", "hint", "also")
 
 
@@ -100,7 +101,7 @@ def source(examples: Path | None, found: Examples | None, path: str) -> str:
     if not examples or not found:
         return _WORDNET
     by_name = {name.strip().casefold(): name for name in reversed(found.columns)}
-    lacking = [name for name in _COLUMNS if name not in by_name]
+    lacking = [name for name in COLUMNS if name not in by_name]
     if lacking:
         has = f"its columns are {', '.join(found.columns[:20])}" if found.columns else "its first row has no names"
         fix = "Name columns 'subject', 'relation' and 'value' in the first row, a fact a row"
@@ -111,5 +112,5 @@ def source(examples: Path | None, found: Examples | None, path: str) -> str:
         'licence = "own"                    # your own text; else an SPDX name such as "CC-BY-4.0"',
         f"format = {json.dumps(found.format)}",
     ]
-    kept = [name for name in (*_COLUMNS, *_FURTHER) if name in by_name]
+    kept = [name for name in (*COLUMNS, *_FURTHER) if name in by_name]
     return "\n".join([*lines, *(f"{name} = {json.dumps(by_name[name], ensure_ascii=False)}" for name in kept)])

@@ -19,7 +19,7 @@ from metier.facts import names
 from metier.facts.store import APPLICATION, FORMAT, TABLES, number, open_store
 from metier.spec.facts import FactSource
 
-READERS = 3
+READERS = 4
 """Version of the readers; raised when the same files are read into other facts."""
 
 

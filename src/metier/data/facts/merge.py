@@ -218,6 +218,9 @@ def _may_be(source: str, known: Known, group: list[Found]) -> bool:
         return False
     if subject.id and any(other == source for other, _ in known.ids):
         return False
+    own = names.key(subject.names[0])
+    if _is_surname(subject) and own == names.key(known.names[0]) and _is_meant(source, known, subject):
+        return True  # who has one name alone is one person to a source, whatever it says of him
     years = [
         (found.relation, found.date.first[0])
         for found in [*group, *(fact.found for life in ("born", "died") for fact in known.dates(life))]
@@ -225,16 +228,14 @@ def _may_be(source: str, known: Known, group: list[Found]) -> bool:
     ]
     if years and max(y for _, y in years) - min(y for _, y in years) > LONGEST_LIFE:
         return False
-    alone = _is_surname(subject) and names.key(subject.names[0]) == names.key(known.names[0])
-    if alone and _is_meant(source, known, subject):
-        return True  # who has one name alone is one person to a source, whatever it says of him
     for said in ("born", "died"):
         stretch = [year for other, year in years if other == said]
         if stretch and max(stretch) - min(stretch) > NEAR_YEARS:
             return False
     # A surname, or a first name: only if the dates speak for it.
     by_full_name = names.key(known.names[0]) in {names.key(name) for name in subject.names}
-    return by_full_name or " " in names.key(subject.names[0]) or _agrees(known, group)
+    by_its_own_word = any(own in map(names.key, other.names[1:]) for other in known.told.get(source, ()))
+    return by_full_name or by_its_own_word or " " in own or _agrees(known, group)
 
 
 def _agrees(known: Known, group: list[Found]) -> bool:

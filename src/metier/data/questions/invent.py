@@ -11,7 +11,8 @@ from metier.facts.fact import Kind
 _ORDERS = (3, 2)
 """Letters that the next one depends on; fewer where no new names come of more."""
 
-_LONGEST = 40
+_SHORT, _LONGEST = 4, 40
+"""Letters of a made-up name; it is no shorter than this unless known ones are."""
 _TRIES = 50
 """Names made in vain before there are none left to make."""
 
@@ -29,6 +30,7 @@ class Inventor:
 
     def __init__(self, by_kind: dict[Kind, Sequence[str]], taken: Callable[[str], bool]) -> None:
         self._names = {kind: sorted(set(of_kind)) for kind, of_kind in by_kind.items()}
+        self._shortest = {kind: min(_SHORT, *map(len, of_kind)) for kind, of_kind in self._names.items() if of_kind}
         self._letters = {kind: [Letters(of_kind, order) for order in _ORDERS] for kind, of_kind in self._names.items()}
         self._beginnings = {name.split()[0] for name in set().union(*self._names.values()) if name.split()}
         self._taken = taken
@@ -46,7 +48,7 @@ class Inventor:
         for attempt in range(_TRIES):
             name = ways[len(ways) * attempt // _TRIES]()
             key = names.key(name)
-            if not (key and 3 < len(name) <= _LONGEST and self._begins_well(name)):
+            if not (key and self._shortest[kind] <= len(name) <= _LONGEST and self._begins_well(name)):
                 continue
             if self._made.isdisjoint(within(key)) and not self._taken(name):
                 self._made.add(key)

@@ -18,7 +18,7 @@ from metier.spec.task import Phrasings
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
-VERSION = 7
+VERSION = 8
 """Raised when the same facts and phrasings become other questions."""
 
 LEAST = 3
