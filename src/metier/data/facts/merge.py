@@ -19,7 +19,7 @@ NEAR_YEARS = 30
 
 LONGEST_LIFE = 120
 
-_HONOURS = frozenset({"the", "sir", "dr"})
+_HONOURS = frozenset({"the", "sir", "dr", "lord"})
 """Titles that tell nobody apart."""
 
 _RARE = 20
@@ -176,13 +176,15 @@ def _settle(source: str, group: list[Found], index: dict[str, list[Known]], merg
 
 
 def _is_meant(source: str, known: Known, subject: Subject) -> bool | None:
-    """Return whether a source that has no marks means a subject that it told of before; None if it has not.
+    """Return whether a source that has no marks means a subject that it told of before; None where that is open.
 
     It does where a main name of one row is a name of the other. "New York City" and "New York State" are two although
-    both are called New York; so are "Macbeth" and "Lady Macbeth".
+    both rows have "New York", too; so are "Macbeth" and "Lady Macbeth". Rows that only another source's names bring
+    together are not told apart.
     """
-    told = known.told.get(source)
-    if subject.id or not told:
+    told = known.told.get(source, set())
+    shared = {names.key(name) for name in subject.names} & {names.key(name) for one in told for name in one.names}
+    if subject.id or not shared:
         return None
     own = {names.key(name, _HONOURS) for name in subject.names}
     return any(
