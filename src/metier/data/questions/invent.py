@@ -12,7 +12,7 @@ _ORDERS = (3, 2)
 """Letters that the next one depends on; fewer where no new names come of more."""
 
 _SHORT, _LONGEST = 4, 40
-"""Letters of a made-up name; it is no shorter than this unless known ones are."""
+"""Letters of a made-up name; it is no shorter than this, unless a tenth of the known ones are."""
 _TRIES = 50
 """Names made in vain before there are none left to make."""
 
@@ -30,7 +30,11 @@ class Inventor:
 
     def __init__(self, by_kind: dict[Kind, Sequence[str]], taken: Callable[[str], bool]) -> None:
         self._names = {kind: sorted(set(of_kind)) for kind, of_kind in by_kind.items()}
-        self._shortest = {kind: min(_SHORT, *map(len, of_kind)) for kind, of_kind in self._names.items() if of_kind}
+        self._shortest = {
+            kind: min(_SHORT, sorted(map(len, of_kind))[len(of_kind) // 10])
+            for kind, of_kind in self._names.items()
+            if of_kind
+        }
         self._letters = {kind: [Letters(of_kind, order) for order in _ORDERS] for kind, of_kind in self._names.items()}
         self._beginnings = {name.split()[0] for name in set().union(*self._names.values()) if name.split()}
         self._taken = taken
