@@ -16,12 +16,12 @@ from families import CASES, write_released
 from huggingface_hub import constants
 from huggingface_hub.errors import HTTPError
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen3MoeConfig
 
 from metier.errors import ArtifactError, DataError, MetierError, RunError
 from metier.model import architectures, load
 from metier.model.bases import find_base
-from metier.model.loading import load_tokenizer
+from metier.model.loading import load_model, load_tokenizer
 from metier.model.rows import keep_rows
 from metier.run.gguf_header import read_header
 
@@ -450,3 +450,11 @@ def test_what_a_file_can_say_is_accepted(kind):
 def test_what_a_file_cannot_say_is_refused_before_any_training(kind, changes, found):
     with pytest.raises(ArtifactError, match=found):
         architectures.architecture_of(config(kind, **changes), "x")
+
+
+def test_experts_of_any_width_compute_once_loaded(tmp_path):
+    sizes = {"vocab_size": 64, "hidden_size": 32, "moe_intermediate_size": 10, "num_hidden_layers": 1}
+    more = {"num_experts": 3, "num_experts_per_tok": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = Qwen3MoeConfig(**sizes, **more, head_dim=16, intermediate_size=32)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    assert load_model(tmp_path)(input_ids=torch.arange(8)[None]).logits.isfinite().all()

@@ -80,11 +80,18 @@ def test_whatever_is_not_refused_fits_together(architecture, hidden_size, layers
         assert shape.experts_per_token * shape.expert_size == shape.feed_forward_size
 
 
-@given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 2000))
-def test_a_dense_model_has_a_twin_wherever_its_width_divides(experts, used, width):
-    assume(used <= experts and width % used == 0)
+@given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 250))
+def test_a_dense_model_has_a_twin_wherever_its_width_divides(experts, used, eighths):
+    assume(used <= experts)
+    width = 8 * used * eighths
     found = shape_of("moe", 64, 2, experts=experts, experts_per_token=used, feed_forward_size=width)
     assert found.feed_forward_size == shape_of("dense", 64, 2, feed_forward_size=width).feed_forward_size
+
+
+@pytest.mark.parametrize("sizes", [{"expert_size": 50}, {"experts_per_token": 3, "feed_forward_size": 510}])
+def test_experts_of_a_width_that_torch_cannot_compute_everywhere_are_refused(sizes):
+    with pytest.raises(ImpossibleShapeError, match="multiple of 8"):
+        shape_of("moe", 64, 2, **sizes)
 
 
 def test_a_size_that_is_none_is_no_size():

@@ -13,6 +13,7 @@ import torch
 from forks import random_kills
 from safetensors.torch import load_file, save_file
 from test_train_losses import qwen
+from transformers import GraniteConfig, GraniteForCausalLM
 
 from metier.errors import ArtifactError, DataError, SpecError
 from metier.model.scratch import scratch
@@ -20,7 +21,7 @@ from metier.spec.training import Losses, Pretrain, Train
 from metier.train import budget, checkpoint, loop
 from metier.train.batches import Example, collate
 from metier.train.loop import train
-from metier.train.objective import PLAIN
+from metier.train.objective import PLAIN, check_head
 
 GOLDEN = Path(__file__).parent / "golden" / "losses.json"
 STEPS = 20
@@ -390,3 +391,17 @@ def test_a_message_names_the_key_of_the_table_that_the_settings_come_from(tmp_pa
 def test_a_training_without_examples_is_refused(tmp_path):
     with pytest.raises(DataError, match="no example is short enough"):
         train(tiny_model, [], examples(3), SETTINGS, 1e-3, tmp_path, pad=0, seed=0)
+
+
+def test_checkpoints_that_take_long_come_less_often():
+    assert budget.pause_between(60, 0.5) == budget.pause_between(60, 2) == 60
+    assert budget.pause_between(60, 10) == 200
+
+
+def test_a_model_that_changes_its_scores_after_the_output_matrix_is_refused():
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": 0}
+    granite = GraniteForCausalLM(GraniteConfig(**sizes, **heads, logits_scaling=8.0))
+    with pytest.raises(ArtifactError, match="base 'b': models of type 'granite' change their scores"):
+        check_head(granite.eval(), "base 'b'")
+    check_head(qwen().eval(), "base 'b'")

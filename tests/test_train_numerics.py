@@ -10,8 +10,9 @@ from test_train_loop import SETTINGS, assert_same, examples, losses, run, run_an
 
 from metier.compress.blocks import BLOCK, fit_scales, quantise, rounded
 from metier.model.scratch import scratch
+from metier.train import numerics
 from metier.train.batches import collate
-from metier.train.numerics import Grid, Numerics, multiplies_bfloat16
+from metier.train.numerics import Grid, Numerics, multiplies_bfloat16, route_exactly
 from metier.train.objective import batch_loss, update
 from metier.train.optimizers import optimizer_for
 from metier.train.router import is_router, routers
@@ -104,3 +105,23 @@ def test_routers_are_not_rounded_for_no_file_rounds_them():
     with Grid.fit(model, "Q4_0").applied(model):
         for name, parameter in model.named_parameters():
             assert torch.equal(parameter, before[name]) == (parameter.dim() < 2 or is_router(name)), name
+
+
+def test_routers_compute_in_float32_where_all_else_does_not():
+    model = scratch(64, 32, 1, 32, 0, architecture="moe", experts=4, expert_size=8)
+    layer = model.get_decoder().layers[0]
+    seen = {}
+    router, query = layer.mlp.gate, layer.self_attn.q_proj
+    router.register_forward_hook(lambda _, __, out: seen.update(scores=out[0] if isinstance(out, tuple) else out))
+    query.register_forward_hook(lambda _, __, out: seen.update(queries=out))
+    route_exactly(model)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        model(input_ids=torch.arange(8)[None])
+    assert seen["scores"].dtype == torch.float32
+    assert seen["queries"].dtype == torch.bfloat16
+
+
+def test_a_machine_whose_accelerator_multiplies_bfloat16_is_told_when_it_does_not(monkeypatch):
+    monkeypatch.setattr(numerics, "multiplies_bfloat16", lambda device: device.type == "cuda")
+    assert Numerics().is_slow_on(torch.device("cuda")) and not Numerics(bfloat16=True).is_slow_on(torch.device("cuda"))
+    assert not Numerics().is_slow_on(None) and not Numerics().is_slow_on(torch.device("mps"))

@@ -12,6 +12,7 @@ from test_train_loop import SETTINGS, examples, losses
 from test_train_losses import SIZES, qwen
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
+from metier.errors import RunError
 from metier.model.scratch import scratch
 from metier.spec.training import Losses, Train
 from metier.train import budget, loop, processes
@@ -292,3 +293,12 @@ def test_a_budget_of_time_is_measured_by_the_first_process(forks, tmp_path):
     steps = json.loads((tmp_path / "plan.json").read_text())["steps"]
     # a step takes 0.1 s on the first one's clock, 0.2 s on the other's
     assert steps > 900 and [(tmp_path / name).read_text() for name in "01"] == [str(steps)] * 2
+
+
+def test_accelerators_that_cannot_work_together_are_named(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("mps"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", lambda _: None)
+    with pytest.raises(RunError, match="accelerators of type mps"), processes.joined():
+        pass

@@ -13,8 +13,7 @@ from metier.analysis.findings import LEAST_TEXT_TOKENS, OFTEN
 from metier.analysis.stability import SETTLED, cosines, settled_at
 from metier.analysis.texts import Text
 from metier.errors import ArtifactError
-from metier.model.loading import load
-from metier.train.loop import to_accelerator
+from metier.model.loading import load_fast
 
 
 def compare(
@@ -64,8 +63,7 @@ def _row(
     texts: Sequence[Text],
     settings: Settings,
 ) -> dict[str, Any]:
-    loaded = load(checkpoint)
-    to_accelerator(loaded.model)
+    loaded = load_fast(checkpoint)
     if loaded.tokenizer.get_vocab() != vocabulary:
         raise ArtifactError(
             checkpoint,

@@ -12,8 +12,7 @@ from metier.analysis.findings import findings, layer_numbers
 from metier.analysis.texts import named, read_texts
 from metier.artifact import write_atomically, write_json
 from metier.errors import SpecError
-from metier.model.loading import load
-from metier.train.loop import to_accelerator
+from metier.model.loading import load_fast
 
 LEAST_ROW = 8
 
@@ -45,8 +44,7 @@ def examine(
         ArtifactError: when a model cannot be loaded, has no experts, or does not fit the others.
     """
     _check(data, row_tokens, max_tokens)
-    loaded = load(model)
-    to_accelerator(loaded.model)
+    loaded = load_fast(model)
     room = _positions(loaded.model)
     if room is not None and row_tokens > room:
         raise SpecError("--row", f"{row_tokens} tokens are more than the {room} positions of {model}", "Give less")

@@ -60,7 +60,7 @@ def channel_importance(model: PreTrainedModel, batches: Iterable[Rows]) -> list[
     def watch(number: int) -> Callable[..., None]:
         def look(_: Any, inputs: tuple[torch.Tensor]) -> None:
             activations_NF = inputs[0].flatten(0, 1)[real_N]
-            squares[number] += activations_NF.double().square().sum(0).cpu()
+            squares[number] += activations_NF.cpu().double().square().sum(0)  # some accelerators have no float64
 
         return look
 
@@ -73,7 +73,7 @@ def channel_importance(model: PreTrainedModel, batches: Iterable[Rows]) -> list[
     finally:
         for hook in hooks:
             hook.remove()
-    norms = [down.weight.double().norm(dim=0).cpu() for down in downs]
+    norms = [down.weight.cpu().double().norm(dim=0) for down in downs]
     return [(square / tokens).sqrt() * norm for square, norm in zip(squares, norms, strict=True)]
 
 
@@ -97,8 +97,9 @@ def expert_importance(model: PreTrainedModel, batches: Iterable[Rows]) -> list[t
         routers = _read(model, ids, mask, output_router_logits=True).router_logits
         sums = sums or [torch.zeros(logits_NE.shape[-1], dtype=torch.float64) for logits_NE in routers]
         for sum_E, logits_NE in zip(sums, routers, strict=True):
-            weights_NK, experts_NK = logits_NE.reshape(-1, len(sum_E))[real_N].double().softmax(-1).topk(chosen)
-            sum_E.scatter_add_(0, experts_NK.flatten().cpu(), weights_NK.flatten().cpu())
+            scores_NE = logits_NE.reshape(-1, len(sum_E))[real_N].cpu().double()
+            weights_NK, experts_NK = scores_NE.softmax(-1).topk(chosen)
+            sum_E.scatter_add_(0, experts_NK.flatten(), weights_NK.flatten())
     return [sum_E / tokens for sum_E in sums]
 
 

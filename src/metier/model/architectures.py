@@ -211,7 +211,8 @@ def architecture_of(config: PreTrainedConfig, where: str) -> Architecture:
         raise ArtifactError(
             where,
             f"its architecture is {config.model_type!r}, which cannot be written as GGUF so far",
-            f"Choose a base of one of these architectures: {', '.join(ARCHITECTURES)}; or train from scratch",
+            f"Choose a base of one of these architectures: {', '.join(ARCHITECTURES)}; "
+            'or, for a checkpoint alone, write export.quantisations = [] and vocabulary.pieces = "all"',
         )
     found.settings(config, where)
     return found

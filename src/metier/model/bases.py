@@ -4,6 +4,7 @@ import base64
 import re
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from filelock import FileLock
@@ -39,7 +40,14 @@ class Base:
     licence: str
     """The licence that it states itself."""
     origin: str
-    sha256: str
+    weights: tuple[Path, ...]
+    """The files that hold its weights."""
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of its weights, or of their hashes where they are in several files."""
+        one, *more = self.weights
+        return key_of([sha256_file(file) for file in self.weights]) if more else sha256_file(one)
 
 
 def is_file(reference: str) -> bool:
@@ -105,7 +113,7 @@ def _of_gguf(reference: str, path: Path) -> Base:
         step = run_step(cached, inputs, work)
     stated = str(header.metadata.get("general.license") or "unknown")
     origin = str(header.metadata.get("general.name") or path.name)
-    return Base(reference, step.folder, path, _LICENCES.get(stated, stated), origin, digest)
+    return Base(reference, step.folder, path, _LICENCES.get(stated, stated), origin, (path,))
 
 
 def _of_folder(reference: str, folder: Path) -> Base:
@@ -116,8 +124,7 @@ def _of_folder(reference: str, folder: Path) -> Base:
             f"{folder} has no {'*.safetensors' if (folder / 'config.json').is_file() else 'config.json'}",
             "A model folder holds config.json, a tokenizer and *.safetensors (pickled .bin files are not read)",
         )
-    digest = sha256_file(weights[0]) if len(weights) == 1 else key_of([sha256_file(file) for file in weights])
-    return Base(reference, folder, None, _stated_licence(folder), folder.name, digest)
+    return Base(reference, folder, None, _stated_licence(folder), folder.name, tuple(weights))
 
 
 def _stated_licence(folder: Path) -> str:

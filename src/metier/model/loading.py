@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from metier.errors import ArtifactError
 from metier.model.bases import find_base
+from metier.model.experts import SORTED
 from metier.model.openmoe.checkpoint import is_openmoe, load_checkpoint
 from metier.model.openmoe.tokenizer import read_tokenizer
 
@@ -47,6 +48,19 @@ def load(reference: str | Path) -> Loaded:
     if (tokenizer.pad_token_id or 0) >= len(rows.weight):  # one that was added, and never learned
         tokenizer.pad_token = tokenizer.eos_token
     return Loaded(model, tokenizer)
+
+
+def to_accelerator(model: PreTrainedModel) -> PreTrainedModel:
+    """Move a model, whole, to the accelerator that torch finds, if any; return it."""
+    move: Any = model.to
+    move(torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    return model
+
+
+def load_fast(reference: str | Path) -> Loaded:
+    """Load as `load` does, to where it answers fastest."""
+    model, tokenizer = load(reference)
+    return Loaded(to_accelerator(model), tokenizer)
 
 
 def load_model(reference: str | Path) -> PreTrainedModel:
@@ -119,6 +133,8 @@ def _of_a_library_class(folder: Path) -> PreTrainedModel:
     output: Any = whole.get_output_embeddings()
     if output is not None and output.weight is not whole.get_input_embeddings().weight:
         whole.config.tie_word_embeddings = False  # whatever it says: two matrices that differ were found
+    if whole._can_set_experts_implementation():
+        whole.set_experts_implementation(SORTED)  # the library's own takes no widths that 16 bytes do not divide
     return whole
 
 

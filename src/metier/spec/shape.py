@@ -9,6 +9,8 @@ HEAD_DIM = 32
 EXPERTS = 8
 EXPERTS_PER_TOKEN = 2
 MOE_LAYER_INTERVAL = 4
+EXPERT_MULTIPLE = 8
+"""Widths of experts are multiples of it: torch's grouped products want rows of whole 16 bytes, bfloat16 ones too."""
 
 _MEANT_FOR: dict[str, tuple[ArchitectureName, ...]] = {
     "heads": ("dense", "moe", "openmoe"),
@@ -107,10 +109,15 @@ def _feed_forward(architecture: ArchitectureName, hidden_size: int, sizes: dict[
     numbers = {"experts": experts, "experts_per_token": used}
     if architecture == "openmoe":  # every feed-forward layer and every expert have one width
         return {"feed_forward_size": width, "expert_size": width, **numbers}
-    if "expert_size" not in sizes and width % used:
-        fix = f"Write a multiple of experts_per_token = {used}, such as {width // used * used or used}"
+    whole = used * EXPERT_MULTIPLE
+    if "expert_size" not in sizes and width % whole:
+        like = max(width // whole, 1) * whole
+        fix = f"Write a multiple of {EXPERT_MULTIPLE} x experts_per_token = {whole}, such as {like}"
         raise ImpossibleShapeError("feed_forward_size", f"{width} for {used} experts", fix)
     size = sizes.get("expert_size", width // used)
+    if size % EXPERT_MULTIPLE:
+        fix = f"Write a multiple of {EXPERT_MULTIPLE}: most programs compute no other experts"
+        raise ImpossibleShapeError("expert_size", f"{size}", fix)
     if "feed_forward_size" in sizes and size * used != width:
         fix = f"Remove one of the two, or write feed_forward_size = {size * used}"
         raise ImpossibleShapeError("expert_size", f"{used} experts of {size} are not {width} together", fix)

@@ -14,7 +14,7 @@ from metier.compress.importance import channel_importance, expert_importance, la
 from metier.compress.structure import check_cuts, narrowed, with_experts, without_layers
 from metier.data.records import read_records
 from metier.export.huggingface import write_folder
-from metier.model.loading import load, load_model, padding
+from metier.model.loading import load, load_model, padding, to_accelerator
 from metier.progress import bar, say
 from metier.spec.compress import Cut
 from metier.spec.job import Job
@@ -24,7 +24,7 @@ from metier.steps.training_folder import COPIES, Write, check_disk, train_once, 
 from metier.tasks.prompt import PromptFormat
 from metier.train import processes
 from metier.train.batches import Batch, Example, collate, encode, one_pass
-from metier.train.loop import to_accelerator, train
+from metier.train.loop import train
 from metier.train.objective import batch_loss, mean_loss
 
 _SEARCHED_ROWS = 64

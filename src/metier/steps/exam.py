@@ -22,7 +22,7 @@ from metier.evaluate.verdict import Contestant, Licences, Limit, Parity, Verdict
 from metier.export.contestants import PromptedFile, ShippedFile, tokens_per_s
 from metier.model.answer import Checkpoint
 from metier.model.bases import find_base
-from metier.model.loading import load
+from metier.model.loading import load_fast
 from metier.run.engine import Engine
 from metier.spec.contestants import BASE
 from metier.spec.estimates import SESSION_TOKENS, session_tokens
@@ -205,7 +205,7 @@ def ask_ours(job: Job, ours: Path, prompts: dict[str, Any], exam: Exam, folder: 
     """Ask the shipped file, or the checkpoint in a folder; the answers are kept in another folder."""
     limit = job.evaluate.max_answer_tokens
     if ours.is_dir():
-        checkpoint = Checkpoint(job.name, *load(ours), PromptFormat.from_json(prompts["prompt"]), limit)
+        checkpoint = Checkpoint(job.name, *load_fast(ours), PromptFormat.from_json(prompts["prompt"]), limit)
         return graded(job, "checkpoint", collect(checkpoint, exam.rows, folder / _OURS), exam)
     with Engine(ours, slots=SLOTS, context_tokens=session_tokens(job)) as engine:
         answers = collect(ShippedFile(job.name, engine, limit), exam.rows, folder / _OURS)
@@ -262,7 +262,7 @@ def opened(released: Released, max_tokens: int, stop: str | None = "\n") -> Iter
     """
     found = find_base(released.reference)
     if found.gguf is None:
-        yield Checkpoint(released.name, *load(found.folder), released.prompt, max_tokens, stop=stop)
+        yield Checkpoint(released.name, *load_fast(found.folder), released.prompt, max_tokens, stop=stop)
         return
     with Engine(found.gguf, slots=SLOTS, context_tokens=released.context_tokens) as engine:
         yield PromptedFile(released.name, engine, released.prompt, max_tokens, stop)

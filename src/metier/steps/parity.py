@@ -16,7 +16,7 @@ from metier.evaluate.significance import compare
 from metier.export.decided import decided_tokens
 from metier.export.parity import Decided, Walk, exam_passed
 from metier.model.answer import Checkpoint
-from metier.model.loading import load
+from metier.model.loading import load, load_fast
 from metier.progress import say
 from metier.spec.estimates import session_tokens
 from metier.spec.job import Job
@@ -153,7 +153,7 @@ class _Exam:
         self.references = [row.output for row in self._rows]
         self._subjects = subjects_of(job, path, self._rows)
         self.metric = task_from_json(job.task_settings).primary_metric
-        checkpoint = Checkpoint("checkpoint", *load(whole), prompt, job.evaluate.max_answer_tokens)
+        checkpoint = Checkpoint("checkpoint", *load_fast(whole), prompt, job.evaluate.max_answer_tokens)
         self.theirs = collect(checkpoint, self._rows, folder / "checkpoint.jsonl", chunk_rows=256)
 
     def decided_by(self, model_folder: Path) -> tuple[Decided, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from metier.artifact import Step, key_of
 from metier.data.records import Record, each_record, read_records
 from metier.errors import DataError
-from metier.model.loading import load_model, load_tokenizer
+from metier.model.loading import load_model, load_tokenizer, to_accelerator
 from metier.progress import say
 from metier.spec.job import Job
 from metier.tasks.registry import task_from_json
@@ -99,7 +99,7 @@ def try_prompts(job: Job, data: Path, model_folder: Path, *, chat_with_examples:
     if not rows:
         too_long = f"none of the first {len(probed)} validation rows is within {job.train.max_tokens} tokens"
         raise DataError("train.max_tokens", too_long, "Write a larger number, or look at the lengths of the rows")
-    model = load_model(model_folder)
+    model = to_accelerator(load_model(model_folder))
     found = measure(model, tokenizer, plain, rows)
     easiest = min(found, key=lambda candidate: candidate.loss_nats).prompt
     chats = [prompt for prompt in plain if prompt.name == "chat" and prompt != easiest and chat_with_examples]

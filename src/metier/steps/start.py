@@ -26,6 +26,7 @@ from metier.tasks.registry import Task, task_from_json
 from metier.tokenizer.learn import learn
 from metier.tokenizer.read import begins_with_bos
 from metier.train.lora import load_peft
+from metier.train.objective import check_head
 from metier.train.ul2 import sentinels_needed
 
 
@@ -106,6 +107,7 @@ def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
         model, tokenizer = load(base.folder)
         if job.export.quantisations:
             architecture_of(model.config, f"base {base.reference!r}")  # before a vocabulary is measured
+        check_head(model, f"base {base.reference!r}")
         facts = {
             "base": {
                 "reference": base.reference,

@@ -31,7 +31,8 @@ def pieces_of(tokenizer: PreTrainedTokenizerFast) -> Pieces:
     state = json.loads(backend.to_str())
     model = state["model"]
     if model["type"] != "BPE":
-        raise ArtifactError(where, f"its model is {model['type']}; only BPE is supported", _OTHER_BASE)
+        fix = f'{_OTHER_BASE}; or write vocabulary.pieces = "all" and export.quantisations = [], for a checkpoint alone'
+        raise ArtifactError(where, f"its model is {model['type']}; only BPE is supported", fix)
     pairs = [tuple(merge) if isinstance(merge, list) else tuple(merge.split(" ")) for merge in model["merges"]]
     common = _common(tokenizer, state, {left + right for left, right in pairs}, where)
     texts, kinds = common["texts"], common["kinds"]

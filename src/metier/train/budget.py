@@ -21,6 +21,7 @@ from metier.train.numerics import EXACT, Numerics
 from metier.train.objective import PLAIN, LossFunction, batch_loss, mean_loss, update
 from metier.train.optimizers import optimizer_for
 
+_TIMES_A_CHECKPOINT = 20
 _PROBE_STEPS = 4
 
 
@@ -103,7 +104,9 @@ def _probe(
     step_seconds, validation_seconds, checkpoint_seconds, probe_seconds = processes.agreed(measured)
     # A validation may save the best weights: a third of a checkpoint, which holds the moments, too.
     aside = probe_seconds + (settings.validations + 1) * (validation_seconds + checkpoint_seconds / 3)
-    checkpoints_share = checkpoint_seconds / (settings.checkpoint_seconds + checkpoint_seconds)
+    checkpoints_share = checkpoint_seconds / (
+        pause_between(settings.checkpoint_seconds, checkpoint_seconds) + checkpoint_seconds
+    )
     steps = int((settings.budget_seconds - aside) * (1 - checkpoints_share) / step_seconds)
     if steps < 1:
         raise SpecError(
@@ -113,6 +116,14 @@ def _probe(
             f"Write at least '{int(aside + 10 * step_seconds) + 1}s', or a number of steps",
         )
     return Plan(steps, step_seconds, round(probe_seconds, 1))
+
+
+def pause_between(wished: float, checkpoint_seconds: float) -> float:
+    """Return the seconds between two checkpoints: as wished; longer where they would take more than a twentieth of all.
+
+    That is for those of a second or more.
+    """
+    return wished if checkpoint_seconds < 1 else max(wished, _TIMES_A_CHECKPOINT * checkpoint_seconds)
 
 
 def _seconds(work: Callable[[], object]) -> float:

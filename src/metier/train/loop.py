@@ -16,15 +16,15 @@ from transformers import PreTrainedModel
 
 from metier.artifact import write_atomically
 from metier.errors import ArtifactError, DataError, MetierError, SpecError
-from metier.model.experts import SORTED
+from metier.model.loading import to_accelerator
 from metier.progress import bar, say
 from metier.spec.training import Losses, Train, Training
 from metier.train import processes
 from metier.train.batches import Batch, Example, JobBatches, Stream, collate, one_pass
-from metier.train.budget import Plan, plan_training
+from metier.train.budget import Plan, pause_between, plan_training
 from metier.train.checkpoint import Best, read_best, resume, save_best, save_checkpoint
 from metier.train.lora import merged, with_adapters
-from metier.train.numerics import Numerics
+from metier.train.numerics import Numerics, route_exactly
 from metier.train.objective import PLAIN, LossFunction, batch_loss, mean_loss, predict, update
 from metier.train.optimizers import optimizer_for, trained_parameters
 from metier.train.router import freeze_routers
@@ -136,14 +136,15 @@ def fit(
     def placed() -> PreTrainedModel:
         return _placed(make_model(), settings)
 
-    model = placed()
     # fitted to the untrained weights, so that a run that goes on after a kill has the same grid
-    numerics = Numerics.of(model, settings, quantisation)
+    numerics = Numerics.of(placed(), settings, quantisation)  # out of memory before a probe has a model of its own
+    if numerics.is_slow_on(device := torch.accelerator.current_accelerator(check_available=True)):
+        say(f'  in float32, which is slow on {device}: {settings.key("precision")} = "auto" is several times as fast')
     path = folder / "plan.json"
     plan = plan_training(path, placed, partial(_probed, batches), held_out, settings, losses, numerics, loss_of)
     settings.check_steps(plan.steps)
     how = losses, numerics, loss_of, keep, evenly(plan.steps, kept)
-    return _Run(model, make_model, plan, settings, peak_lr, folder, held_out, seed, *how).to_the_end(batches)
+    return _Run(placed(), make_model, plan, settings, peak_lr, folder, held_out, seed, *how).to_the_end(batches)
 
 
 @dataclass
@@ -182,7 +183,7 @@ class _Run:
             say(f"  going on after step {first} of {self.plan.steps}")
         coming = batches(self.state["position"])
         saved = time.monotonic()
-        clock = saved - self.state["seconds"]
+        clock, pause = saved - self.state["seconds"], self.settings.checkpoint_seconds
         if first == 0:
             self._validate(0)
         watched_at = evenly(self.plan.steps, self.settings.validations)
@@ -204,11 +205,13 @@ class _Run:
                 if done in self.kept_at:
                     self._keep(done)
                 self.state["seconds"] = time.monotonic() - clock
-                due = time.monotonic() - saved >= self.settings.checkpoint_seconds and done < self.plan.steps
+                due = time.monotonic() - saved >= pause and done < self.plan.steps
                 if processes.agreed(due):
                     self.state["position"] = coming.position
+                    begun = time.monotonic()
                     save_checkpoint(self.folder, done, self.model, self.optimizer, self.state)
                     saved = time.monotonic()
+                    pause = pause_between(self.settings.checkpoint_seconds, saved - begun)
         return self._best().eval(), self._facts()
 
     def _step(self, step: int, batch: Batch) -> dict[str, Any]:
@@ -305,7 +308,7 @@ class _Run:
 
 
 def _placed(model: PreTrainedModel, settings: Training) -> PreTrainedModel:
-    """Move a model to the accelerator torch finds, if any, whole or sharded; on a CPU its experts are computed sorted.
+    """Move a model to the accelerator torch finds, if any, whole or sharded.
 
     Raises:
         SpecError: when activations are to be recomputed by a model that cannot.
@@ -319,15 +322,9 @@ def _placed(model: PreTrainedModel, settings: Training) -> PreTrainedModel:
         processes.shard(model, predict)
     else:
         to_accelerator(model)
-    if model.device.type == "cpu" and model._can_set_experts_implementation():
-        model.set_experts_implementation(SORTED)
+    if settings.precision != "float32":
+        route_exactly(model)
     return model
-
-
-def to_accelerator(model: PreTrainedModel) -> None:
-    """Move a model, whole, to the accelerator that torch finds, if any."""
-    move: Any = model.to
-    move(torch.accelerator.current_accelerator(check_available=True) or "cpu")
 
 
 def _probed(batches: Callable[[Any], Stream]) -> list[Batch]:

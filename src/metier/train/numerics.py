@@ -9,10 +9,11 @@ Mixed precision (Micikevicius et al. 2018, arXiv 1710.03740): matrix products ta
 norms and losses stay float32.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
+from functools import wraps
+from typing import Any, Self
 
 import torch
 from transformers import PreTrainedModel
@@ -79,12 +80,35 @@ class Numerics:
         with self.grid.applied(model):
             yield
 
+    def is_slow_on(self, accelerator: torch.device | None) -> bool:
+        """Return whether a machine's accelerator, if any, is left to multiply float32 though it has bfloat16."""
+        return accelerator is not None and not self.bfloat16 and multiplies_bfloat16(accelerator)
+
     def products(self, device: torch.device) -> torch.autocast:
         """Return the context of a forward pass."""
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
 
 
 EXACT = Numerics()
+
+
+def route_exactly(model: PreTrainedModel) -> None:
+    """Let a mixture's routers compute in float32 whatever else does not: with few bits near ties route otherwise.
+
+    So do Switch Transformers (Fedus et al. 2022, arXiv 2101.03961, section 2.4), and exams and files.
+    """
+    for name, module in model.named_modules():
+        if any(is_router(f"{name}.{own}") for own, _ in module.named_parameters(recurse=False)):
+            module.forward = _exactly(module.forward)
+
+
+def _exactly(forward: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(forward)
+    def exact(hidden: torch.Tensor, *others: Any, **named: Any) -> Any:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return forward(hidden.float(), *others, **named)
+
+    return exact
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from metier.errors import ArtifactError
 from metier.spec.training import Losses
 from metier.train import processes
 from metier.train.batches import IGNORED, Batch, shares
@@ -104,6 +105,22 @@ def predict(model: PreTrainedModel, inputs: dict[str, Any], wanted_NT: torch.Ten
     """Return what the decoder returns, and the scores of all pieces at the A places that are wanted, (A, V)."""
     outputs = model.get_decoder()(**inputs)
     return outputs, model.get_output_embeddings()(outputs.last_hidden_state[wanted_NT])
+
+
+def check_head(model: PreTrainedModel, where: str) -> None:
+    """Refuse a model whose scores are not those of its output matrix, as `predict` takes them to be: some scale them.
+
+    Raises:
+        ArtifactError: when they differ.
+    """
+    ids_1T = torch.arange(min(8, model.config.vocab_size), device=model.device)[None]
+    everywhere_1T = torch.ones_like(ids_1T, dtype=torch.bool)
+    with torch.no_grad():
+        own_AV = model(input_ids=ids_1T, use_cache=False).logits[everywhere_1T]
+        _, logits_AV = predict(model, {"input_ids": ids_1T, "use_cache": False}, everywhere_1T)
+    if not torch.allclose(own_AV, logits_AV, rtol=1e-3, atol=1e-3):
+        found = f"models of type {model.config.model_type!r} change their scores after the output matrix"
+        raise ArtifactError(where, f"{found}, which training would not see", "Choose another base")
 
 
 def divergence(logits_AV: torch.Tensor, wanted_AV: torch.Tensor, targets: int) -> torch.Tensor:

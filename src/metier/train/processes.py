@@ -43,7 +43,7 @@ def joined() -> Iterator[None]:
     After an error the process is to end: it stays one of them.
 
     Raises:
-        RunError: when there are fewer accelerators than processes.
+        RunError: when there are fewer accelerators than processes, or they cannot work together.
     """
     device = torch.accelerator.current_accelerator(check_available=True)
     if device is not None:
@@ -53,6 +53,9 @@ def joined() -> Iterator[None]:
             raise RunError("training", f"{found} accelerators of type {device.type} for more processes", fix)
         torch.accelerator.set_device_index(local)
     accelerated = {"cuda": "cpu:gloo,cuda:nccl", "xpu": "cpu:gloo,xpu:xccl"}
+    if device is not None and device.type not in accelerated:
+        alone = f"processes cannot share a training on accelerators of type {device.type}"
+        raise RunError("training", alone, "Train in one process")
     dist.init_process_group(accelerated[device.type] if device else "gloo")
     token = _waiting.set(dist.new_group(backend="gloo", timeout=_PATIENCE))
     yield
@@ -125,8 +128,9 @@ def add_gradients(model: torch.nn.Module) -> None:
         values += gradient.numel()
         if values >= _BUCKET_VALUES or end == len(gradients):
             bucket = gradients[start:end]
-            sums = total(torch.cat([one.flatten() for one in bucket])).split([one.numel() for one in bucket])
-            for one, its_sum in zip(bucket, sums, strict=True):
+            sums = torch.cat([one.flatten() for one in bucket])
+            dist.all_reduce(sums)
+            for one, its_sum in zip(bucket, sums.split([one.numel() for one in bucket]), strict=True):
                 one.copy_(its_sum.view_as(one))
             start, values = end, 0
 
