@@ -60,7 +60,13 @@ def test_the_base_install_answers_with_a_gguf_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "verb", [["build", "job.toml"], ["verdict", "job.toml"], ["routing", "model", "--data", "a.txt"]]
+    "verb",
+    [
+        ["build", "job.toml"],
+        ["verdict", "job.toml"],
+        ["routing", "model", "--data", "a.txt"],
+        ["new", "de-fr", "--task", "translation"],
+    ],
 )
 def test_the_base_install_says_how_to_get_the_workshop(verb, tmp_path):
     done = python("-c", BLOCKED, *verb, METIER_HOME=str(tmp_path))

@@ -7,7 +7,7 @@ it was stopped, and repeats only what depends on something that changed.
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metier.artifact import Step, key_of, read_json, write_json
+from metier.artifact import Step, key_of, read_json
 from metier.data.ledger import with_base
 from metier.data.questions.prepare import STORE
 from metier.evaluate.verdict import Verdict
@@ -262,5 +262,4 @@ def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verd
             folder,
         ),
     )
-    write_json(run / "job.json", job.model_dump())
     return verdict

@@ -73,14 +73,12 @@ def new(
     ] = None,
 ) -> None:
     """Write a commented job description to edit."""
-    from metier.spec.new import new_job
-
-    try:
+    with _workshop():
         from metier.data.fit import fit
-    except ModuleNotFoundError:  # without the workshop: the defaults, unmeasured
-        typer.echo(new_job(name, task, examples, Path("jobs") / name))
-    else:
-        typer.echo(new_job(name, task, examples, Path("jobs") / name, fit))
+        from metier.spec.new import new_job
+
+        written = new_job(name, task, examples, Path("jobs") / name, fit)
+    typer.echo(written)
 
 
 @app.command()

@@ -65,7 +65,7 @@ def _alike(grams: Grams, one: Ints, two: Ints, threshold: float) -> np.typing.ND
 
 
 class _Prefixes(NamedTuple):
-    """The rarest grams of the rows' sides, one row after the other: row r has ``grams[ends[r - 1]:ends[r]]``."""
+    """The rarest grams of the rows' sides, row after row: row r has ``counts[r]`` from ``starts[r]`` on."""
 
     grams: Ints
     counts: Ints

@@ -70,7 +70,7 @@ def read_pages(sides: Sequence[Sequence[File]], encoding: str) -> Iterator[Row]:
 
 def _aligned(one: list[_Block], two: list[_Block]) -> Iterator[list[str] | LeftOut]:
     if any(block.id for block in one) or any(block.id for block in two):
-        known, other = ({b.id: b for b in side if b.id and _once(side)[b.id] == 1} for side in (one, two))
+        known, other = _by_id(one), _by_id(two)
         pairs = [(block, other.get(id)) for id, block in known.items()]
     elif [block.tag for block in one] == [block.tag for block in two]:
         pairs = list(zip(one, two, strict=True))
@@ -88,8 +88,10 @@ def _aligned(one: list[_Block], two: list[_Block]) -> Iterator[list[str] | LeftO
             yield [block.text, counterpart.text]
 
 
-def _once(side: list[_Block]) -> Counter[str | None]:
-    return Counter(block.id for block in side)
+def _by_id(side: list[_Block]) -> dict[str, _Block]:
+    """Return the blocks whose id is theirs alone."""
+    times = Counter(block.id for block in side)
+    return {block.id: block for block in side if block.id and times[block.id] == 1}
 
 
 def _blocks(file: File, encoding: str) -> list[_Block]:

@@ -9,18 +9,16 @@ import numpy as np
 
 from metier.data.clean import cleaned
 from metier.data.duplicates import exact_duplicates, near_rows
-from metier.data.leaks import REASONS, count_leaks, leaking, leaks, quoting
+from metier.data.leaks import REASONS, leaking, leaks, quoting
 from metier.data.ledger import Entry, Ledger, Role, keep_paper
 from metier.data.records import Record, write_documents, write_lines
 from metier.data.rows import Rows, rows_beside
 from metier.data.similarity import Ints
-from metier.data.sources import fingerprint, open_source
+from metier.data.sources import open_source
 from metier.data.split import in_hash_order, parts_of
 from metier.errors import DataError
 from metier.progress import track
 from metier.spec.data import AnySource, Cleaning, Data
-
-__all__ = ["MIN_EXAM_ROWS", "check_exam", "count_leaks", "fingerprint", "prepare", "prepare_text"]
 
 MIN_EXAM_ROWS = 20
 """Below this no exam can tell two systems apart."""

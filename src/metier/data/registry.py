@@ -24,7 +24,7 @@ from pypi_simple import (
 
 from metier.errors import DataError, RunError
 from metier.home import cache_dir
-from metier.progress import bar
+from metier.progress import bar, say
 
 Package = DistributionPackage
 
@@ -125,6 +125,9 @@ def _pip_files() -> dict[str, str]:
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     )
+    if listed.returncode != 0:
+        why = (listed.stderr.strip() or "no message").splitlines()[-1]
+        say(f"pip's settings cannot be read ({why}): packages are looked for in the public index")
     lines = listed.stdout.splitlines() if listed.returncode == 0 else []
     settings: dict[str, str] = {}
     for line in lines:

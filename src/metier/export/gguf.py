@@ -14,14 +14,12 @@ from metier.model.architectures import architecture_of
 from metier.model.gguf_names import gguf_names, to_gguf
 from metier.model.rotation import FACTORS, factors, is_scaled
 from metier.progress import track
+from metier.run.session import FILE_FORMAT, FORMAT_KEY, TASK_KEY
 from metier.spec.quantisation import Quantisation
 from metier.spec.weights import kind_of
 from metier.tasks.prompt import PromptFormat
 from metier.tokenizer.pieces import Pieces
 from metier.tokenizer.read import pieces_of
-
-FORMAT = 1
-"""Version of the ``metier.*`` metadata keys."""
 
 
 def write_gguf(
@@ -60,8 +58,8 @@ def write_gguf(
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(name)
     writer.add_license(licence)
-    writer.add_uint32("metier.format", FORMAT)
-    writer.add_string("metier.task", json.dumps(task, ensure_ascii=False))
+    writer.add_uint32(FORMAT_KEY, FILE_FORMAT)
+    writer.add_string(TASK_KEY, json.dumps(task, ensure_ascii=False))
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{Quantisation.of(quantisation).body}"])
     for key, value in settings.items():
         number = gguf.GGUFValueType.FLOAT32 if isinstance(value, float) else gguf.GGUFValueType.UINT32

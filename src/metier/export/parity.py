@@ -45,8 +45,8 @@ class Walk:
     positions: int
     """Decided positions compared."""
     agreed: int
-    gap_nats: float
-    """Mean absolute difference of the token's log-probability where both name the same."""
+    gap_nats: float | None
+    """Mean absolute difference of the token's log-probability where both name the same; None if the file tells none."""
 
     @property
     def agreement(self) -> float:
@@ -56,7 +56,7 @@ class Walk:
     @property
     def passed(self) -> bool:
         """Whether the file is the same function as the checkpoint."""
-        return self.agreement >= AGREEMENT and self.gap_nats <= GAP_NATS
+        return self.agreement >= AGREEMENT and self.gap_nats is not None and self.gap_nats <= GAP_NATS
 
     def to_json(self) -> dict[str, Any]:
         """Return the walk as JSON-able values."""
@@ -83,4 +83,4 @@ def walk(engine: Engine, decided: Sequence[Decided]) -> Walk:
         (place, logprob) for place, (token, logprob) in zip(decided, answers, strict=True) if token == place.token
     ]
     gaps = [abs(place.logprob - logprob) for place, logprob in agreed if logprob is not None]
-    return Walk(len(decided), len(agreed), round(fmean(gaps), 5) if gaps else 0.0)
+    return Walk(len(decided), len(agreed), round(fmean(gaps), 5) if gaps else None)

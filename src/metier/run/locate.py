@@ -1,16 +1,20 @@
 """Find the model file behind what a user writes: a file, a folder or the name of a job."""
 
 import difflib
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, isnan
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from metier.artifact import FORMAT, read_json
+from metier.artifact import read_json
 from metier.errors import ArtifactError, SpecError
 from metier.facts.confidence import Calibration
 from metier.home import home, run_dir
+
+EXPORT_FORMAT = 1
+"""Version of the layout of an export folder."""
 
 _BUILD = "Build it with 'metier build', or name a .gguf file, an export folder, a run folder or a job"
 
@@ -53,9 +57,12 @@ def locate(reference: str) -> Located:
         if found is None and run_dir(reference).is_dir():
             raise ArtifactError(str(run_dir(reference)), _UNFINISHED, "Run 'metier build' again")
         return found or _nothing(reference)
-    except (SpecError, OSError, ValueError):
-        # No job has such a name, and no file either (too long, a NUL inside).
-        return _nothing(reference)
+    except (SpecError, ValueError):
+        return _nothing(reference)  # no job has such a name, and no file either (a NUL inside)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return _nothing(reference)
+        raise ArtifactError(reference, f"cannot be read ({error.strerror})", _BUILD) from error
 
 
 def _in_folder(folder: Path) -> Located | None:
@@ -82,10 +89,10 @@ def _described(path: Path) -> Located:
     name, task = value.get("file"), value.get("task")
     if not _is_beside(name) or not (task is None or isinstance(task, dict)):
         raise ArtifactError(str(path), "does not name a model file beside it", _BUILD)
-    if value.get("format", FORMAT) != FORMAT:
+    if value.get("format", EXPORT_FORMAT) != EXPORT_FORMAT:
         raise ArtifactError(
             str(path),
-            f"written in format {value['format']!r:.40}, this metier reads format {FORMAT}",
+            f"written in format {value['format']!r:.40}, this metier reads format {EXPORT_FORMAT}",
             "Use the version of metier that wrote it",
         )
     file = path.parent / name

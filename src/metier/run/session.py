@@ -24,7 +24,9 @@ from metier.tasks.segment import Piece, fill, split_whole
 A = TypeVar("A")
 B = TypeVar("B")
 
-TASK_KEY = "metier.task"
+TASK_KEY, FORMAT_KEY = "metier.task", "metier.format"
+FILE_FORMAT = 1
+"""Of what files say of their job."""
 """Key of the GGUF metadata that says, as JSON, what a file's task is."""
 
 _SLOTS = 4
@@ -251,6 +253,9 @@ def _task(where: str, metadata: Mapping[str, Any], beside: dict[str, Any] | None
     written = metadata.get(TASK_KEY)
     if written is None:
         return task_from_json(beside) if beside else None
+    if (form := metadata.get(FORMAT_KEY, FILE_FORMAT)) != FILE_FORMAT:
+        found = f"written in format {form!r:.40}, this metier reads format {FILE_FORMAT}"
+        raise ArtifactError(where, found, "Use the version of metier that wrote it")
     try:
         return task_from_json(json.loads(str(written)))
     except ValueError as error:

@@ -37,5 +37,7 @@ def memory_mib(path: Path, question: str, store: Path | None = None, context_tok
     )
     if done.returncode != 0:
         last = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise RunError(str(path), f"a fresh process cannot answer with it ({last})", "See the message")
+        raise RunError(
+            str(path), f"a fresh process cannot answer with it ({last})", "Free memory, or build the file again"
+        )
     return round(int(done.stdout.split()[-1]) / 2**20, 1)

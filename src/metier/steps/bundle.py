@@ -13,6 +13,7 @@ from metier.evaluate.confidence import Knowledge
 from metier.evaluate.verdict import Verdict
 from metier.export.card import card, checksums, modelfile
 from metier.facts.store import open_store
+from metier.run.locate import EXPORT_FORMAT
 from metier.spec.estimates import session_tokens
 from metier.spec.job import Job
 from metier.steps.parity import PLOT, SWEEP
@@ -80,7 +81,7 @@ def bundle(
     write_json(folder / "ledger.json", facts["ledger"])
     write_json(folder / "verdict.json", facts["verdict"])
     described = {
-        "format": 1,
+        "format": EXPORT_FORMAT,
         "job": job.name,
         "file": shipped.name if shipped else None,
         "task": job.task_settings,

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from metier.artifact import Step
-from metier.data.prepare import fingerprint, prepare
+from metier.data.prepare import prepare
 from metier.data.questions import prepare as questions
+from metier.data.sources import fingerprint
 from metier.spec.data import AnySource
 from metier.spec.job import Job
 

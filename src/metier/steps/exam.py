@@ -20,6 +20,7 @@ from metier.evaluate.metrics import score
 from metier.evaluate.significance import Comparison, compare
 from metier.evaluate.verdict import Contestant, Licences, Limit, Parity, Verdict, decide
 from metier.export.contestants import PromptedFile, ShippedFile, tokens_per_s
+from metier.export.parity import AGREEMENT
 from metier.model.answer import Checkpoint
 from metier.model.bases import find_base
 from metier.model.loading import load_fast
@@ -196,7 +197,7 @@ def _parity(swept: dict[str, Any]) -> Parity:
     return Parity(
         exam.passed,
         f"{found.metric} to the checkpoint above -{swept['parity_margin']:g} (95% bound), and the same "
-        "token at 99.5% of decided positions (F16)",
+        f"token at {AGREEMENT:.1%} of decided positions (F16)",
         {"low": found.low, "difference": found.difference, "agreement": swept["walks"][exam.cut]["agreement"]},
     )
 

@@ -71,9 +71,11 @@ def gate(
                     fix = "Check that the installed xllamacpp supports its architecture, and that memory is free"
                     raise ArtifactError(str(gguf_path(files, job, file.name)), told.failed, fix)
                 walks[cut] = told.walked
+                gap = told.walked.gap_nats
+                apart = "and tells no log-probability" if gap is None else f"log-probabilities {gap:.4f} nats apart"
                 say(
                     f"  {file.name} names the checkpoint's token at {told.walked.agreed} of {len(decided)} decided "
-                    f"positions, log-probabilities {told.walked.gap_nats:.4f} nats apart"
+                    f"positions, {apart}"
                 )
             if file.asked:
                 candidates.append(exam.measured(file, told))

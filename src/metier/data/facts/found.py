@@ -6,6 +6,9 @@ from typing import NamedTuple
 from metier.facts.dates import Date
 from metier.facts.fact import Kind
 
+LONGEST_LIFE = 120
+"""Years that a person can have lived."""
+
 LONGEST_VALUE = 80
 """Characters of the longest answer that counts as short."""
 

@@ -10,14 +10,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import combinations, product
 
-from metier.data.facts.found import Found, Left, Subject
+from metier.data.facts.found import LONGEST_LIFE, Found, Left, Subject
 from metier.facts import names
 from metier.facts.fact import Kind, relation, stated
 
 NEAR_YEARS = 30
 """Births or deaths further apart are those of two persons of one name, not of one person told of wrongly."""
-
-LONGEST_LIFE = 120
 
 _HONOURS = frozenset({"the", "sir", "dr", "lord"})
 """Titles that tell nobody apart."""

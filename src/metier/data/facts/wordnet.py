@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from metier.data.facts.found import Found, Left, Line, Subject, dated, without_remarks
+from metier.data.facts.found import LONGEST_LIFE, Found, Left, Line, Subject, dated, without_remarks
 from metier.facts import names
 from metier.facts.dates import MONTH, Date, NotADateError, parse
 from metier.facts.fact import Kind
@@ -19,7 +19,6 @@ _KINDS: dict[str, Kind] = {"18": "person", "15": "place", "17": "place", "04": "
 _WORKS = ("06", "10", "14")
 """Files of artefacts, writings and groups: what is founded, built or published."""
 
-LONGEST_LIFE = 120
 
 _LIVES = ("born", "died", "lived")
 
