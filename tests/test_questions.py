@@ -458,6 +458,19 @@ def test_a_name_is_found_as_words(name, text):
     assert bool(found) == bool(wanted and inside)
 
 
+def test_what_was_left_out_about_a_place_says_nothing_of_a_person_of_its_name(tmp_path):
+    rows = [("Wickland", "capital", "Tam", "country"), ("Wickland", "independence", "unclear, 1801 or 1804", "country")]
+    person = [("Wickland", "born", "1802", "weaver")]
+    facts = [(*fact, "") for fact in made_up_facts()]
+    rows_of_table = [*facts, *rows, *person]
+    text = "subject,relation,value,hint\n" + "".join(f'"{a}",{b},"{c}",{d}\n' for a, b, c, d in rows_of_table)
+    (tmp_path / "facts.csv").write_text(text, encoding="utf-8")
+    source = FactSource(source=f"file:{tmp_path / 'facts.csv'}", format="csv", licence="own", hint="hint")
+    prepare_questions(Data(facts=[source]), QA, tmp_path / "data")
+    asked = [row.input for row in read_records(tmp_path / "data" / "train.jsonl") if row.output == "Tam"]
+    assert asked and not any("(country)" in text for text in asked)
+
+
 def test_short_names_are_made_up_where_known_ones_are_short():
     codes = ["AMS", "BER", "CDG", "DUB", "EZE", "FRA", "GVA", "HEL"]
     inventor = Inventor({"": codes}, lambda name: name in codes)

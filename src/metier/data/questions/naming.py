@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from string import ascii_lowercase
 
 from metier.data.questions.phrasings import in_small_letters, is_name
@@ -20,10 +21,10 @@ class Names:
 
     Args:
         entries: the subjects.
-        said: of each the relations that any source states.
+        said: of each the relations that a fact in the store states.
     """
 
-    def __init__(self, entries: Iterable[Entry], said: Mapping[str, set[str]]) -> None:
+    def __init__(self, entries: Iterable[Entry], said: Mapping[str, AbstractSet[str]]) -> None:
         self.entries = {entry.subject: entry for entry in entries}
         self._said = said
         self._holders: dict[str, set[str]] = defaultdict(set)

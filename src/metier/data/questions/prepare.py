@@ -36,7 +36,7 @@ from metier.data.split import in_seeded_order
 from metier.errors import DataError
 from metier.facts import names
 from metier.facts.dates import Date
-from metier.facts.fact import Kind
+from metier.facts.fact import Kind, relation
 from metier.facts.store import Store, open_store
 from metier.progress import say, track
 from metier.spec.data import Data
@@ -192,9 +192,10 @@ def _material(store: Store, built: Built, qa: Qa, seed: int, left: dict[str, Cou
     for key, relations in named.items():
         if missing := sorted(set(relations) - set(there)):
             raise DataError(key, f"no source says anything of {missing[0]!r}", f"Known are: {', '.join(there)}")
-    for entry in store.subjects():
-        said[entry.subject] |= set().union(*(built.unsure.get(names.key(name), ()) for name in entry.names))
-    known = Names(store.subjects(), said)
+    known = Names(store.subjects(), {subject: frozenset(relations) for subject, relations in said.items()})
+    for entry in store.subjects():  # of somebody of that name
+        unsure = set().union(*(built.unsure.get(names.key(name), ()) for name in entry.names))
+        said[entry.subject] |= {one for one in unsure if relation(one).kind in ("", entry.kind) or not entry.kind}
     found = read_known(store, known, qa.relations, left)
     book = Book(qa.phrasings)
     ways = {one.way for one in found}
