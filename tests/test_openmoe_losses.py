@@ -68,5 +68,13 @@ def test_perfect_balance_is_two_for_two_choices():
     expert_NK = torch.tensor([[0, 1], [2, 3], [1, 0], [3, 2]])
     routing = Routing(torch.zeros(4, 4), expert_NK, torch.full((4, 2), 0.25), torch.ones(4, 2).bool(), None, 1)
     assert load_balance_loss(routing).item() == pytest.approx(2)
+    skewed_NE = torch.tensor([[3.0, 3.0, 0.0, 0.0]] * 4)
+    favoured = Routing(
+        skewed_NE, torch.tensor([[0, 1]] * 4), torch.full((4, 2), 0.25), torch.ones(4, 2).bool(), None, 1
+    )
+    others = favoured._replace(expert_NK=torch.tensor([[2, 3]] * 4))
+    share = float(skewed_NE.softmax(-1)[0, 0])
+    assert load_balance_loss(favoured).item() == pytest.approx(4 * 2 * share)
+    assert load_balance_loss(others).item() == pytest.approx(4 * 2 * (0.5 - share))
     with pytest.raises(ValueError, match="no router losses"):
         router_losses([])

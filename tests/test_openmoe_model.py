@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from metier.model.openmoe import OpenMoeConfig, OpenMoeForCausalLM
 from metier.model.openmoe.losses import load_balance_loss, router_z_loss
 from metier.model.openmoe.modeling import text_mask
-from metier.model.openmoe.routing import Routing, jax_capacity, rank_of, route
+from metier.model.openmoe.routing import Routing, jax_capacity, jax_groups, rank_of, route
 from metier.train.router import freeze_routers
 
 FIXTURE = Path(__file__).parent / "fixtures" / "openmoe"
@@ -157,6 +157,17 @@ def test_routing_is_that_of_the_jax_code(case):
 
 def test_a_jax_group_has_the_capacity_of_the_published_runs():
     assert (jax_capacity(4096, 32, 1.25, 4), jax_capacity(4096, 32, 2.0, 4)) == (160, 256)
+
+
+def test_a_jax_capacity_is_rounded_to_the_nearest_and_never_below_the_least():
+    assert [jax_capacity(100, 16, factor, 4) for factor in (1.1, 1.0, 0.5)] == [7, 6, 4]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "largest", "multiple", "groups"), [(4096, 4096, 1, 1), (100, 32, 1, 4), (96, 32, 4, 4), (60, 7, 3, 12)]
+)
+def test_jax_groups_divide_the_tokens_and_are_a_multiple(tokens, largest, multiple, groups):
+    assert jax_groups(tokens, largest, multiple) == groups
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("base", 799663104), ("8b", 11855046656), ("34b", 46270737408)])

@@ -107,6 +107,13 @@ def test_routers_are_not_rounded_for_no_file_rounds_them():
             assert torch.equal(parameter, before[name]) == (parameter.dim() < 2 or is_router(name)), name
 
 
+def test_the_experts_of_an_openmoe_keep_the_precision_of_the_rest():
+    model = scratch(64, 32, 1, 32, 0, architecture="openmoe", experts=4, heads=2, head_dim=16)
+    forwards = [module.forward for module in model.modules()]
+    route_exactly(model)
+    assert [module.forward for module in model.modules()] == forwards
+
+
 def test_routers_compute_in_float32_where_all_else_does_not():
     model = scratch(64, 32, 1, 32, 0, architecture="moe", experts=4, expert_size=8)
     layer = model.get_decoder().layers[0]

@@ -1,5 +1,6 @@
 """The findings as one HTML page that needs nothing from outside: plots, a sentence under each, and tables."""
 
+import math
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -148,11 +149,12 @@ def _specialised(found: dict[str, Any]) -> str:
         rows = [layer[key] for layer in found["layers"] if layer[key]]
         if rows:
             mean, chance, load = (float(np.mean([row[name] for row in rows])) for name in ("mean", "chance", "load"))
+            both = math.hypot(chance, load)
             said.append(
                 f"{what} reach {mean:.0%} of the largest possible spread over experts ({rows[0]['groups']} measured; "
-                f"{chance:.0%} by chance, {load:.0%} by unequal load alone)."
+                f"{chance:.0%} by chance, {load:.0%} by unequal load, {both:.0%} by the two together)."
             )
-    return " ".join(said) + " What is above both lines is specialisation. Bands: tenth to ninetieth percentile."
+    return " ".join(said) + " What is above the two together is specialisation. Bands: tenth to ninetieth percentile."
 
 
 def _ids(found: dict[str, Any]) -> str:

@@ -98,7 +98,10 @@ def route_exactly(model: PreTrainedModel) -> None:
     So do Switch Transformers (Fedus et al. 2022, arXiv 2101.03961, section 2.4), and exams and files.
     """
     for name, module in model.named_modules():
-        if any(is_router(f"{name}.{own}") for own, _ in module.named_parameters(recurse=False)):
+        own = [f"{name}.{parameter}" for parameter, _ in module.named_parameters()]
+        if own and all(
+            map(is_router, own)
+        ):  # OpenMoE's layers hold theirs beside the experts, and see to it themselves
             module.forward = _exactly(module.forward)
 
 

@@ -49,7 +49,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "moe_layer_interval": 4,
     },
 }
-"""The three published shapes. They have 0.80, 11.86 and 46.27 billion parameters: the FFN has four matrices."""
+"""The three published shapes, and shapes alone: routing is as by default, not as each run had it.
+
+They have 0.80, 11.86 and 46.27 billion parameters: the FFN has four matrices.
+"""
 
 _LARGEST = {
     "vocab_size": 2**24,
