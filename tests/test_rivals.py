@@ -115,7 +115,7 @@ def test_rivals_stand_in_the_verdict_and_in_the_papers(first):
     card = (first.run / "export" / "README.md").read_text()
     best = read_json(first.run / "rivals" / "weak" / "prompt" / "manifest.json")["result"]
     assert min(best["candidates"], key=lambda one: one["loss_nats"])["prompt"] == best["prompt"]
-    assert f"weak is weak (`{first.job / 'weak'}`" in card
+    assert "weak is weak (`weak`" in card and str(first.job) not in card
     asked = PromptFormat.from_json(best["prompt"]).render("{input}").splitlines()
     assert "".join(f"    {line}\n" for line in asked) in card
 

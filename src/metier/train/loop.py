@@ -137,14 +137,19 @@ def fit(
         return _placed(make_model(), settings)
 
     # fitted to the untrained weights, so that a run that goes on after a kill has the same grid
-    numerics = Numerics.of(placed(), settings, quantisation)  # out of memory before a probe has a model of its own
+    model = placed()
+    numerics = Numerics.of(model, settings, quantisation)
+    if timed := settings.budget_seconds is not None:
+        del model  # a probe may come, and has a model of its own: there is to be one at a time in memory
     if numerics.is_slow_on(device := torch.accelerator.current_accelerator(check_available=True)):
         say(f'  in float32, which is slow on {device}: {settings.key("precision")} = "auto" is several times as fast')
     path = folder / "plan.json"
     plan = plan_training(path, placed, partial(_probed, batches), held_out, settings, losses, numerics, loss_of)
     settings.check_steps(plan.steps)
     how = losses, numerics, loss_of, keep, evenly(plan.steps, kept)
-    return _Run(placed(), make_model, plan, settings, peak_lr, folder, held_out, seed, *how).to_the_end(batches)
+    if timed:
+        model = placed()
+    return _Run(model, make_model, plan, settings, peak_lr, folder, held_out, seed, *how).to_the_end(batches)
 
 
 @dataclass
