@@ -141,7 +141,7 @@ def store_of(made):
 
 def test_an_invented_name_is_not_somebodys_by_a_letter_or_with_a_word_more(made):
     facts, entries = store_of(made)
-    known = Names(entries, {})
+    known = Names(entries, {}, {})
     real = next(fact.subject for fact in facts if fact.relation == "born")
     first, last = real.split()
     near = [real, f"{first} the {last}", f"{first}s {last}", f"{first[1:]} {last}", f"{first} {last}x", f"Bo {real}"]

@@ -49,7 +49,7 @@ def known(tmp_path_factory):
         said = defaultdict(set)
         for fact in store:
             said[fact.subject].add(fact.relation)
-        called = Names(store.subjects(), said)
+        called = Names(store.subjects(), said, said)
         return doubles(store, called), called
 
 

@@ -42,8 +42,8 @@ _STATES = {
 }
 """By which the sources, and those who answer, call some states."""
 
-_AMOUNT = re.compile(r"\d+\s*[-\u2013]\s*\d+|~\s*\d+")
-"""What could be read as a date, and is never printed as one."""
+_AMOUNT = re.compile(r"(?!\d{4}\s*[-\u2013]\s*\d\d(?:\d\d)?$)\d+\s*[-\u2013]\s*\d+|~\s*\d+")
+"""What could be read as a date, and is never printed as one; years of four digits are years."""
 
 _GUESSES = re.compile(r"\b(?:but|maybe|perhaps|probably|possibly|however|although|though|think|believe|only|except)\b")
 
@@ -54,7 +54,7 @@ _DIFFERS = re.compile(r"\b(?:not|no|before|after|until|till|since|between)\b|n't
 def plain(answer: str) -> str:
     """Return an answer without case, accents, punctuation, articles and "Sir"; "Saint" is "St.".
 
-    As SQuAD does (Rajpurkar et al. 2016, arXiv 1606.05250, section 6), and without accents. A last word is no article:
+    As SQuAD does (Rajpurkar et al. 2016, arXiv 1606.05250, section 6), and without accents. A last "A" is no article:
     "vitamin A".
     """
     return " ".join(_words(answer))
@@ -80,7 +80,7 @@ def right(answer: str, wanted: str) -> bool:
 
     Args:
         answer: in any words.
-        wanted: as facts have it, dates as they are printed: "120 to 180". "120-180" and "~150" are amounts.
+        wanted: as facts have it: "120 to 180" and "1558-1603" are years, "120-180" and "~150" are amounts.
     """
     when = None if _AMOUNT.fullmatch(wanted.strip()) else date_of(wanted)
     if when is None:
@@ -109,11 +109,12 @@ def abstains(answer: str, own_words: str, wanted: str = "") -> bool:
         own_words: the job's words for not knowing.
         wanted: the answer that is wanted, if one is known here; what is right is never taken for not knowing.
     """
-    says_nothing = all(unicodedata.category(sign)[0] in "CPZ" for sign in answer)
-    if says_nothing or right(answer, own_words):
+    if right(answer, own_words):
         return True
-    if right(answer, wanted) or not plain(answer):
+    if right(answer, wanted):
         return False
+    if not plain(answer):  # signs alone may be an answer, punctuation is none
+        return all(unicodedata.category(sign)[0] in "CPZ" for sign in answer)
     again = _ASKED_AGAIN.search(answer)
     if again and _GUESSES.search(again[0]):
         return False
@@ -140,7 +141,8 @@ def _whole(text: str) -> str:
 
 def _words(answer: str) -> list[str]:
     found = [names.SAME.get(word, word) for word in names.words(answer)]
-    return [word for word in found[:-1] if word not in _LEFT_OUT] + found[-1:]
+    last = found[-1:] if found[-1:] == ["a"] else []
+    return [word for word in found[: len(found) - len(last)] if word not in _LEFT_OUT] + last or found
 
 
 def said_date(answer: str) -> Date | None:

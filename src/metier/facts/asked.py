@@ -27,6 +27,9 @@ _SMALL_TALK = names.telling(
 )
 """Words that change nothing in what a question asks for, or only say what its subject is."""
 
+_MADE = frozenset({"founded", "built", "published", "adopted", "discovered", "discovered by"})
+"""Relations whose words ask for makers of any kind, too."""
+
 _ROLES = names.telling("saint king queen emperor empress pope general president man woman people earlier later")
 
 
@@ -62,7 +65,7 @@ def relations_asked(rest: str, present: Iterable[str], *, reverse: bool = False)
 
     if cued:
         # "Who wrote ...?" may ask for a relation of one's own, "author", whose words nobody knows.
-        of_ones_own = not by_date and not there <= RELATIONS.keys()
+        of_ones_own = not by_date and bool(cued & _MADE) and not there <= RELATIONS.keys()
         return there_of(cued) or (None if of_ones_own else set())
     # Words such as "what" may ask for anything: of a relation that the subject lacks they tell nothing.
     return there_of(general) or None

@@ -136,9 +136,15 @@ def _of_a_library_class(folder: Path) -> PreTrainedModel:
     output: Any = whole.get_output_embeddings()
     if output is not None and output.weight is not whole.get_input_embeddings().weight:
         whole.config.tie_word_embeddings = False  # whatever it says: two matrices that differ were found
-    if whole._can_set_experts_implementation():
+    if whole._can_set_experts_implementation() and all(map(_is_plain, whole.modules())):
         whole.set_experts_implementation(SORTED)  # the library's own takes no widths that 16 bytes do not divide
     return whole
+
+
+def _is_plain(module: Any) -> bool:
+    """Whether a module, if it holds experts, holds them as `metier.model.experts` reads them."""
+    others = ("is_transposed", "has_bias", "has_post_expert_norm")
+    return getattr(module, "has_gate", True) and not any(getattr(module, name, False) for name in others)
 
 
 def _damaged(folder: Path, found: str, error: Exception) -> ArtifactError:

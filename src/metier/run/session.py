@@ -25,9 +25,8 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 TASK_KEY, FORMAT_KEY = "metier.task", "metier.format"
+"""Keys of the GGUF metadata that say what a file's task is, as JSON, and in which version of that."""
 FILE_FORMAT = 1
-"""Of what files say of their job."""
-"""Key of the GGUF metadata that says, as JSON, what a file's task is."""
 
 _SLOTS = 4
 _REMEMBERED = 4096

@@ -218,6 +218,10 @@ def _may_be(source: str, known: Known, group: list[Found]) -> bool:
         return False
     if subject.id and any(other == source for other, _ in known.ids):
         return False
+    if "person" in (known.kind, subject.kind):  # whom a table calls by name alone may be a place, too
+        kinds = {relation(said).kind for said in (*known.said, *(found.relation for found in group))}
+        if not kinds <= {"", "person"}:
+            return False
     own = names.key(subject.names[0])
     if _is_surname(subject) and own == names.key(known.names[0]) and _is_meant(source, known, subject):
         return True  # who has one name alone is one person to a source, whatever it says of him
@@ -282,7 +286,8 @@ def _mark_disputed(subject: Known) -> None:
             if not _same(one.found, two.found) and not _other_word(one.found, two.found):
                 one.disputed = two.disputed = True
     for born, died in product(subject.dates("born"), subject.dates("died")):
-        if born.found.date and died.found.date and died.found.date.before(born.found.date):
+        first, last = born.found.date, died.found.date
+        if first and last and (last.before(first) or last.first[0] - first.last[0] > LONGEST_LIFE):
             born.disputed = died.disputed = True
 
 

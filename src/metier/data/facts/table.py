@@ -15,13 +15,15 @@ from metier.data.formats import read_csv, read_jsonl, read_lines, read_tsv
 from metier.data.tables import RARE, Row, position
 from metier.errors import DataError
 from metier.facts import dates
-from metier.facts.answers import abstains
 from metier.facts.dates import NotADateError
 from metier.facts.fact import RELATIONS, relation
 from metier.spec.facts import FactSource
 
 _FORBIDDEN = "()\n\r"
 """Marks that a name may not have: brackets hold what tells subjects apart."""
+
+_UNKNOWN = frozenset({"unknown", "not known", "n/a", "n.a.", "none given", "?", "??", "-", "--", "\u2013", "\u2014"})
+"""Values that say, in small letters, that there is none."""
 
 _OPTIONAL = frozenset({"date", "hint", "also"})
 _OF_ANYTHING = frozenset({"located in", "published", "adopted"})
@@ -156,7 +158,7 @@ def _fact(told: _Told, given: str, line: Line) -> Found | Left:
         NotADateError: when the value should be a date and is none, or the date is none.
     """
     about = (told.subject, (told.relation,))
-    if abstains(told.value, "unknown"):
+    if told.value.casefold() in _UNKNOWN:
         return Left("the value is that it is not known", line, about)
     if relation(told.relation).asks_for == "date":
         date = dates.parse(told.value)

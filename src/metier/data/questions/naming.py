@@ -21,12 +21,15 @@ class Names:
 
     Args:
         entries: the subjects.
-        said: of each the relations that a fact in the store states.
+        stated: of each the relations that a fact in the store states.
+        said: of each, those besides that a source says something of that was left out.
     """
 
-    def __init__(self, entries: Iterable[Entry], said: Mapping[str, AbstractSet[str]]) -> None:
+    def __init__(
+        self, entries: Iterable[Entry], stated: Mapping[str, AbstractSet[str]], said: Mapping[str, AbstractSet[str]]
+    ) -> None:
         self.entries = {entry.subject: entry for entry in entries}
-        self._said = said
+        self._stated, self._said = stated, said
         self._holders: dict[str, set[str]] = defaultdict(set)
         for entry in self.entries.values():
             for name in entry.names:
@@ -71,10 +74,11 @@ class Names:
         others = [self.entries[name] for name in self._holders[key] - {entry.subject}]
         if not others:
             return True
+        if any(said in self._said[other.subject] for other in others):
+            return False
         if said in _OF_STATES:
-            return entry.kind != "event" and not any(_OF_STATES & self._said[other.subject] for other in others)
-        unlike = all(other.kind not in (entry.kind, "") for other in others)
-        return entry.kind not in ("event", "") and unlike and not any(said in self._said[one.subject] for one in others)
+            return entry.kind != "event" and not any(_OF_STATES & self._stated[other.subject] for other in others)
+        return entry.kind not in ("event", "") and all(other.kind not in (entry.kind, "") for other in others)
 
 
 def within(key: str) -> Iterator[str]:

@@ -188,14 +188,18 @@ def _material(store: Store, built: Built, qa: Qa, seed: int, left: dict[str, Cou
         if fact.date is not None:
             dates[fact.relation].append(fact.date)
     there = sorted({one for relations in said.values() for one in relations})
+    spelt = {one.casefold(): one for one in there}
+    qa = _spelt_as(spelt, qa)
     named = {"qa.relations": qa.relations or [], "qa.phrasings": [one.relation for one in qa.phrasings]}
     for key, relations in named.items():
         if missing := sorted(set(relations) - set(there)):
             raise DataError(key, f"no source says anything of {missing[0]!r}", f"Known are: {', '.join(there)}")
-    known = Names(store.subjects(), {subject: frozenset(relations) for subject, relations in said.items()})
+    stated = {subject: frozenset(relations) for subject, relations in said.items()}
     for entry in store.subjects():  # of somebody of that name
-        unsure = set().union(*(built.unsure.get(names.key(name), ()) for name in entry.names))
-        said[entry.subject] |= {one for one in unsure if relation(one).kind in ("", entry.kind) or not entry.kind}
+        unsure = {one for name in entry.names for one in built.unsure.get(names.key(name), ())}
+        fitting = {one for one in unsure if relation(one).kind in ("", entry.kind) or not entry.kind}
+        said[entry.subject] |= {spelt.get(one.casefold(), one) for one in fitting}
+    known = Names(store.subjects(), stated, said)
     found = read_known(store, known, qa.relations, left)
     book = Book(qa.phrasings)
     ways = {one.way for one in found}
@@ -224,6 +228,15 @@ def _material(store: Store, built: Built, qa: Qa, seed: int, left: dict[str, Cou
     inventor = Inventor(dict(by_kind), known.resembles)
     mentions = names_of(withheld, known)
     return _Material(qa, seed, book, taught, kept_back, said_of_both, dates, inventor, mentions)
+
+
+def _spelt_as(spelt: Mapping[str, str], qa: Qa) -> Qa:
+    """Return what is asked, with relations spelt as the store has them, whatever their capitals."""
+    relations = qa.relations and [spelt.get(one.casefold(), one) for one in qa.relations]
+    phrasings = [
+        one.model_copy(update={"relation": spelt.get(one.relation.casefold(), one.relation)}) for one in qa.phrasings
+    ]
+    return qa.model_copy(update={"relations": relations, "phrasings": phrasings})
 
 
 def _leave(one: Known, reason: str, left: dict[str, Counter[str]]) -> None:
