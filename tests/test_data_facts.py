@@ -391,8 +391,8 @@ def test_an_object_may_lack_what_may_be_missing_but_not_all_of_them(table):
 
 
 def test_a_value_that_is_not_known_is_no_fact_and_no_bad_date(table):
-    found = table("subject,relation,value\nWick,height,N/A\nTam,born,unknown\nMill,symbol,Na\n")
-    assert said(found) == ["the value is that it is not known"] * 2 + [("symbol", "Na")]
+    found = table("subject,relation,value\nWick,height,N/A\nTam,born,unknown\nMill,symbol,Na\nTam,film,The Unknown\n")
+    assert said(found) == ["the value is that it is not known"] * 2 + [("symbol", "Na"), ("film", "The Unknown")]
     assert found[0].about[0].names == ("Wick",) and found[0].about[1] == ("height",)
 
 
@@ -542,6 +542,18 @@ def test_capitals_in_two_spellings_are_one_and_two_capitals_are_disputed():
 def test_an_event_of_a_table_that_is_located_is_one_subject():
     rows = "Battle of Wick,occurred,14 October 1066\nBattle of Wick,located in,Mercia\n"
     assert {shown for shown, *_ in facts_of(merged(table_of(f"subject,relation,value\n{rows}")))} == {"Battle of Wick"}
+
+
+def test_a_place_of_a_table_joins_no_person_of_its_name():
+    rows = "Ada Wick,Wick,born,1809\nWick,,located in,Mercia\nWick,,capital,Tam\n"
+    found = facts_of(merged(table_of(f"subject,also,relation,value\n{rows}", also="also")))
+    subjects = {relation: shown.partition(" (")[0] for shown, _, relation, _, _ in found}
+    assert subjects == {"born": "Ada Wick", "located in": "Wick", "capital": "Wick"}
+
+
+def test_a_life_of_nine_hundred_years_is_disputed():
+    result = merged(table_of("subject,relation,value\nHarald,born,1022\nHarald,died,1936\n"))
+    assert all(disputed for *_, disputed in facts_of(result)) and len(facts_of(result)) == 2
 
 
 def test_one_table_means_two_by_two_main_names_though_they_share_another():

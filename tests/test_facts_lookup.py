@@ -164,6 +164,7 @@ def test_an_answer_that_the_store_has_is_given_its_line(store, question, answer,
 def test_a_verb_of_another_relation_tells_nothing_of_ones_own(store):
     assert not look_up(store, "Who created the loom?").values
     assert not look_up(store, "When was the loom created?", "Ada Brook").sources
+    assert not look_up(store, "What is the capital of the loom?", "Ada Brook").sources
 
 
 def test_a_line_with_a_year_does_not_speak_for_a_day_in_it(store):

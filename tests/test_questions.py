@@ -471,6 +471,25 @@ def test_what_was_left_out_about_a_place_says_nothing_of_a_person_of_its_name(tm
     assert asked and not any("(country)" in text for text in asked)
 
 
+def test_relations_are_asked_for_in_whatever_capitals(tmp_path):
+    rows = [(f"Hill {number}", "Height" if number else "height", f"{100 + number} m") for number in range(60)]
+    made = prepared(tmp_path, rows[::-1], Qa(variants=3, relations=["HEIGHT"], comparison_share=0.0))
+    taught = {row.output for row in rows_of(made, "train")}
+    assert len(taught & {value for *_, value in rows}) > 50
+
+
+def test_of_two_of_one_name_the_one_whose_capital_was_left_out_keeps_the_name_from_the_other(tmp_path):
+    facts = [(*fact, "") for fact in made_up_facts()]
+    facts += [("Georgland", "capital", "Tiblis", "country"), ("Georgland", "capital", "unknown", "state")]
+    facts += [("Georgland", "population", "11 million", "state")]
+    text = "subject,relation,value,hint\n" + "".join(f'"{a}",{b},"{c}",{d}\n' for a, b, c, d in facts)
+    (tmp_path / "facts.csv").write_text(text, encoding="utf-8")
+    source = FactSource(source=f"file:{tmp_path / 'facts.csv'}", format="csv", licence="own", hint="hint")
+    prepare_questions(Data(facts=[source]), QA, tmp_path / "data")
+    asked = [row.input for row in read_records(tmp_path / "data" / "train.jsonl") if row.output == "Tiblis"]
+    assert asked and all("(country)" in text for text in asked)
+
+
 def test_short_names_are_made_up_where_known_ones_are_short():
     codes = ["AMS", "BER", "CDG", "DUB", "EZE", "FRA", "GVA", "HEL"]
     inventor = Inventor({"": codes}, lambda name: name in codes)
