@@ -209,6 +209,8 @@ def test_whole_numbers_serve_where_fractions_are_meant(tmp_path):
         (SCRATCH + "[losses]\nrouter_z = 0.1", "losses.router_z: a dense model has no experts"),
         (SCRATCH + "[[data.text]]\nsource = 'file:a.txt'\nlicence = 'own'\n[pretrain]\nfreeze_router_after = 0.1",
          "pretrain.freeze_router_after: a dense model has no experts"),
+        (SCRATCH + "[train]\ndropout = 0.1", "train.dropout: does not fit architecture 'dense'. Remove the key"),
+        (base(MOE) + "[train]\ncapacity_factor = 1.25", "capacity_factor: does not fit architecture 'moe'"),
         (SCRATCH + "[vocabulary]\npieces = 9", "vocabulary: a model from scratch has no vocabulary to cut"),
     ],
 )  # fmt: skip
@@ -505,3 +507,9 @@ def test_an_impossible_name_or_task_is_refused(tmp_path, name, task):
     with pytest.raises(SpecError):
         new_job(name, task, None, tmp_path / "job")
     assert not (tmp_path / "job").exists()
+
+
+def test_settings_of_openmoe_that_are_left_open_are_no_part_of_what_a_training_depends_on(tmp_path):
+    openmoe = base("architecture = 'openmoe'") + "[export]\nquantisations = []\n[train]\n"
+    left_open, stated = (load_job(write(tmp_path, openmoe + keys)).train.learned for keys in ("", "dropout = 0.0"))
+    assert set(stated) - set(left_open) == {"dropout"}

@@ -213,3 +213,55 @@ def test_a_model_that_lets_packed_texts_see_each_other_is_refused_and_the_others
     apart = AutoConfig.for_model("stablelm", **sizes, intermediate_size=64, num_key_value_heads=2)
     model = loud(AutoModelForCausalLM.from_config(apart, dtype=torch.float32)).train()
     assert keeping_texts_apart(model) is model and model.training
+
+
+def openmoe(text):
+    return lambda: scratch(len(text.tokenizer), 32, 2, 64, seed=3, architecture="openmoe", moe_layer_interval=2)
+
+
+ROUTED = SETTINGS.model_copy(
+    update={
+        "budget": "6 steps",
+        "switch_tokens": None,
+        "capacity_factor": 0.5,
+        "router_noise": "gaussian",
+        "dropout": 0.1,
+    }
+)
+
+
+def test_what_openmoes_experts_have_no_room_for_is_told_of_every_step_and_exams_drop_nothing(text, tmp_path):
+    found = run(text, tmp_path, ROUTED, openmoe(text), losses=Losses())
+    lines = [json.loads(line) for line in (tmp_path / "steps.jsonl").read_text().splitlines()]
+    # of 256 tokens' 512 choices 8 experts take 16 each: 128 at most, and the real ones among the tokens are fewer
+    assert all(0.5 < line["dropped"] < 1 and 0 < line["left_behind"] < line["dropped"] for line in lines)
+    config = found.model.config
+    assert (config.router_mode_train, config.router_capacity_factor_train) == ("jax", 0.5)
+    assert (config.router_noisy_policy, config.dropout_rate) == ("Gaussian", 0.1)
+    ids_1T = torch.arange(64)[None]
+    routing = found.model.eval()(ids_1T, output_routing=True).routing
+    assert routing and all(one.kept_NK.all() for one in routing)
+    run(text, tmp_path / "free", ROUTED.model_copy(update={"capacity_factor": None}), openmoe(text), losses=Losses())
+    free = [json.loads(line) for line in (tmp_path / "free" / "steps.jsonl").read_text().splitlines()]
+    assert not any("dropped" in line for line in free)
+
+
+@pytest.mark.parametrize("table", [{"dropout": 0.0}, {"router_noise": None}, {"capacity_factor": None}])
+def test_each_of_openmoes_settings_changes_what_it_learns(text, tmp_path, table):
+    one = run(text, tmp_path / "one", ROUTED, openmoe(text))
+    other = run(text, tmp_path / "other", ROUTED.model_copy(update=table), openmoe(text))
+    assert one.losses[1:] != other.losses[1:]
+
+
+def test_an_openmoe_that_draws_and_drops_goes_on_with_the_same_bits(text, tmp_path):
+    whole = run(text, tmp_path / "whole", ROUTED, openmoe(text), losses=Losses())
+    with stopped_before(4):
+        run(text, tmp_path / "again", ROUTED, openmoe(text), losses=Losses())
+    again = run(text, tmp_path / "again", ROUTED, openmoe(text), losses=Losses())
+    assert again.losses == whole.losses
+    assert all(map(torch.equal, again.model.state_dict().values(), whole.model.state_dict().values()))
+
+
+def test_openmoes_settings_are_refused_of_other_models(text, tmp_path):
+    with pytest.raises(SpecError, match=r"pretrain.capacity_factor: models of type 'qwen3' have no such setting"):
+        run(text, tmp_path, ROUTED)

@@ -15,7 +15,7 @@ from metier.spec.data import Data
 from metier.spec.outcome import Evaluate, Export, Limits, Release
 from metier.spec.strict import Strict, mistake
 from metier.spec.task import Qa, Text2Text, Translation
-from metier.spec.training import Losses, Pretrain, Train
+from metier.spec.training import OF_OPENMOE, Losses, Pretrain, Train
 
 _OF_EXPERTS = (
     *(("train", "freeze_router_after"), ("pretrain", "freeze_router_after")),
@@ -132,6 +132,17 @@ class Job(Strict):
         for table, key in _OF_EXPERTS if self.base.from_scratch and self.base.architecture == "dense" else ():
             if key in getattr(getattr(self, table), "model_fields_set", ()):
                 raise mistake(f"{table}.{key}", "a dense model has no experts", "Remove the key")
+        return self
+
+    @model_validator(mode="after")
+    def _openmoe(self) -> Self:
+        if not self.base.from_scratch or self.base.architecture == "openmoe":
+            return self
+        for settings in filter(None, (self.train, self.pretrain)):
+            for key in OF_OPENMOE:
+                if key in settings.model_fields_set:
+                    found = f"does not fit architecture {self.base.architecture!r}"
+                    raise mistake(settings.key(key), found, "Remove the key, it is for architecture = 'openmoe'")
         return self
 
     @model_validator(mode="after")

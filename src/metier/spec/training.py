@@ -19,6 +19,10 @@ ADAPTERS_RATE = 10
 """How many times the rate of all weights adapters learn at (Schulman et al. 2025, "LoRA Without Regret")."""
 
 
+OF_OPENMOE = ("capacity_factor", "router_noise", "dropout")
+"""Keys of a training that only models of architecture OpenMoE have a use for."""
+
+
 class Training(Strict):
     """What every training must be told."""
 
@@ -69,6 +73,24 @@ class Training(Strict):
         lt=1,
         description="For a mixture of experts: share of the steps after which its routers learn no more.",
     )
+    capacity_factor: float | None = Field(
+        None,
+        ge=1e-3,
+        le=1e6,
+        description="For OpenMoE: while it learns, an expert takes so many times an even share of the tokens, and what "
+        "exceeds it is dropped; OpenMoE's own is 1.25. By default nothing is dropped, as in exams.",
+    )
+    router_noise: Literal["jitter", "gaussian"] | None = Field(
+        None,
+        description="For OpenMoE: what is done to the routers' scores while it learns: 'jitter' multiplies by 0.99 to "
+        "1.01, 'gaussian' adds a deviation of 1 / experts; by default nothing.",
+    )
+    dropout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="For OpenMoE: dropout behind every layer's parts; 0.05 for its chat model, else 0.",
+    )
     validations: int = Field(
         4, ge=1, description="How often the validation loss is taken after the start, evenly spaced."
     )
@@ -109,9 +131,8 @@ class Training(Strict):
     @property
     def learned(self) -> dict[str, Any]:
         """What the result depends on: all but how it is computed, which may change while a training is under way."""
-        return self.model_dump(
-            exclude={"micro_batch_tokens", "activation_checkpointing", "shard", "checkpoint_seconds"}
-        )
+        how = {"micro_batch_tokens", "activation_checkpointing", "shard", "checkpoint_seconds"}
+        return self.model_dump(exclude=how | {key for key in OF_OPENMOE if getattr(self, key) is None})
 
     def check_steps(self, steps: int) -> None:
         """Refuse what so many steps have no room for; of a wall-clock budget, their number is known from a probe on.

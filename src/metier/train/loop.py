@@ -27,7 +27,7 @@ from metier.train.lora import merged, with_adapters
 from metier.train.numerics import Numerics, route_exactly
 from metier.train.objective import PLAIN, LossFunction, batch_loss, mean_loss, predict, update
 from metier.train.optimizers import optimizer_for, trained_parameters
-from metier.train.router import freeze_routers
+from metier.train.router import freeze_routers, route_as_asked
 from metier.train.schedule import learning_rate
 
 _PROBED_BATCHES = 32
@@ -133,8 +133,11 @@ def fit(
         SpecError: when the budget has no room for a single step, or the loss is no longer finite.
     """
 
+    def learner() -> PreTrainedModel:
+        return route_as_asked(make_model(), settings)
+
     def placed() -> PreTrainedModel:
-        return _placed(make_model(), settings)
+        return _placed(learner(), settings)
 
     # fitted to the untrained weights, so that a run that goes on after a kill has the same grid
     model = placed()
@@ -149,7 +152,7 @@ def fit(
     how = losses, numerics, loss_of, keep, evenly(plan.steps, kept)
     if timed:
         model = placed()
-    return _Run(model, make_model, plan, settings, peak_lr, folder, held_out, seed, *how).to_the_end(batches)
+    return _Run(model, learner, plan, settings, peak_lr, folder, held_out, seed, *how).to_the_end(batches)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from metier.spec.training import Losses
 from metier.train import processes
 from metier.train.batches import IGNORED, Batch, shares
 from metier.train.numerics import EXACT, Numerics
-from metier.train.router import choices, experts_a_token, is_mixture, router_losses, scores
+from metier.train.router import choices, drops, experts_a_token, is_mixture, router_losses, scores
 
 OUTPUT_Z = 1e-4
 """Weight of the output's z-loss for mixtures of experts, by default: that of OpenMoE's runs."""
@@ -43,7 +43,7 @@ class Loss(NamedTuple):
     targets: int
     """Number of target tokens."""
     parts: dict[str, torch.Tensor]
-    """The other losses by name, before their weights."""
+    """The other losses by name, before their weights; and what experts had no room for."""
 
 
 LossFunction = Callable[[PreTrainedModel, Batch, Losses, Whole | None], Loss]
@@ -93,6 +93,7 @@ def batch_loss(
         chosen_LE = whole.chosen_LE if whole.chosen_LE is not None else processes.total(choices(layers, top_k))
         parts["load_balance"], parts["router_z"] = router_losses(layers, chosen_LE, whole.tokens)
         total = total + losses.load_balance * parts["load_balance"] + losses.router_z * parts["router_z"]
+    parts |= drops(outputs, batch.mask_NT.to(model.device).flatten() == 1, whole.tokens)
     return Loss(total, nats, len(targets_A), parts)
 
 
@@ -180,7 +181,7 @@ def update(
     numerics: Numerics = EXACT,
     loss_of: LossFunction = batch_loss,
 ) -> dict[str, float]:
-    """Make one step; return its loss in nats a target token, its gradient norm, and its other losses by name.
+    """Make one step; return its loss in nats a target token, its gradient norm, and its other `parts` by name.
 
     All are those of the whole batch, however many processes share it and into how many parts each cuts its share.
 

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from metier.errors import ArtifactError
+from metier.errors import ArtifactError, SpecError
+from metier.model.openmoe.layers import OpenMoeLayer
+from metier.spec.training import OF_OPENMOE, Training
 from metier.spec.weights import is_router as is_router
 
 _BIASES = ("expert_bias", "e_score_correction_bias")
@@ -29,6 +31,34 @@ def freeze_routers(model: torch.nn.Module) -> None:
     for parameter in routers(model):
         parameter.requires_grad_(False)
         parameter.grad = None
+
+
+def route_as_asked(model: PreTrainedModel, settings: Training) -> PreTrainedModel:
+    """Return the model, set to drop and to draw while it learns as a training asks; what is left open stays as it is.
+
+    Room is counted by the rule of OpenMoE's training code (`metier.model.openmoe.routing.jax_capacity`), in groups of
+    the tokens that are computed at once, padding included.
+
+    Raises:
+        SpecError: when something is asked of a model that is no OpenMoE.
+    """
+    asked = [key for key in OF_OPENMOE if getattr(settings, key) is not None]
+    if not asked:
+        return model
+    config: Any = model.config
+    if config.model_type != "openmoe":
+        found = f"models of type {config.model_type!r} have no such setting"
+        raise SpecError(settings.key(asked[0]), found, "Remove the key, it is for OpenMoE")
+    if settings.capacity_factor is not None:
+        config.router_mode_train, config.router_capacity_factor_train = "jax", settings.capacity_factor
+    if settings.router_noise is not None:
+        config.router_noisy_policy = settings.router_noise.capitalize()
+    if settings.dropout is not None:
+        config.dropout_rate = settings.dropout
+        for layer in model.modules():
+            if isinstance(layer, OpenMoeLayer):
+                layer.dropout.p = settings.dropout
+    return model
 
 
 def experts_a_token(config: Any) -> int | None:
@@ -67,6 +97,29 @@ def scores(outputs: Any, model: PreTrainedModel) -> Sequence[torch.Tensor]:
         "the model does not return its routers' scores, so its routing losses cannot be taken",
         _WITHOUT,
     )
+
+
+def drops(outputs: Any, real_N: torch.Tensor, tokens: int) -> dict[str, torch.Tensor]:
+    """Return what the experts of an OpenMoE had no room for, mean over its layers; nothing where all have room.
+
+    Args:
+        outputs: what the decoder returned.
+        real_N: which of its tokens are no padding.
+        tokens: real tokens of the whole batch; of a part of it, the part's share is returned.
+
+    Returns:
+        ``dropped``, the share of the tokens' choices that were dropped, and ``left_behind``, the share of the tokens
+        none of whose choices was kept.
+    """
+    limited = [one.kept_NK[real_N] for one in getattr(outputs, "routing", None) or () if one.capacity is not None]
+    if not limited:
+        return {}
+    kept_LNK = torch.stack(limited).float()
+    of_layer = tokens * len(limited)
+    return {
+        "dropped": (1 - kept_LNK).sum() / (of_layer * kept_LNK.shape[-1]),
+        "left_behind": (1 - kept_LNK.amax(dim=-1)).sum() / of_layer,
+    }
 
 
 def choices(layers: Sequence[torch.Tensor], top_k: int) -> torch.Tensor:
