@@ -228,3 +228,19 @@ def test_batches_hold_all_rows_once_and_never_mix_lengths_texts_or_halves():
         (1, 1, (1, 4)),
     ]
     assert frequent_ids(texts).tolist() == [0, 1, 2, 3, 4, 9]
+
+
+@pytest.mark.parametrize(("tokens", "experts", "chosen", "room"), [(24, 8, 2, 6), (256, 8, 2, 40), (64, 4, 1, 20)])
+def test_random_choices_drop_what_chance_says(tokens, experts, chosen, room):
+    rng = np.random.default_rng(0)
+    loads = [np.bincount(drawn_choices(rng, tokens, experts, chosen).ravel(), minlength=experts) for _ in range(4000)]
+    dropped = np.maximum(np.array(loads) - room, 0).sum(axis=1) / (tokens * chosen)
+    error = 4 * dropped.std() / np.sqrt(len(dropped))
+    assert measures.chance_drops(tokens, room, experts, chosen) == pytest.approx(dropped.mean(), abs=error)
+    assert measures.chance_drops(tokens, room, experts, chosen) > max(0, 1 - room * experts / (tokens * chosen))
+
+
+def test_chance_drops_nothing_where_there_is_room_for_all_and_what_is_left_where_all_are_chosen():
+    assert measures.chance_drops(50, 50, 8, 2) == 0
+    assert measures.chance_drops(50, 40, 4, 4) == pytest.approx(0.2)
+    assert 0 < measures.chance_drops(65_536, 16_500, 8, 2) < 0.01

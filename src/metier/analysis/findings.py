@@ -201,6 +201,7 @@ def _drops(counts: Counts, texts: Sequence[Text], settings: Settings) -> dict[st
         room = None if rule == OWN else room_of(rule, settings.capacity_factor, group_tokens, sizes.experts, K)
         rules[rule] = {
             "room": room,
+            "dropped_by_chance": None if room is None else measures.chance_drops(group_tokens, room, sizes.experts, K),
             "dropped_if_even": None if room is None else max(0.0, 1 - room * sizes.experts / (group_tokens * K)),
             "dropped": float(dropped_LDT.sum() / (counts.tokens * K * sizes.layers)),
             "lost": float(lost_LDT.sum() / (counts.tokens * sizes.layers)),

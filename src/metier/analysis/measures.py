@@ -133,6 +133,21 @@ def balance(use_E: Counts, tokens: int, chosen: int) -> Balance:
     )
 
 
+def chance_drops(tokens: int, room: int, experts: int, chosen: int) -> float:
+    """Return the share of the choices that find no room when every token picks K of E experts at random.
+
+    ``E / (n K) * E[max(0, X - room)]`` for n tokens that compete, where X, an expert's choices, is binomial with
+    p = K/E. Even routing would drop ``max(0, 1 - room E / (n K))``; chance drops more, for it fills some experts first.
+    """
+    if chosen == experts:
+        return max(0.0, 1 - room / tokens)
+    p = chosen / experts
+    logs = np.concatenate([[0.0], np.log(np.arange(1, tokens + 1)).cumsum()])  # log n!
+    x = np.arange(tokens + 1)
+    share_X = np.exp(logs[-1] - logs - logs[::-1] + x * np.log(p) + (tokens - x) * np.log1p(-p))
+    return float((share_X * np.maximum(x - room, 0)).sum() * experts / (tokens * chosen))
+
+
 def coactivation(pairs_EE: Counts) -> Shares:
     """Return, for experts i and j, the share of i's tokens that also go to j; the diagonal is 0.
 

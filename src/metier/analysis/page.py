@@ -193,7 +193,7 @@ def _together(detail: dict[str, Any], use: list[int], tokens: int) -> str:
 def _drops(found: dict[str, Any]) -> str:
     drops = found["drops"]
     parts = [
-        f"{rule}: {row['dropped']:.1%} of the choices{_even(row)}, {row['lost']:.1%} of the tokens entirely"
+        f"{rule}: {row['dropped']:.1%} of the choices{_chance(row)}, {row['lost']:.1%} of the tokens entirely"
         for rule, row in drops["rules"].items()
     ]
     group = "a row" if drops["group"] == "sequence" else "a batch of rows"
@@ -205,9 +205,11 @@ def _drops(found: dict[str, Any]) -> str:
     )
 
 
-def _even(row: dict[str, Any]) -> str:
-    """Say what a rule drops by having too little room, however even the load."""
-    return f" ({row['dropped_if_even']:.1%} if all experts were used alike)" if row["dropped_if_even"] else ""
+def _chance(row: dict[str, Any]) -> str:
+    """Say what a rule drops of routing that is even, and of routing that knows nothing."""
+    if row["room"] is None:
+        return ""
+    return f" ({row['dropped_if_even']:.1%} if all experts were used alike, {row['dropped_by_chance']:.1%} at random)"
 
 
 def _stability(compared: dict[str, Any]) -> str:
