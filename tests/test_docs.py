@@ -29,7 +29,7 @@ MADE_BY_READERS = {
     *("jobs/prices", "jobs/prices/job.toml", "prices.csv", "prices.py", "other.csv"),
     *("mine.tsv", "a.txt", "b.txt", "in.txt", "out.txt", "job.schema.json", "job.toml", ".venv/"),
     *("books.txt", "code.txt", "pairs.tsv", "step-1000/", "step-2000/", "step-3000/", "seen/"),
-    *("seen/routing.html", "seen/routing.json"),
+    *("seen/routing.html", "seen/routing.json", "seen/routing.npz"),
     *("facts.csv", "facts.py"),
 }
 """What a page tells its reader to write; everything below RUN/ is written by a build."""

@@ -15,7 +15,7 @@ from mixtures import CHOSEN, EXPERTS, dense, mixture, planted, saved, text, toke
 
 from metier.analysis import texts as texts_module
 from metier.analysis.collect import Settings, collect
-from metier.analysis.counts import RULES
+from metier.analysis.counts import DROP_RULES, RULES
 from metier.analysis.findings import findings
 from metier.analysis.page import page
 from metier.analysis.routing import examine
@@ -52,7 +52,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(folder, corpus):
     """Findings on a model whose token ids decide, over two halves of one text under different names."""
-    return examine(str(folder), [f"all={corpus}", str(corpus)], row_tokens=24, max_tokens=6000, settings=SETTINGS)
+    return examine(str(folder), [f"all={corpus}", str(corpus)], row_tokens=24, max_tokens=6000, settings=SETTINGS).found
 
 
 @pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral", "olmoe", "deepseek_v3"])
@@ -335,7 +335,7 @@ def test_checkpoints_are_compared_token_by_token(folder, corpus, tmp_path):
         row_tokens=32,
         max_tokens=4000,
         settings=SETTINGS,
-    )
+    ).found
     stability = result["stability"]
     first, second, same = stability["checkpoints"]
     assert np.mean(first["saturation"]) < 0.6
@@ -364,7 +364,7 @@ def test_too_little_text_is_said_instead_of_measured(folder, tmp_path):
     (tmp_path / "short.txt").write_text("Two cats and a dog.", encoding="utf-8")
     result = examine(
         str(folder), [str(tmp_path / "short.txt")], row_tokens=8, checkpoints=[str(folder)], settings=SETTINGS
-    )
+    ).found
     layer = result["layers"][0]
     assert (
         layer["token_specialisation"] is layer["position_specialisation"] is layer["vocabulary_specialisation"] is None
@@ -494,7 +494,14 @@ def test_the_command_writes_the_page_and_the_numbers_in_a_process_of_its_own(fol
     assert told["detail"]["layer"] == 1 and told["drops"]["group_tokens"] == 128
     assert told["layers"][0]["token_specialisation"]["mean"] == pytest.approx(1)
     assert (out / "routing.html").read_text("utf-8").startswith("<!doctype html>")
-    assert {path.name for path in out.iterdir()} == {"routing.html", "routing.json"}
+    assert {path.name for path in out.iterdir()} == {"routing.html", "routing.json", "routing.npz"}
+    with np.load(out / "routing.npz") as counts:
+        assert counts["use_LDHE"].sum((1, 2)).tolist() == [layer["use"] for layer in told["layers"]]
+        assert counts["layers"].tolist() == told["model"]["layers"]
+        assert counts["drop_rules"].tolist() == list(DROP_RULES)
+        assert counts["dropped_RLDT"][0].sum((1, 2)).tolist() == pytest.approx(
+            np.array(told["drops"]["rules"]["jax"]["dropped_by_layer"]) * told["tokens"] * CHOSEN
+        )
 
 
 def test_the_command_prints_a_table_and_errors_in_one_line(folder, corpus, tmp_path, monkeypatch, capsys):

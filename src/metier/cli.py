@@ -255,7 +255,7 @@ def routing(
         list[str] | None,
         typer.Option(help="An earlier checkpoint of the model; may be repeated, oldest first."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write routing.html and routing.json into this folder.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write routing.html, .json and .npz into this folder.")] = None,
     tokens: Annotated[int, typer.Option(help="Most tokens read under one name.")] = 50_000,
     row: Annotated[int, typer.Option(help="Length of the rows the text is cut into, in tokens.")] = 512,
     batch: Annotated[int, typer.Option(help="Rows run at once.")] = 8,
@@ -274,7 +274,7 @@ def routing(
 
     from metier.progress import say
 
-    found = examine(
+    examined = examine(
         model,
         data,
         checkpoints=checkpoints or (),
@@ -284,13 +284,13 @@ def routing(
         settings=settings(batch, capacity, group),
     )
     if out is not None:
-        write(out, found)
+        write(out, examined)
     if as_json:
-        typer.echo(json.dumps(found, ensure_ascii=False))
+        typer.echo(json.dumps(examined.found, ensure_ascii=False))
     else:
-        Console(highlight=False).print(table(found))
+        Console(highlight=False).print(table(examined.found))
     if out is not None:
-        say(f"\nIn {out}: routing.html to look at, routing.json with the numbers.")
+        say(f"\nIn {out}: routing.html to look at, routing.json with the numbers, routing.npz with the counts.")
 
 
 @app.command()

@@ -3,18 +3,29 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from metier.analysis.checkpoints import compare, short_name
 from metier.analysis.collect import Settings, collect
-from metier.analysis.counts import GROUPS
+from metier.analysis.counts import DROP_RULES, GROUPS, Counts
 from metier.analysis.findings import findings, layer_numbers
 from metier.analysis.texts import named, read_texts
-from metier.artifact import write_atomically, write_json
+from metier.artifact import write_atomically, write_json, writing
 from metier.errors import SpecError
 from metier.model.loading import load_fast
 
 LEAST_ROW = 8
+
+
+class Examined(NamedTuple):
+    """What was found of one model's routing."""
+
+    found: dict[str, Any]
+    """The findings, as JSON values."""
+    counts: Counts
+    """What they were made from."""
 
 
 def examine(
@@ -26,8 +37,8 @@ def examine(
     max_tokens: int = 50_000,
     layer: int | None = None,
     settings: Settings,
-) -> dict[str, Any]:
-    """Return the findings on a model's routing over text.
+) -> Examined:
+    """Return the findings on a model's routing over text, and the counts that they were made from.
 
     Args:
         model: a mixture of experts: a folder, or another reference that `metier.model.loading.load` takes.
@@ -55,7 +66,7 @@ def examine(
         vocabulary = loaded.tokenizer.get_vocab()
         del loaded  # one model in memory at a time
         found["stability"] = compare(checkpoints, model, vocabulary, seen, texts, settings, found["too_little"])
-    return found
+    return Examined(found, seen.counts)
 
 
 def settings(batch_rows: int, capacity_factor: float, group: str) -> Settings:
@@ -73,11 +84,24 @@ def settings(batch_rows: int, capacity_factor: float, group: str) -> Settings:
     return Settings(batch_rows=batch_rows, capacity_factor=capacity_factor, group=group)
 
 
-def write(folder: Path, found: dict[str, Any]) -> None:
-    """Write ``routing.json`` and ``routing.html`` into a folder."""
+def write(folder: Path, examined: Examined) -> None:
+    """Write ``routing.json``, ``routing.html`` and ``routing.npz`` into a folder.
+
+    The last has the counts of `metier.analysis.counts.Counts` by name, and the names of texts, layers and drop rules.
+    """
     from metier.analysis.page import page
 
+    found, counts = examined
     html = page(found)
+    arrays = {name: value for name, value in vars(counts).items() if isinstance(value, np.ndarray)}
+    arrays |= {
+        "ids_I": counts.sizes.ids_I,
+        "texts": np.array([text["name"] for text in found["texts"]]),
+        "layers": np.array(found["model"]["layers"]),
+        "drop_rules": np.array(DROP_RULES),
+    }
+    with writing(folder / "routing.npz") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
     write_json(folder / "routing.json", found)
     write_atomically(folder / "routing.html", html)
 
