@@ -9,6 +9,7 @@ from metier.evaluate.candidates import Candidate
 from metier.evaluate.confidence import Knowledge
 from metier.evaluate.report import candidates_markdown, knowledge_markdown, markdown
 from metier.evaluate.verdict import Verdict
+from metier.spec.contestants import kind_and_name
 from metier.tasks.prompt import PromptFormat
 
 _STOPPING = "stopping at the end of the line, or, in an exam whose answers have several lines, at the next example"
@@ -166,7 +167,8 @@ def _base_line(base: Mapping[str, Any] | None) -> str:
 
 def _shown(reference: str) -> str:
     """A model's reference; of a folder or file of this machine its name alone, for the card travels."""
-    return reference if reference.startswith(("hf:", "pypi:")) else Path(reference).name
+    kind, name = kind_and_name(reference)
+    return reference if kind != "path" else Path(name).name
 
 
 def _adapters(lora: Mapping[str, Any] | None) -> str:

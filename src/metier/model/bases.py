@@ -21,6 +21,7 @@ from metier.model.openmoe.checkpoint import is_openmoe
 from metier.model.openmoe.files import weight_files
 from metier.progress import say
 from metier.run.gguf_header import read_header
+from metier.spec.contestants import kind_and_name
 
 _PART = re.compile(r"\.gguf(\.part\d+)?$")
 
@@ -56,7 +57,8 @@ def is_file(reference: str) -> bool:
     Args:
         reference: as in `find_base`.
     """
-    return reference.startswith("pypi:") or not (reference.startswith("hf:") or Path(reference).expanduser().is_dir())
+    kind, name = kind_and_name(reference)
+    return kind == "pypi" or (kind == "path" and not Path(name).expanduser().is_dir())
 
 
 def find_base(reference: str) -> Base:
@@ -69,12 +71,12 @@ def find_base(reference: str) -> Base:
         ArtifactError: when it is no model, damaged, or of an unsupported architecture.
         RunError: when it cannot be fetched.
     """
-    kind, _, name = reference.partition(":")
-    if kind == "hf" and name:
+    kind, name = kind_and_name(reference)
+    if kind == "hf":
         return _of_folder(reference, _fetch_from_hub(name))
-    if kind == "pypi" and name:
+    if kind == "pypi":
         return _of_gguf(reference, _fetch_from_package(name))
-    path = Path(reference).expanduser()
+    path = Path(name).expanduser()
     if path.is_dir():
         return _of_folder(reference, path)
     if not path.exists():
@@ -92,9 +94,10 @@ def content_of(reference: str) -> list[str]:
     Args:
         reference: as in `find_base`.
     """
-    path = Path(reference).expanduser()
-    if reference.startswith(("hf:", "pypi:")):
+    kind, name = kind_and_name(reference)
+    if kind != "path":
         return [reference]
+    path = Path(name).expanduser()
     files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.is_file())
     return [reference, *(sha256_file(file) for file in files)]
 

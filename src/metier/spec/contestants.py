@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import PurePath
+from typing import Literal
 
 from metier.spec.strict import mistake, printable
 
@@ -29,6 +30,15 @@ def model_reference(value: str, fix: str) -> str:
     return value
 
 
+def kind_and_name(reference: str) -> tuple[Literal["hf", "pypi", "path"], str]:
+    """Return where a model is to be had, and under which name there: a repository, a package, or the path as it is."""
+    kind, _, name = reference.partition(":")
+    match kind:
+        case "hf" | "pypi" if name:
+            return kind, name
+    return "path", reference
+
+
 def short_names(references: Sequence[str], job: str) -> dict[str, str]:
     """Return the references by names that are short, different from each other, and fit for a folder.
 
@@ -52,10 +62,8 @@ def short_names(references: Sequence[str], job: str) -> dict[str, str]:
 
 
 def _last_part(reference: str) -> str:
-    kind, _, rest = reference.partition(":")
-    if kind == "pypi":
-        return rest.partition("==")[0]
-    return PurePath(rest if kind == "hf" else reference).name.removesuffix(".gguf")
+    kind, name = kind_and_name(reference)
+    return name.partition("==")[0] if kind == "pypi" else PurePath(name).name.removesuffix(".gguf")
 
 
 def _printed(text: str) -> str:

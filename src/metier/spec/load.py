@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from metier.errors import SpecError
 from metier.spec.base import Base
+from metier.spec.contestants import kind_and_name
 from metier.spec.data import AnySource
 from metier.spec.facts import FactSource
 from metier.spec.job import Job
@@ -219,9 +220,10 @@ def _local_rivals(job: Job, base: str, folder: Path, file: Path) -> dict[str, Ba
 
 def _local_model(reference: str, folder: Path, where: str, fix: str) -> str:
     """Return the reference of a model, a path made absolute; one that is not there is an error."""
-    if reference.startswith(("hf:", "pypi:")):
+    kind, name = kind_and_name(reference)
+    if kind != "path":
         return reference
-    path = _absolute(folder, reference)
+    path = _absolute(folder, name)
     if not path.exists():
         raise SpecError(where, f"there is no folder or file {path}", fix)
     return str(path)

@@ -10,6 +10,7 @@ from metier.artifact import read_json
 from metier.errors import ArtifactError
 from metier.home import home, run_dir
 from metier.run.gguf_header import read_header
+from metier.spec.contestants import kind_and_name
 from metier.spec.job import Job
 from metier.spec.weights import EMBEDDING, EXPERTS, Weights, of_shape, part_of
 
@@ -64,12 +65,12 @@ def _built(job: Job) -> Known | None:
 
 def _place(reference: str) -> Path | None:
     """Return the folder or file of a base, if it is on this machine."""
-    kind, _, name = reference.partition(":")
-    if kind == "hf" and name:
+    kind, name = kind_and_name(reference)
+    if kind == "hf":
         return _in_hub_cache(name)
-    if kind == "pypi" and name:
+    if kind == "pypi":
         return _of_package(name)
-    path = Path(reference)
+    path = Path(name)
     return path if path.exists() else None
 
 
