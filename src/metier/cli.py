@@ -20,7 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Build one small language model that is excellent at one job, prove it, run it anywhere.",
+    help="Build a small language model for one job, examine it beside general models, run it offline.",
 )
 
 JobPath = Annotated[Path, typer.Argument(help="A job description: job.toml, or the folder it is in.")]

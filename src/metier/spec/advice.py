@@ -77,8 +77,9 @@ def load_evidence(path: Path = EVIDENCE) -> Evidence:
 def advise(evidence: Evidence, *, by_time: bool, file_ratio: float, dense_fits: bool, mixture_fits: bool) -> Advice:
     """Advise for a job from scratch.
 
-    A budget of wall clock is decided by what both learned in equal time, one of tokens or steps by what they learned
-    from equal tokens; a mixture whose file does not fit is out whatever it learned.
+    A budget of wall clock is decided by what both learned in equal time. In one of tokens or steps a mixture must be
+    better from equal tokens, and not worse in equal time, for they take it longer; a mixture whose file does not fit is
+    out whatever it learned.
 
     Args:
         evidence: the measurement.
@@ -99,6 +100,8 @@ def advise(evidence: Evidence, *, by_time: bool, file_ratio: float, dense_fits: 
         return Advice("dense", "; ".join(["the mixture's file is above the limit", *facts]))
     if deciding.low > 0:
         return Advice("dense", "; ".join(facts))
+    if deciding.high < 0 < evidence.equal_time.low:
+        return Advice("undecided", "; ".join(["the same steps teach a mixture more, and take it longer", *facts]))
     if deciding.high < 0:
         return Advice("moe", "; ".join(facts))
     return Advice("undecided", "; ".join(["the interval holds 0, and the dense file is the smaller", *facts]))
@@ -118,4 +121,4 @@ def _number(value: int | None) -> str:
 
 
 def _times(ratio: float | None) -> str:
-    return f"{ratio:.1f} x" if ratio is not None and math.isfinite(ratio) else "? x"
+    return f"{ratio:.2f} x" if ratio is not None and math.isfinite(ratio) else "? x"

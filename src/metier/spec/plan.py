@@ -76,7 +76,8 @@ def make_plan(
     scratch = job.base.from_scratch
     slowdown = evidence.seconds_ratio if weights.experts and evidence.seconds_ratio else 1.0
     stages = stages_of(job, weights, machine, slowdown, taught.tokens if taught else None)
-    advice = _advice(job, weights, evidence) if scratch and job.base.architecture != "openmoe" else None
+    advised = scratch and job.base.architecture != "openmoe" and job.task != "qa"  # of facts it was not measured
+    advice = _advice(job, weights, evidence) if advised else None
     plan = Plan(
         job=job.name,
         known=known.how,

@@ -70,8 +70,8 @@ class Qa(Strict):
         0.05,
         gt=0,
         lt=1,
-        description="Most answers that may be wrong, of those given; and most questions that may be answered, of those "
-        "that nobody taught it. What is less sure is not answered.",
+        description="Largest share of the answers it gives that may be wrong, and of the questions it was never taught "
+        "that it may answer. What is less sure is not answered.",
     )
     relations: list[str] | None = Field(
         None, min_length=1, description="Relations asked for; by default all of the sources."

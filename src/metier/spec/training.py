@@ -77,8 +77,9 @@ class Training(Strict):
         None,
         ge=1e-3,
         le=1e6,
-        description="For OpenMoE: while it learns, an expert takes so many times an even share of the tokens, and what "
-        "exceeds it is dropped; OpenMoE's own is 1.25. By default nothing is dropped, as in exams.",
+        description="For OpenMoE: while it learns, an expert has room for capacity_factor x tokens / experts choices, "
+        "and what exceeds it is dropped. All choices of a token count, so that of two 37.5% or more are dropped at "
+        "OpenMoE's own 1.25, and none at 2 where experts are used alike. By default nothing is dropped, as in exams.",
     )
     router_noise: Literal["jitter", "gaussian"] | None = Field(
         None,
