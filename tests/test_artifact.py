@@ -3,7 +3,7 @@
 import pytest
 
 from metier import artifact
-from metier.artifact import read_json, run_step, write_json
+from metier.artifact import key_of, read_json, run_step, write_json
 from metier.errors import ArtifactError
 
 
@@ -127,3 +127,9 @@ def test_a_folder_of_the_users_own_choice_has_no_business_with_its_neighbours(tm
         run_step(tmp_path / "model", {"turn": turn}, lambda _: pytest.fail("done already"))
     assert {path.name for path in tmp_path.iterdir()} == {"model", "model.old", "model.back"}
     assert [(tmp_path / f"model.{end}" / "precious").read_text() for end in ("old", "back")] == ["old", "back"]
+
+
+def test_half_a_character_has_a_key_and_is_written_as_json(tmp_path):
+    assert key_of("\ud83d") != key_of("\ud83e")
+    write_json(tmp_path / "a.json", {"name": "\ud83d"})
+    assert read_json(tmp_path / "a.json") == {"name": "\ud83d"}

@@ -153,7 +153,7 @@ def test_missing_data_is_named_and_the_build_works_once_it_is_there(place):
         ("猫が好きです。\tcats\n".encode("shift_jis") * 300, 'Set encoding = "shift_jis"'),
         ("only one column\n" * 200, "do not have the columns 1 and 2"),
         (b"\0" * 5000, "columns"),
-        ("a\0b\tc\n" * 200, "the sources hold 0 usable, distinct rows"),
+        ("a\0b\tc\n" * 200, "the sources hold 0 usable, distinct rows that may be examined; removed were 200"),
         ("same\tsame\n" * 500, "the sources hold 1 usable, distinct rows"),
     ],
 )

@@ -214,3 +214,20 @@ def test_pips_settings_are_read_from_its_environment_first(monkeypatch):
     monkeypatch.delenv("PIP_CERT", raising=False)
     monkeypatch.setenv("PIP_INDEX_URL", "http://environment/")
     assert registry._pip_settings() == {"index-url": "http://environment/", "cert": "/file.pem"}
+
+
+def test_a_file_goes_before_one_of_its_name_below_a_top_folder(tmp_path):
+    path = tmp_path / "a.zip"
+    path.write_bytes(zip_bytes({"old/rows.tsv": b"old\tvieux\n", "rows.tsv": ROWS, "old/LICENSE": b"old"}))
+    (tmp_path / "out").mkdir()
+    (rows,), (licence,) = archives.unpack(path, ["rows.tsv", "LICENSE"], tmp_path / "out")
+    assert rows.path.read_bytes() == ROWS
+    assert licence.path.read_bytes() == b"old"
+
+
+def test_an_archive_is_too_large_whichever_of_its_files_is(tmp_path, monkeypatch):
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(tar_bytes({"rows.tsv": ROWS, "large.bin": b"0" * 50_000}))
+    monkeypatch.setattr(archives, "MAX_BYTES", 20_000)
+    with pytest.raises(DataError, match=r"large.bin: unpacks to over"):
+        members(path)

@@ -93,3 +93,9 @@ def test_the_base_counts_and_the_text_of_a_test_source_does_not():
     assert with_base(ledger, {"licence": "Gemma"})["shipping"]["terms"][0].startswith("Gemma")
     assert not with_base(ledger, {"licence": "secret"})["shipping"]["allowed"]
     assert with_base(ledger, None)["sources"] == sources
+
+
+def test_epl_text_goes_with_no_gnu_licence_and_with_permissive_ones():
+    for gnu in ("GPL-2.0-only", "GPL-3.0-or-later", "AGPL-3.0-only", "LGPL-2.1-or-later"):
+        assert not may_ship(["EPL-2.0", gnu]).allowed, gnu
+    assert may_ship(["EPL-2.0", "MIT", "Apache-2.0"]).allowed

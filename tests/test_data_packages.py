@@ -37,6 +37,8 @@ with (folder / "asked").open("a") as log:
 known = json.loads((folder / "index.json").read_text())
 if not words[0:1] or words[0] == "update":
     (folder / "updated").touch()
+    if (folder / "next.json").exists():
+        (folder / "next.json").replace(folder / "index.json")
     sys.exit(0)
 if not (folder / "updated").exists():
     sys.exit(100)
@@ -157,7 +159,7 @@ def test_a_package_that_is_not_the_promised_one_is_not_kept(publish, tmp_path):
 def test_without_apt_the_error_says_where_to_put_the_package(publish, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     kept = tmp_path / "home" / "cache" / "debian"
-    with pytest.raises(RunError, match=f"apt-cache: is not on this machine.*{kept}"):
+    with pytest.raises(RunError, match=f"apt-get: is not on this machine.*{kept}"):
         fetch_package("words")
     (kept / "words_1.0-1_all.deb").write_bytes(deb({"rows.tsv": b"one\tun\n"}))
     assert pairs("deb:words", path="rows.tsv") == [("one", "un")]
@@ -309,6 +311,9 @@ def test_a_corpus_is_fetched_once_and_its_columns_are_its_languages(corpus):
     assert corpus.asked == [None]
     with pytest.raises(DataError, match="no column named 'ja'"):
         pairs("opus:OPUS-pets-v1-eng-jpn", input="ja", output="eng")
+    for columns in ({"input": "eng", "output": 1}, {"input": 1, "output": 3}):
+        with pytest.raises(DataError, match="has the sides eng and jpn, not"):
+            pairs("opus:OPUS-pets-v1-eng-jpn", **columns)
 
 
 def test_a_download_that_broke_off_goes_on_where_it_was(corpus):
@@ -416,3 +421,19 @@ def test_a_zip_that_unpacks_to_too_much_is_refused_file_by_file(tmp_path, monkey
     (tmp_path / "cache" / "archives" / "w-1.0-py3-none-any.whl").write_bytes(buffer.getvalue())
     with pytest.raises(DataError, match="unpacks to over"):
         pairs("pypi:w==1.0", path="*.po", format="po")
+
+
+def test_an_index_that_is_older_than_the_mirror_is_asked_for_anew(publish):
+    folder = publish("words", "1.0-1", deb({"rows.tsv": b"old\tvieux\n"}))
+    old = (folder / "index.json").read_text(encoding="utf-8")
+    publish("words", "2.0-1", deb({"rows.tsv": b"one\tun\n"}))
+    (folder / "index.json").rename(folder / "next.json")
+    (folder / "index.json").write_text(old, encoding="utf-8")
+    (folder / "updated").touch()
+    (folder / "words_1.0-1_all.deb").unlink()
+    with pytest.raises(RunError, match="apt-get download words=1.0-1: failed"):
+        fetch_package("words==1.0-1")
+    assert "update" in (folder / "asked").read_text()
+    (folder / "index.json").rename(folder / "next.json")
+    (folder / "index.json").write_text(old, encoding="utf-8")
+    assert fetch_package("words").version == "2.0-1"

@@ -154,3 +154,23 @@ def test_too_few_rows_for_an_exam_is_an_error_that_says_what_to_set(tmp_path):
 def test_a_source_without_a_usable_row_is_an_error(tmp_path):
     with pytest.raises(DataError, match="0 usable, distinct rows"):
         prepare(Data(train=[source(tmp_path / "a.tsv", [("nul\0", "x")] * 50)]), tmp_path / "out")
+
+
+def test_questions_of_a_test_set_are_asked_once(tmp_path):
+    exam = [(asked, f"{answer}{more}") for asked, answer in sentences(30, 9) for more in ("", "!", " indeed")]
+    data = Data(
+        train=[source(tmp_path / "a.tsv", sentences(300, 5))], test=[source(tmp_path / "b.tsv", exam)], split=SPLIT
+    )
+    prepare(data, tmp_path / "out")
+    asked = [row.input for row in parts(tmp_path / "out")[2]]
+    assert len(asked) == len(set(asked)) == 30
+
+
+def test_an_exam_that_is_too_small_is_told_of_the_rows_that_it_may_be_drawn_from(tmp_path):
+    words = source(tmp_path / "words.tsv", sentences(2000, 5)).model_copy(update={"exam": False})
+    few = source(tmp_path / "few.tsv", sentences(300, 6))
+    split = Split(validation_share=0.2, test_share=0.02)
+    with pytest.raises(DataError, match=r"hold 300 usable, distinct rows that may be.*test_share to 0\.1\d? or more"):
+        prepare(Data(train=[words, few], split=split), tmp_path / "out")
+    with pytest.raises(DataError, match=r"every source has exam = false. Remove that"):
+        prepare(Data(train=[words], split=split), tmp_path / "out")

@@ -288,3 +288,19 @@ def test_the_same_file_in_another_folder_has_the_same_identity(tmp_path):
         found.append(fingerprint(Source(source=f"file:{file}", licence="own")))
     assert found[0] == found[1]
     assert str(tmp_path) not in str(found)
+
+
+def test_the_two_sides_of_moses_text_may_be_taken_in_either_order(tmp_path):
+    (tmp_path / "a.en").write_text("cat\n-\ndog\n", encoding="utf-8")
+    (tmp_path / "a.ja").write_text("neko\nx\ninu\n", encoding="utf-8")
+    both = f"file:{tmp_path / 'a.en'},{tmp_path / 'a.ja'}"
+    swapped = Source(source=both, licence="own", input=2, output=1, missing="-")
+    assert read_source(swapped).table.pairs == [("neko", "cat"), ("inu", "dog")]
+    with pytest.raises(DataError, match=r"has sides 1 and 2, not 7 and 2\. Write 1 and 2"):
+        read_source(Source(source=both, licence="own", input=7)).table.pairs  # noqa: B018
+
+
+def test_names_of_columns_may_have_spaces_around_them_on_either_side(tmp_path):
+    (tmp_path / "a.csv").write_text("\nquestion, answer\none,un\n", encoding="utf-8")
+    asked = Source(source=f"file:{tmp_path / 'a.csv'}", licence="own", input="question ", output=" answer")
+    assert read_source(asked).table.pairs == [("one", "un")]

@@ -204,3 +204,25 @@ def test_leak_sides_takes_two_words_only(tmp_path):
     path.write_text(path.read_text().replace('leak_sides = "either"', 'leak_sides = "inputs"'))
     with pytest.raises(SpecError, match=r"leak_sides.*Did you mean 'input'"):
         load_job(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "wanted"),
+    [
+        ("a.csv", ",text\n" + "".join(f"{n},row {n}\n" for n in range(200)), "one column alone has a name"),
+        ("a.jsonl", '{"text": "good", "label": 1}\n' * 200, "has 1 keys with a text. Write two, a number in quotes"),
+    ],
+)
+def test_a_table_with_one_usable_column_is_refused_with_what_to_write(tmp_path, name, content, wanted):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=wanted):
+        new_job("mine", "text2text", tmp_path / name, tmp_path / "job", fit)
+
+
+def test_names_with_spaces_a_blank_first_line_and_a_long_cell_are_no_trouble(tmp_path):
+    draw = random.Random(3)
+    rows = "".join('"{}","{}"\n'.format(*review(draw)) for _ in range(300))
+    (tmp_path / "mine.csv").write_text(f'\ntext, result\n{rows}"{"long " * 40_000}",none\n', encoding="utf-8")
+    job, left = prepared(tmp_path / "mine.csv", tmp_path)
+    assert (job.data.train[0].input, job.data.train[0].output) == ("text", "result")
+    assert left["clean"] == 300

@@ -64,7 +64,8 @@ def flush(path: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, keys sorted, one value a line."""
-    write_atomically(path, json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n")
+    text = json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    write_atomically(path, text.encode("utf-8", "backslashreplace"))  # half a character stays JSON: "\ud83d"
 
 
 def read_json(path: Path, fix: str = "Delete the folder and run the command again") -> dict[str, Any]:
@@ -95,7 +96,7 @@ def sha256_file(path: Path) -> str:
 def key_of(value: Any) -> str:
     """Return a short hash of a JSON-able value: equal values, equal keys."""
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -193,7 +193,7 @@ def evaluate(
     job: JobPath,
     on: Annotated[str, typer.Option(help="Rows: a tsv, csv or jsonl file, or 'A,B' for two files of lines.")],
     columns: Annotated[str, typer.Option(help="Input and output in it: 'A,B', names or numbers from 1.")] = "1,2",
-    rows: Annotated[int, typer.Option(help="Use the first so many rows.")] = 100,
+    rows: Annotated[int, typer.Option(min=2, help="Use the first so many rows.")] = 100,
     against: Annotated[
         list[Path] | None,
         typer.Option(help="Recorded answers of another system, a line for each row; may be repeated."),

@@ -99,7 +99,7 @@ def unpack(archive: Path, wanted: Sequence[str], folder: Path) -> list[list[File
     Args:
         archive: zip, tar or Debian package.
         wanted: for each list that is returned, a file, a folder (all files below it) or a pattern (``ja/*.mo``),
-            matched like the names of `open_member`.
+            matched like the names of `open_member`; what is matched exactly goes before what lies below a top folder.
         folder: where the copies go.
 
     Returns:
@@ -109,7 +109,8 @@ def unpack(archive: Path, wanted: Sequence[str], folder: Path) -> list[list[File
         DataError: as `open_member`; the files together may not exceed `MAX_BYTES`.
     """
     found: list[list[File]] = [[] for _ in wanted]
-    total = 0
+    below_top: list[list[File]] = [[] for _ in wanted]
+    total = copied = 0
     with _reported(archive):
         for entry in _entries(archive):
             inside = [_inside(entry.name, name) for name in wanted]
@@ -117,17 +118,20 @@ def unpack(archive: Path, wanted: Sequence[str], folder: Path) -> list[list[File
             if all(path is None for path in inside) or not (entry.kind == "file" or (named and entry.kind != "folder")):
                 continue
             total += entry.size
-            copy = folder / str(sum(map(len, found)))
+            copy = folder / str(copied)
+            copied += 1
             with _opened(archive, entry, total) as stream, copy.open("wb") as file:
                 shutil.copyfileobj(stream, file)
-            for files, path in zip(found, inside, strict=True):
+            for name, files, others, path in zip(wanted, found, below_top, inside, strict=True):
                 if path is not None:
-                    files.append(File(copy, f"{archive.name}, {entry.name}", path))
-    for name, files in zip(wanted, found, strict=True):
+                    exact = "*" in name or f"{entry.name}/".startswith(f"{name.rstrip('/')}/")
+                    (files if exact else others).append(File(copy, f"{archive.name}, {entry.name}", path))
+    chosen = [files or others for files, others in zip(found, below_top, strict=True)]
+    for name, files in zip(wanted, chosen, strict=True):
         if not files:
             raise _absent(archive, name)
         files.sort(key=lambda file: file.name)
-    return found
+    return chosen
 
 
 def real_path(archive: Path, path: str) -> str | None:
@@ -165,7 +169,7 @@ def _entries(archive: Path) -> Iterator[_Entry]:
         return
     with _tar(archive) as tar:
         for item in tar:
-            _check_size(archive, item.name, item.offset_data)
+            _check_size(archive, item.name, item.offset_data + item.size)
             kind = "file" if item.isreg() else "folder" if item.isdir() else "link" if item.issym() else "device"
             name = item.name.removeprefix("./")
             yield _Entry(name, item.size, kind, partial(_content, tar, item), item.linkname)

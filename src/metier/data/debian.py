@@ -68,7 +68,12 @@ def fetch_package(wanted: str) -> Package:
         return kept
     facts = _facts(name, version)
     with scratch_folder(folder) as scratch:
-        part = _download(facts, scratch)
+        try:
+            part = _download(facts, scratch)
+        except RunError:  # the index may be older than the mirror, which has another version by now
+            _apt("apt-get", "update")
+            facts = _facts(name, version)
+            part = _download(facts, scratch)
         if (found := sha256_file(part)) != facts["SHA256"]:
             raise DataError(f"deb:{wanted}", f"has SHA-256 {found}, the index states {facts['SHA256']}", "Try again")
         path = folder / part.name
@@ -112,8 +117,13 @@ def _kept(folder: Path, name: str, version: str | None) -> Package | None:
 
 
 def _facts(name: str, version: str | None) -> dict[str, str]:
-    """Return what the index says of a package, asking for a new index where the present one lacks it."""
+    """Return what the index says of a package, asking for a new index where the present one lacks it.
+
+    Without a version it is the newest one of a new index, or of the present one where there is no network.
+    """
     asked = name if version is None else f"{name}={version}"
+    if version is None:
+        _apt("apt-get", "update", check=False)
     for fresh in (False, True):
         if fresh:
             _apt("apt-get", "update")

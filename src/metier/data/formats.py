@@ -70,7 +70,11 @@ def parse(source: AnySource, sides: Sequence[Sequence[File]]) -> Table:
     if layout == "lines":
         return Table(((number, [line]) for number, line in enumerate(texts[0], 1)), 0, 0, name, missing)
     if layout == "moses":
-        return Table(_moses(sides, texts), 0, 1, name)
+        first, second = (position(name, c, ["1", "2"]) for c in (source.input, source.output))
+        if {first, second} != {0, 1}:
+            found = f"has sides 1 and 2, not {source.input!r} and {source.output!r}"
+            raise DataError(name, found, "Write 1 and 2 for input and output, in the order that the job has them")
+        return Table(_moses(sides, texts), first, second, name, missing)
     if layout == "edict":
         first, second = (position(name, c, ["headword", "meaning", "reading"]) for c in (source.input, source.output))
         return Table(read_edict(texts[0]), first, second, name, missing)
@@ -98,10 +102,10 @@ def _guess(name: str, plain_text: bool) -> str:
 
 
 def _titles(name: str, rows: Iterator[Row]) -> list[str]:
-    titles: list[str] = next(rows, (1, []))[1]
-    if not any(titles):
-        raise _nothing_in(name)
-    return titles
+    for _, titles in rows:
+        if any(title.strip() for title in titles):
+            return list(titles)
+    raise _nothing_in(name)
 
 
 def _nothing_in(name: str) -> DataError:

@@ -95,6 +95,8 @@ _NO_DUTIES = ("own", "CC0-1.0", "CC-PDDC", "PDDL-1.0", "Unlicense", "0BSD", "MIT
 _NOTICE = ("MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "X11", "Python-2.0", "PSF-2.0", "WordNet")
 _NOTICE_DATA = ("ODC-By-1.0", "OGL-UK-3.0", "Unicode-3.0", "Unicode-DFS-2016", "CDLA-Permissive-2.0")
 _GNU = {"GPL": ("2.0", "3.0"), "AGPL": ("3.0",), "LGPL": ("2.0", "2.1", "3.0"), "GFDL": ("1.2", "1.3")}
+_ALL_GNU = tuple(f"{family}-{version}" for family in ("GPL", "AGPL", "LGPL") for version in _GNU[family])
+"""EPL-2.0 goes with none of them, unless its text names one as a secondary licence."""
 _LLAMA = ("Llama-2", "Llama-3", "Llama-3.1", "Llama-3.2", "Llama-3.3")
 
 _TABLE = [
@@ -108,7 +110,7 @@ _TABLE = [
         note="pass on the licence text and any NOTICE file, and state that you changed it",
     ),
     Licence("MPL-2.0", note="files under MPL-2.0 stay under it"),
-    Licence("EPL-2.0", note="files under EPL-2.0 stay under it"),
+    Licence("EPL-2.0", not_under=_ALL_GNU, note="files under EPL-2.0 stay under it"),
     Licence("ODbL-1.0", note="say that the database was used; a database made from it stays under ODbL-1.0"),
     Licence(
         "Gemma",

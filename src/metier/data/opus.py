@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import requests
+from filelock import FileLock
 
 from metier.artifact import read_json, sha256_file, write_atomically, write_json
 from metier.data.archives import MAX_BYTES, intact, members
@@ -50,11 +51,13 @@ def fetch_corpus(identifier: str) -> Corpus:
     if len(parts) != 5 or not all(part.replace("_", "").replace(".", "").isalnum() for part in parts):
         raise DataError(f"opus:{identifier}", "is no identifier", "Write 'opus:OPUS-name-version-language-language'")
     path, facts = folder / f"{identifier}.zip", folder / f"{identifier}.json"
-    if not (facts.is_file() and intact(path)):
-        address, patterns = _find(identifier)
-        _download(identifier, address, path)
-        write_atomically(path.with_name(path.name + ".sha256"), sha256_file(path))
-        write_json(facts, {"patterns": patterns})
+    with FileLock(f"{path}.lock"):  # another build may fetch the same corpus
+        if not (facts.is_file() and intact(path)):
+            address, patterns = _find(identifier)
+            _download(identifier, address, path)
+            members(path)  # raises where it is damaged
+            write_atomically(path.with_name(path.name + ".sha256"), sha256_file(path))
+            write_json(facts, {"patterns": patterns})
     one, two = read_json(facts)["patterns"]
     papers = tuple(name for name in members(path) if name in ("LICENSE", "README"))
     return Corpus(path, (parts[3], parts[4]), (one, two), papers)

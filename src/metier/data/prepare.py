@@ -80,12 +80,14 @@ def _prepare(data: Data, rows: Rows, ledger: Ledger, folder: Path) -> dict[str, 
     validation = without(validation, rows.compared.repeats(validation, [0]), "repeated question")
     if data.test:
         train, test = pool[part != 1], rows.in_hash_order(given)
+        test = without(test, rows.compared.repeats(test, [0]), "repeated question")
         check_exam("test", test, "its sources hold too few usable rows", "Add rows to data.test")
     else:
         test = rows.in_hash_order(pool[part == 0])
         test = without(test, rows.compared.repeats(test, [0]), "repeated question")
-        check_exam("test", test, *_share_advice("test_share", len(pool)))
-    check_exam("validation", validation, *_share_advice("validation_share", len(pool)))
+        check_exam("test", test, *_share_advice("test_share", data.split.test_share, int(examined.sum()), ledger))
+    advice = _share_advice("validation_share", data.split.validation_share, int(examined.sum()), ledger)
+    check_exam("validation", validation, *advice)
 
     def without_leaks(chosen: Ints, exam: Ints) -> tuple[Ints, Counter[str]]:
         found = leaking(rows.compared, chosen, exam, data.split.leak_similarity, data.split.leak_sides)
@@ -219,10 +221,15 @@ def _check_train(train: Ints, before: int, found: Counter[str]) -> None:
     )
 
 
-def _share_advice(key: str, rows: int) -> tuple[str, str]:
-    wanted = round(1.5 * MIN_EXAM_ROWS / max(rows, 1) + 0.005, 2)
+def _share_advice(key: str, share: float, rows: int, ledger: Ledger) -> tuple[str, str]:
+    """Say why an exam is too small, and what to do: of so many distinct rows that it may be drawn from."""
+    if not any(entry.exam for entry in ledger.entries.values()):
+        return "every source has exam = false", "Remove that from a source whose rows are fair questions"
+    removed = sum((entry.removed for entry in ledger.entries.values() if entry.exam), Counter[str]())
+    gone = f"; removed were {_listed(Counter(dict(removed.most_common(3))))}" if removed else ""
+    wanted = round(max(1.5 * MIN_EXAM_ROWS / max(rows, 1), 1.5 * share) + 0.005, 2)
     fix = f"Set data.split.{key} to {wanted} or more" if wanted < 0.3 else "Add rows: a few hundred at least"
-    return f"the sources hold {rows} usable, distinct rows", fix
+    return f"the sources hold {rows} usable, distinct rows that may be examined{gone}", fix
 
 
 def _listed(found: Counter[str]) -> str:

@@ -159,13 +159,16 @@ def _open_debian(source: AnySource, reference: str, scratch: Path) -> Reading:
 def _open_opus(source: AnySource, reference: str, scratch: Path) -> Reading:
     corpus = fetch_corpus(reference)
     wanted = [position(source.source, column, list(corpus.languages)) for column in (source.input, source.output)]
+    if set(wanted) != {0, 1}:
+        found = f"has the sides {' and '.join(corpus.languages)}, not {source.input!r} and {source.output!r}"
+        raise DataError(source.source, found, "Name one of the two as input, and the other one as output")
     sides = unpack(corpus.path, [*(corpus.sides[place] for place in wanted), *corpus.papers], scratch)
     texts = [
         (file.path.read_text("utf-8", "replace"), name)
         for ((file,), name) in zip(sides[2:], corpus.papers, strict=True)
     ]
     papers = tuple(Copyright(reference, name, text, ()) for text, name in texts)
-    table = parse(source.model_copy(update={"format": "moses"}), sides[:2])
+    table = parse(source.model_copy(update={"format": "moses", "input": 1, "output": 2}), sides[:2])
     return Reading(reference, source.source, corpus.path.name, sha256_file(corpus.path), table, papers)
 
 

@@ -103,7 +103,7 @@ def position(name: str, column: int | str, titles: list[str] | None) -> int:
         raise DataError(
             name, f"column {column!r} is a name but no row names the columns", "Set header = true or a number"
         )
-    stripped = [title.strip() for title in titles]
+    column, stripped = column.strip(), [title.strip() for title in titles]
     if column in stripped:
         return stripped.index(column)
     near = get_close_matches(column, stripped, n=1)

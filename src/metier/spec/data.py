@@ -28,6 +28,11 @@ class _Source(Stated):
     missing: str | None = Field(None, description="A cell with this text means 'no value'.")
     split: str = Field("train", description="For 'hf:': the split of the dataset to read.")
 
+    @property
+    def two_sided(self) -> bool:
+        """Whether a name with a comma is two: of the inputs' and of the outputs' file or folder."""
+        return False
+
     @field_validator("source")
     @classmethod
     def _known_kind(cls, value: str) -> str:
@@ -53,6 +58,10 @@ class _Source(Stated):
             raise mistake("path", f"does not fit {self.source!r}", "Remove it, it is for 'pypi:' and 'deb:' sources")
         if kind != "hf" and "split" in self.model_fields_set:
             raise mistake("split", f"does not fit {self.source!r}", "Remove it, it is for 'hf:' sources")
+        packages, paths = self.source.count(",") + 1, (self.path or "").count(",") + 1
+        if kind == "deb" and packages > 1 and (packages != 2 or paths != 2 or not self.two_sided):
+            fix = "Write 'deb:A,B', path = 'A,B' and a format of two sides: 'moses', 'html', 'po' or 'mo'"
+            raise mistake("path", f"{packages} packages and {paths} paths", fix)
         return self
 
 
@@ -81,14 +90,6 @@ class Source(_Source):
             raise mistake("output", f"{self.output!r} is also the input", "Name two different columns")
         return self
 
-    @model_validator(mode="after")
-    def _two_packages_have_two_paths(self) -> Self:
-        packages, paths = self.source.count(",") + 1, (self.path or "").count(",") + 1
-        if self.source.startswith("deb:") and packages > 1 and (packages != 2 or paths != 2 or not self.two_sided):
-            fix = "Write 'deb:A,B', path = 'A,B' and a format of two sides: 'moses', 'html', 'po' or 'mo'"
-            raise mistake("path", f"{packages} packages and {paths} paths", fix)
-        return self
-
 
 class TextSource(_Source):
     """One source of plain text to learn from in `[pretrain]`, with its licence."""
@@ -100,11 +101,6 @@ class TextSource(_Source):
     )
     text: int | str = Field("text", description="Column of the text, where there are columns: a name, or a number.")
     weight: float = Field(1.0, gt=0, description="Share of the rows that come from here, relative to other sources.")
-
-    @property
-    def two_sided(self) -> bool:
-        """A document has one side."""
-        return False
 
     @property
     def exam(self) -> bool:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -113,12 +114,20 @@ def look_at(path: Path, columns: Sequence[str] = ()) -> Examples:
     header = layout == "jsonl" or named or _is_header(first, layout, firsts)
     rows -= 1 if header and layout != "jsonl" else 0
     if len(first) < 2:
+        if layout == "jsonl":
+            found = f"the first object has {len(first)} keys with a text"
+            raise DataError(str(path), found, 'Write two, a number in quotes: {"text": "...", "label": "1"}')
         fix = {"csv": "Separate two columns with a comma", "tsv": "Separate two columns with a tab"}
-        raise DataError(str(path), "the first row has one column", fix.get(layout, "Write two keys a line"))
+        raise DataError(str(path), "the first row has one column", fix[layout])
     if rows < MIN_ROWS:
         raise DataError(str(path), f"{rows} rows", f"Give {MIN_ROWS} or more, a part is kept for the exams")
     if not header or not all(name.isprintable() for name in first):
         return Examples(rows, layout, header, [], 1, 2)
+    if layout != "jsonl":
+        first = [name.strip() for name in first]
+    first = [name for name in first if name]
+    if len(first) < 2:
+        raise DataError(str(path), "one column alone has a name", "Write a name above each column")
     known_input, known_output = _named(first, _INPUTS), _named(first, _OUTPUTS)
     others = [name for name in first if name.strip().casefold() not in _COUNTERS]
     free = [name for name in others + first if name not in (known_input, known_output)]
@@ -149,11 +158,13 @@ def _read(path: Path, layout: str, *, texts: bool) -> tuple[int, list[str], list
 def _cells(path: Path, layout: str, *, texts: bool) -> Iterator[list[str]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         if layout == "csv":
-            reader = csv.reader(file, strict=True)
+            reader, before = csv.reader(file, strict=True), csv.field_size_limit(sys.maxsize)
             try:
-                yield from (cells for cells in reader if cells)
+                yield from (cells for cells in reader if any(map(str.strip, cells)))
             except csv.Error as error:
                 raise DataError(f"{path}, line {reader.line_num}", f"not CSV: {error}", "Mend the line") from error
+            finally:
+                csv.field_size_limit(before)
             return
         for number, line in enumerate(file, 1):
             if not line.strip():
