@@ -431,7 +431,7 @@ def test_an_index_that_is_older_than_the_mirror_is_asked_for_anew(publish):
     (folder / "index.json").write_text(old, encoding="utf-8")
     (folder / "updated").touch()
     (folder / "words_1.0-1_all.deb").unlink()
-    with pytest.raises(RunError, match="apt-get download words=1.0-1: failed"):
+    with pytest.raises(RunError, match=r"apt-get download words=1\.0-1: failed"):
         fetch_package("words==1.0-1")
     assert "update" in (folder / "asked").read_text()
     (folder / "index.json").rename(folder / "next.json")

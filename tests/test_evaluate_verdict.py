@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from metier.errors import ArtifactError
+from metier.evaluate.calibration import Rate
 from metier.evaluate.metrics import Score
 from metier.evaluate.significance import Comparison
-from metier.evaluate.verdict import Contestant, Licences, Limit, Parity, Verdict, decide
+from metier.evaluate.verdict import Contestant, Licences, Limit, Parity, Verdict, decide, rate_text
 
 WON = Comparison("chrf2", 2.9, 1.8, 4.0, 0.000999, 500, 1000)
 LOST = Comparison("chrf2", 0.4, -0.9, 1.7, 0.51, 500, 1000)
@@ -129,3 +130,10 @@ def test_a_verdict_edited_to_released_is_refused() -> None:
     value = {**decide(**{**GOOD, "parity": NOT_LIKE}).to_json(), "released": True}
     with pytest.raises(ArtifactError, match="contradicts"):
         Verdict.from_json(value)
+
+
+def test_a_number_above_a_limit_is_never_shown_as_the_limit():
+    assert rate_text(Rate.of([True] * 50 + [False] * 942), 0.05).startswith("5.04%")
+    assert rate_text(Rate.of([True] * 50 + [False] * 950), 0.05).startswith("5.0%")
+    verdict = decide(**(GOOD | {"file_mib": Limit(130.001, 130.0)}))
+    assert [gate.found for gate in verdict.gates if not gate.passed] == ["130.001 MiB"]

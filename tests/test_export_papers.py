@@ -177,9 +177,9 @@ def the_card(trained, **changes):
     "said",
     [
         "animals-Q8_0.gguf",
-        "released",
-        "license_name: CC-BY-4.0 AND Gemma\n",
-        "language: [ja, en]",
+        "**released**",
+        'license_name: "CC-BY-4.0 AND Gemma"\n',
+        'language: ["ja", "en"]',
         "`hf:someone/base`",
         "licence Gemma",
         "268 M parameters",

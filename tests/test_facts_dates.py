@@ -205,3 +205,7 @@ def test_dates_within_a_sentence_are_found_and_other_numbers_are_not(sentence, f
 )
 def test_a_sentence_states_a_date_or_does_not(sentence, date, stated):
     assert holds(sentence, parse(date)) is stated
+
+
+def test_a_month_with_a_long_s_is_a_month_or_none():
+    assert parse("\u017feptember 1066") == parse("September 1066")

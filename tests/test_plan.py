@@ -271,7 +271,7 @@ def test_a_training_that_is_too_large_is_told_to_learn_adapters(evidence, tmp_pa
 def test_memory_while_answering_is_near_what_a_fresh_process_takes(tmp_path):
     path = tiny_gguf(tmp_path / "tiny.gguf")
     weights = known_weights(on_base(path, 'pieces = "all"')).weights
-    assert estimates.answering_mib(weights, "F32", 1024) == pytest.approx(memory_mib(path, "hello"), rel=0.3)
+    assert estimates.answering_mib(weights, "F32", 1024) == pytest.approx(memory_mib(path, ["hello"]), rel=0.3)
     assert (session._SLOTS, Located.context_tokens) == (estimates.SESSIONS, estimates.SESSION_TOKENS)
 
 

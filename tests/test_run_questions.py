@@ -212,6 +212,8 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
         ("When was O\u2019Dell born?", "When was O\u2019Dell born?"),
         ("Whose capital is \u00c9tal?", "Whose capital is \u00c9tal?"),
         ("Whose capital is Wick\u2013\u00c9tal?", "Whose capital is Wick\u2013\u00c9tal?"),
+        ("\u202aWhen was \u2068Jos\u00e9 Vale\u2069 born?\u202c", "When was Jos\u00e9 Vale born?"),
+        ("When was Jos\u00e9 Va\u200cle born?", "When was Jos\u00e9 Va\u200cle born?"),
         ("\ufeffWhen was Jo\u00ads\u00e9\u200b Vale born?", "When was Jos\u00e9 Vale born?"),
     ],
 )

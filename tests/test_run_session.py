@@ -94,7 +94,7 @@ def test_an_answer_may_be_a_few_times_as_long_as_its_question_and_no_longer() ->
     assert engine.asked == [("abcd。", 3 * 5 + 32)]
     opened, engine = session(Text2Text("Question", "Answer"))
     opened.answer("abcd。")
-    assert engine.asked == [("abcd。", 512)]
+    assert engine.asked == [("abcd。", 1024)]
 
 
 def test_a_sentence_of_many_tokens_is_cut_until_it_fits() -> None:
@@ -233,6 +233,9 @@ def test_a_folder_without_a_model_does_not_hide_the_run_of_its_name(
     (tmp_path / "ja-en").mkdir()
     monkeypatch.chdir(tmp_path)
     assert locate("ja-en").file == runs / "ja-en" / "export" / "model.gguf"
+    (tmp_path / "ja-en" / "base.gguf").write_bytes(tiny.read_bytes())
+    (tmp_path / "ja-en" / "job.toml").write_text('base.model = "base.gguf"')
+    assert locate("ja-en").file == runs / "ja-en" / "export" / "model.gguf"
 
 
 def test_a_wrong_name_is_answered_with_the_right_ones(runs: Path, tiny: Path) -> None:
@@ -242,7 +245,7 @@ def test_a_wrong_name_is_answered_with_the_right_ones(runs: Path, tiny: Path) ->
         exported(runs / name / "export", tiny)
     with pytest.raises(ArtifactError, match=r"Did you mean 'ja-en'\? Known runs: history, ja-en"):
         locate("ja_en")
-    for wrong in ("zzzz", "none/of/this.gguf", "../../etc", "", "a\0b", "x" * 5000):
+    for wrong in ("zzzz", "none/of/this.gguf", "../../etc", "", "a\0b", "x" * 5000, "~nobody-of-that-name/x"):
         with pytest.raises(ArtifactError, match=r"no such file, folder or run\. Known runs: history, ja-en"):
             locate(wrong)
 
@@ -306,7 +309,7 @@ def test_a_file_knows_its_task_and_answers(tiny: Path) -> None:
 
 def test_a_session_answers_what_its_engine_answers(tmp_path: Path) -> None:
     with Session(Engine(tiny_gguf(tmp_path / "foreign.gguf"), context_tokens=256), None) as opened:
-        expected = opened.engine.chat("the cat", max_tokens=128).text.strip()
+        expected = opened.engine.chat("the cat", max_tokens=256).text.strip()
         assert opened.answer("\tthe cat\n") == f"\t{expected}\n"
         with pytest.raises(RunError, match="context holds 256 tokens"):
             opened.answer("the cat " * 500)
@@ -361,3 +364,12 @@ def test_a_long_text_shows_its_progress_on_stderr_alone(
     opened.answer(text)
     assert "answering" in talk.getvalue() and f"{len(text)}/{len(text)}" in talk.getvalue()
     assert capsys.readouterr().out == ""
+
+
+def test_an_answer_of_any_length_that_the_context_holds_is_given_and_a_cut_one_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tiny_gguf(tmp_path / "tiny.gguf", metadata={"metier.task": json.dumps({"task": "text2text", "input": "Q", "output": "A"})})
+    with open_session(str(path), context_tokens=256) as session:
+        session.answer("hello")
+    assert "cut where the context of 256 tokens ends: the answer to 'hello'" in capsys.readouterr().err

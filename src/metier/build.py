@@ -202,7 +202,7 @@ def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verd
     sure = _asked_surely(job, run, trained, measured, shipped) if job.task == "qa" and shipped else {}
     ours = sure[shipped.stem] if sure and shipped else None
     known = [confidence.knowledge(job, data, name, one.folder) for name, one in sure.items()]
-    asked = exam.inputs(job, trained.data)
+    asked = {**exam.inputs(job, trained.data), "metrics": exam.graded_by(job)}
     base = None
     if not job.base.from_scratch:
         base = step(

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from metier import __version__
-from metier.errors import DataError, InputError, MetierError, RunError
+from metier.errors import DataError, InputError, MetierError, RunError, SpecError
 from metier.home import home
 
 app = typer.Typer(
@@ -235,6 +235,8 @@ def run(
     """Answer, offline: one text, stdin, or files, line by line. A qa job says how sure it is, and names its source."""
     from metier.run.session import open_session
 
+    if text is not None and file:
+        raise SpecError("metier run", f"an input ({text!r:.40}) and --file", "Give one of the two")
     with open_session(model) as session:
         if session.asker is not None:
             _ask(session, text, file, as_json)
@@ -379,6 +381,8 @@ def _ask(session: Any, text: str | None, files: list[Path] | None, as_json: bool
 def _inputs(files: list[Path] | None) -> Iterator[tuple[str, Iterator[str]]]:
     """Yield the name and the lines of each file, or of stdin, without the mark that some editors begin a text with."""
     if not files:
+        if sys.stdin is None:  # closed by who called
+            return
         try:  # not sys.stdin: a thread that waits in it would break Python's own end
             yield "stdin", open(sys.stdin.fileno(), encoding="utf-8-sig", errors="replace", closefd=False)  # noqa: SIM115
         except io.UnsupportedOperation:

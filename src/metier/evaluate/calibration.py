@@ -216,19 +216,30 @@ class Reliability:
     bins: tuple[Bin, ...]
 
 
-def reliability(confidences: Sequence[float], right: Sequence[bool]) -> Reliability:
+def reliability(
+    confidences: Sequence[float], right: Sequence[bool], subjects: Sequence[str] | None = None
+) -> Reliability:
     """Return how far confidence is from the share of right answers.
 
     Expected calibration error: the mean over answers of the distance in their bin, with bins of equal numbers of
     sorted answers (Naeini, Cooper and Hauskrecht 2015, "Obtaining Well Calibrated Probabilities Using Bayesian
     Binning"), 15 of them as in Guo et al. 2017 (arXiv 1706.04599, equation 3). Equal confidences share a bin.
+
+    Args:
+        confidences: of each answer, 0 to 1.
+        right: whether it is right.
+        subjects: what it is about; None that all stand alone.
     """
     sure_N, right_N = np.array(confidences, float), np.array(right, bool)
     if not len(sure_N):
         return Reliability(None, ())
     less_N, _ = _ranks(sure_N)
     bin_N = less_N * BINS // len(sure_N)
-    bins = tuple(Bin(float(sure_N[bin_N == b].mean()), Rate.of(right_N[bin_N == b])) for b in np.unique(bin_N))
+    about_N = np.arange(len(sure_N)).astype(str) if subjects is None else np.array(subjects)
+    bins = tuple(
+        Bin(float(sure_N[bin_N == b].mean()), Rate.of(right_N[bin_N == b], about_N[bin_N == b].tolist()))
+        for b in np.unique(bin_N)
+    )
     apart = sum(abs(one.right.count - one.mean * one.right.n) for one in bins)
     return Reliability(apart / len(sure_N), bins)
 

@@ -252,6 +252,7 @@ def knowledge_of(name: str, validation: Sequence[Asked], test: Sequence[Asked], 
     said = [one for one in test if one.answered]
     texts, references = [one.said for one in known], [one.wanted for one in known]
     is_right = [one.right for one in said]
+    about = [one.subject for one in said]
     known_said = [one for one in known if one.answered]
     return Knowledge(
         name,
@@ -263,8 +264,8 @@ def knowledge_of(name: str, validation: Sequence[Asked], test: Sequence[Asked], 
         _way(test, given),
         risk_coverage([sureness(one) for one in known], [one.right for one in known]),
         risk_coverage([sureness(one) for one in test], [one.right for one in test]),
-        reliability([math.exp(one.logprob) for one in said], is_right),
-        reliability([calibration.confidence(one.logprob) for one in said], is_right),
+        reliability([math.exp(one.logprob) for one in said], is_right, about),
+        reliability([calibration.confidence(one.logprob) for one in said], is_right, about),
         auroc([sureness(one) for one in test], [one.known for one in test]),
         auroc([one.logprob for one in known_said], [one.right for one in known_said]),
         {kind: _groups(known, name_of, given) for kind, name_of in _KINDS.items()},

@@ -20,7 +20,9 @@ _MILLION = 1_000_000
 
 # Where spaces do not part words (or not as BLEU needs them to), it counts characters. sacrebleu's 'ja-mecab'
 # and 'ko-mecab' want dictionaries of their own, and a score must not depend on what else is installed.
-_TOKENIZERS = {"zh": "zh", "yue": "zh"} | dict.fromkeys(("ja", "ko", "th", "lo", "km", "my", "bo", "dz"), "char")
+_TOKENIZERS = dict.fromkeys(("zh", "yue", "wuu", "lzh", "nan", "hak"), "zh") | dict.fromkeys(
+    ("ja", "ko", "th", "lo", "km", "my", "bo", "dz"), "char"
+)
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,11 @@ def row_statistics(
     return _COUNTERS[metric](answers, references, language)
 
 
+def signature(metric: str, language: str = "") -> str:
+    """Return what tells a metric's results from those of another definition or version of it."""
+    return row_statistics(metric, ["a"], ["a"], language=language).signature
+
+
 def interval(resampled: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Return the 2.5th and the 97.5th percentile."""
     low, high = np.percentile(resampled, [2.5, 97.5]).tolist()
@@ -169,7 +176,7 @@ def _equal(answer: str, wanted: str) -> bool:
     return one == two
 
 
-_AS_FACTS = "case:no|dates:yes|norm:squad+accents"
+_AS_FACTS = f"case:no|dates:yes|norm:squad+accents|rules:{facts_answers.RULES}"
 
 
 _COUNTERS: dict[str, Callable[[Sequence[str], Sequence[str], str], RowStatistics]] = {

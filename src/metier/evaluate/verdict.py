@@ -160,7 +160,7 @@ def difference_text(found: Comparison) -> str:
     """Return a comparison as text: difference, interval, p and number of rows."""
     return (
         f"{found.metric} {found.difference:+.2f} [{found.low:+.2f}, {found.high:+.2f}], "
-        f"p = {found.p:.3g}, n = {found.n}"
+        f"p = {found.p:.4g}, n = {found.n}"
     )
 
 
@@ -174,7 +174,7 @@ def _nobody_to_beat(scores: Sequence[Contestant]) -> Gate:
 
 
 def _within(name: str, limit: Limit) -> Gate:
-    found = NOT_MEASURED if limit.measured is None else f"{limit.measured:.2f} MiB"
+    found = NOT_MEASURED if limit.measured is None else f"{_apart(limit.measured, limit.wanted, 2)} MiB"
     if limit.wanted is None:
         return Gate(name, True, NOT_ASKED, found)
     # a size of nothing is a failed measurement, and so is not-a-number
@@ -215,11 +215,19 @@ def _at_most(name: str, risk: float, of_what: str, found: Rate | None) -> Gate:
         return Gate(name, False, wanted, NOT_MEASURED)
     if found.share is None:
         return Gate(name, False, wanted, "none: no answer is given" if name == "wrong answers" else "no such question")
-    return Gate(name, found.share <= risk, wanted, rate_text(found))
+    return Gate(name, found.share <= risk, wanted, rate_text(found, risk))
 
 
-def rate_text(rate: Rate) -> str:
-    """Return a share as text: per cent, interval and n."""
+def rate_text(rate: Rate, limit: float | None = None) -> str:
+    """Return a share as text: per cent, interval and n; as many digits as tell it from a limit that it is above."""
     if rate.share is None:
         return "-"
-    return f"{rate.share:.1%} [{rate.low:.1%}, {rate.high:.1%}], n = {rate.n}"
+    share = _apart(100 * rate.share, None if limit is None else 100 * limit, 1)
+    return f"{share}% [{rate.low:.1%}, {rate.high:.1%}], n = {rate.n}"
+
+
+def _apart(number: float, limit: float | None, digits: int) -> str:
+    """Return a number with so many digits behind the point; more where it is above a limit and would look equal."""
+    while limit is not None and number > limit and round(number, digits) <= limit and digits < 9:
+        digits += 1
+    return f"{number:.{digits}f}"

@@ -1,5 +1,6 @@
 """The papers that travel with the file: model card, Modelfile, checksums."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,9 @@ def card(
         "---",
         "library_name: transformers",
         f"tags: [metier{', gguf' if file_name else ''}]",
-        *([f"language: [{', '.join(languages)}]"] if languages else []),
+        *([f"language: {json.dumps(list(languages))}"] if languages else []),  # JSON is YAML: a bare "no" is false
         "license: other",
-        f"license_name: {_licence_name(ledger)}",
+        f"license_name: {json.dumps(_licence_name(ledger), ensure_ascii=False)}",
         "---",
         f"# {name}",
         "",

@@ -17,11 +17,15 @@ _TIMED_TOKENS = 32
 def tokens_per_s(engine: Engine, prompts: Sequence[str]) -> float:
     """Return how many tokens a second of wall clock a file adds to prompts, the reading of the prompts included.
 
-    Every prompt is continued by the same number of tokens, so that a file that ends early is not at a disadvantage.
+    Every prompt is continued by the same number of tokens, so that a file that ends early is not at a disadvantage. One
+    that does not fit into the context is left out.
     """
 
     def go_on(prompt: str) -> int:
-        return len(engine.complete(prompt, max_tokens=_TIMED_TOKENS, stop_at_end=False).token_ids)
+        try:
+            return len(engine.complete(prompt, max_tokens=_TIMED_TOKENS, stop_at_end=False).token_ids)
+        except InputError:
+            return 0
 
     start = time.monotonic()
     tokens = sum(engine.many(go_on, prompts))

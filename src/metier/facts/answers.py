@@ -8,6 +8,9 @@ from metier.facts import dates, names
 from metier.facts.dates import Date, NotADateError
 from metier.facts.mentions import mentions
 
+RULES = 2
+"""Raised when what counts as right changes: scores by other rules are worked out anew."""
+
 _LEFT_OUT = frozenset({"a", "an", "the", "sir", "dr"})
 """Articles, and titles that tell nobody apart."""
 

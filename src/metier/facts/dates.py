@@ -283,7 +283,7 @@ def _signed(found: re.Match[str], text: str, short: bool) -> int:
 
 
 def _month_number(name: str) -> int:
-    return next(number for number, month in enumerate(MONTHS, 1) if month[:3].lower() == name[:3].lower())
+    return next(number for number, month in enumerate(MONTHS, 1) if month[:3].casefold() == name.casefold()[:3])
 
 
 def _read_iso(found: re.Match[str], *, text: str, short: bool) -> Date:

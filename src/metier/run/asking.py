@@ -17,8 +17,14 @@ from metier.tasks.qa import Qa
 _AS_TYPED = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u2013": "-", "\u2014": "-"})
 """Marks that programs put for those of the keyboard, by which most sources write names."""
 
-_UNSEEN = str.maketrans(dict.fromkeys("\u00ad\u200b\u200e\u200f\u2060\ufeff"))
-"""Marks for programs, which say nothing: where a line may break, in which direction a word runs."""
+_JOINERS = "\u200c\u200d"
+_UNSEEN = str.maketrans(
+    dict.fromkeys(
+        char for char in map(chr, range(0x10000)) if unicodedata.category(char) == "Cf" and char not in _JOINERS
+    )
+)
+"""Marks for programs, which say nothing: where a line may break, in which direction a word runs. Two of them change how
+letters are joined, in Persian for one, and stay."""
 
 _MARKED = re.compile(rf"(?:(?<!\w)\w*|(?<=\w))[{''.join(map(chr, _AS_TYPED))}]\w*")
 _ACCENTED = re.compile(r"(?<![^\W\d_])[^\W\d_]*[\u00c0-\u024f][^\W\d_]*")

@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, isnan
@@ -47,8 +48,8 @@ def locate(reference: str) -> Located:
     Raises:
         ArtifactError: when there is no such thing, or it is unfinished, damaged or of another version.
     """
-    path = Path(reference).expanduser()
     try:
+        path = Path(os.path.expanduser(reference))  # noqa: PTH111 - never raises
         if path.is_file():
             return Located(path)
         # A folder may bear the name of the job it describes: it counts only with a model inside.
@@ -71,6 +72,8 @@ def _in_folder(folder: Path) -> Located | None:
             raise ArtifactError(str(place), _UNFINISHED, "Run 'metier build' again")
         if (place / "metier.json").exists():
             return _described(place / "metier.json")
+    if (folder / "job.toml").exists():
+        return None  # what lies beside a description is what the job is made from, such as its base
     files = sorted(folder.glob("*.gguf"))
     if len(files) > 1:
         names = ", ".join(file.name for file in files[:5])

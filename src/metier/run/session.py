@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 from metier.errors import ArtifactError, InputError
 from metier.facts.confidence import Calibration
 from metier.facts.store import Store, open_store
-from metier.progress import bar
+from metier.progress import bar, say
 from metier.run.asking import Answer, Asker
 from metier.run.engine import Engine
 from metier.run.locate import locate
@@ -157,7 +157,10 @@ class Session:
     def _piece(self, text: str) -> str:
         half = self.engine.context_tokens // 2
         if self.task is None or self.task.name != "translation":
-            return self.engine.chat(text, max_tokens=half).text
+            reply = self.engine.chat(text, max_tokens=self.engine.context_tokens)
+            if not reply.finished:
+                say(f"  cut where the context of {self.engine.context_tokens} tokens ends: the answer to {text!r:.60}")
+            return reply.text
         tokens = len(self.engine.tokenize(text, special=False))
         if tokens > half and len(text) > 1:
             # Even a short piece is too long when the vocabulary spells most of its characters in bytes.

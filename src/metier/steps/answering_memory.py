@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from metier.errors import RunError
@@ -10,11 +11,18 @@ from metier.errors import RunError
 _ANSWER_AND_TELL_PEAK = r"""
 import re, resource, sys
 from pathlib import Path
+from metier.errors import InputError
 from metier.facts.store import open_store
 from metier.run.session import Session, open_session
-with open_session(sys.argv[1], context_tokens=int(sys.argv[3])) as session:
-    store = open_store(Path(sys.argv[4])) if len(sys.argv) > 4 else None
-    Session(session.engine, session.task, store).answer(sys.argv[2])
+_, path, context_tokens, store, *questions = sys.argv
+with open_session(path, context_tokens=int(context_tokens)) as session:
+    session = Session(session.engine, session.task, open_store(Path(store)) if store else None)
+    for question in questions:
+        try:
+            session.answer(question)
+            break
+        except InputError:  # it does not fit
+            continue
 status = Path("/proc/self/status")
 peak_kib = re.search(r"VmHWM:\s*([0-9]+) kB", status.read_text()) if status.is_file() else None
 own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -22,16 +30,16 @@ print(int(peak_kib[1]) * 1024 if peak_kib else own)
 """
 
 
-def memory_mib(path: Path, question: str, store: Path | None = None, context_tokens: int = 1024) -> float:
+def memory_mib(path: Path, questions: Sequence[str], store: Path | None = None, context_tokens: int = 1024) -> float:
     """Return the peak resident memory, in MiB, of a fresh process that answers one question with a file.
 
     Args:
         path: the GGUF file.
-        question: what it is asked.
+        questions: what it is asked: the first one that fits into the context.
         store: of a job about facts, what the answer is looked up in.
         context_tokens: of each of the contexts that ``metier run`` opens.
     """
-    arguments = [str(path), question, str(context_tokens), *([str(store)] if store else [])]
+    arguments = [str(path), str(context_tokens), str(store or ""), *questions]
     done = subprocess.run(
         [sys.executable, "-c", _ANSWER_AND_TELL_PEAK, *arguments], capture_output=True, text=True, check=False
     )

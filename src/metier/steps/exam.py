@@ -16,7 +16,7 @@ from metier.data.records import Record, read_records
 from metier.evaluate.answers import collect, read_answers, take_over
 from metier.evaluate.candidates import Candidate
 from metier.evaluate.confidence import Knowledge
-from metier.evaluate.metrics import score
+from metier.evaluate.metrics import score, signature
 from metier.evaluate.significance import Comparison, compare
 from metier.evaluate.verdict import Contestant, Licences, Limit, Parity, Verdict, decide
 from metier.export.contestants import PromptedFile, ShippedFile, tokens_per_s
@@ -70,6 +70,12 @@ def inputs(job: Job, data: Step, *exams: str) -> dict[str, Any]:
         "first": job.evaluate.test_rows,
         "max_answer_tokens": job.evaluate.max_answer_tokens,
     }
+
+
+def graded_by(job: Job) -> list[str]:
+    """Return what tells scores from those of other metrics, or of another version of these."""
+    task = task_from_json(job.task_settings)
+    return [signature(metric, task.output_language) for metric in task.metrics]
 
 
 def base_of(job: Job, prompts: dict[str, Any]) -> Released:
@@ -131,7 +137,9 @@ def examine(
     return {
         "contestant": asdict(contestant),
         "comparison": asdict(against(job, exam, folder, read_answers(base / THEIRS))) if base else None,
-        "ram_mib": None if ours.is_dir() else memory_mib(ours, exam.rows[0].input, store_of(data), session_tokens(job)),
+        "ram_mib": None
+        if ours.is_dir()
+        else memory_mib(ours, asked_first(exam.rows), store_of(data), session_tokens(job)),
     }
 
 
@@ -271,7 +279,12 @@ def opened(released: Released, max_tokens: int, stop: str | None = "\n") -> Iter
 
 def _timed(prompt: PromptFormat, rows: Sequence[Record]) -> list[str]:
     """Return the prompts that speed is measured on."""
-    return [prompt.render(row.input) for row in rows[:TIMED_ROWS]]
+    return [prompt.render(question) for question in asked_first(rows)]
+
+
+def asked_first(rows: Sequence[Record]) -> list[str]:
+    """Return the questions that speed and memory are measured on, as far as they fit into a context."""
+    return [row.input for row in rows[:TIMED_ROWS]]
 
 
 def against(job: Job, exam: Exam, folder: Path, theirs: Sequence[str]) -> Comparison:

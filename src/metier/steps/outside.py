@@ -1,5 +1,6 @@
 """An exam outside the build: the shipped file, its base, rivals and recorded systems on rows of the user's own."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -21,6 +22,7 @@ from metier.spec.job import Job
 from metier.steps import rivals
 from metier.steps.exam import THEIRS, Exam, against, ask_base, ask_ours, ask_released, graded
 from metier.steps.prompt import decided_by
+from metier.steps.run_folder import building
 from metier.tasks.prompt import PromptFormat
 
 
@@ -54,7 +56,13 @@ def examine_outside(
         SpecError: when the columns are not two.
         ArtifactError: when the job is not built, or not with these rivals.
         DataError: when the rows or the recorded answers cannot be read, are too few or do not belong together.
+        RunError: when a build or another such exam is at work in the run folder.
     """
+    with building(run):
+        return _examined(job, run, on, rows, others, columns)
+
+
+def _examined(job: Job, run: Path, on: str, rows: int, others: Sequence[Path], columns: str) -> OutsideExam:
     exported, prompts = (load_step(run / name) for name in ("export", "prompt"))
     prompted = {name: load_step(run / "rivals" / name / "prompt") for name in job.rivals}
     paths = _found(on)
@@ -95,7 +103,8 @@ def examine_outside(
 
 def _found(on: str) -> str:
     """Return the whole paths of a file, or of two with a comma between them."""
-    paths = [Path(part).expanduser() for part in ([on] if Path(on).exists() else on.split(","))]
+    parts = [on] if Path(on).exists() else on.split(",")
+    paths = [Path(os.path.expanduser(part)) for part in parts]  # noqa: PTH111 - never raises
     for path in paths:
         if not path.exists():
             raise DataError(str(path), "there is no such file", f"Check the path; it starts at {Path.cwd()}")

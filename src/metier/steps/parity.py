@@ -20,10 +20,10 @@ from metier.model.loading import load, load_fast
 from metier.progress import say
 from metier.spec.estimates import session_tokens
 from metier.spec.job import Job
-from metier.steps.answering import TIMED_ROWS, Asked, Told, ask_apart
+from metier.steps.answering import Asked, Told, ask_apart
 from metier.steps.answering_memory import memory_mib
 from metier.steps.data import store_of
-from metier.steps.exam import subjects_of
+from metier.steps.exam import asked_first, subjects_of
 from metier.steps.ship import WHOLE, File, files_of, gguf_path
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import task_from_json
@@ -62,6 +62,7 @@ def gate(
     exam = _Exam(job, data / "validation.jsonl", prompt, models[WHOLE], files, folder)
     walks: dict[str, Walk] = {}
     candidates: list[Candidate] = []
+    failed = False
     for cut, model_folder in models.items():
         decided = exam.decided_by(model_folder)
         for file in files_of(job, cut):
@@ -71,16 +72,12 @@ def gate(
                     fix = "Check that the installed xllamacpp supports its architecture, and that memory is free"
                     raise ArtifactError(str(gguf_path(files, job, file.name)), told.failed, fix)
                 walks[cut] = told.walked
-                gap = told.walked.gap_nats
-                apart = "and tells no log-probability" if gap is None else f"log-probabilities {gap:.4f} nats apart"
-                say(
-                    f"  {file.name} names the checkpoint's token at {told.walked.agreed} of {len(decided)} decided "
-                    f"positions, {apart}"
-                )
+                say(f"  {file.name} {f'FAILED: {told.failed}' if told.failed else _walked(told.walked)}")
+                failed |= bool(told.failed)
             if file.asked:
                 candidates.append(exam.measured(file, told))
                 say(f"  {_line(replace(candidates[-1], passed=_passes(job, candidates[-1], walks[cut].passed)))}")
-    if any(one.failed for one in candidates):
+    if failed or any(one.failed for one in candidates):
         say(f"  To ask the failed ones again, remove {folder} and repeat the command")
     if all(one.failed for one in candidates):
         fix = "Look at the messages above, or ask for other types in export.quantisations"
@@ -176,7 +173,7 @@ class _Exam:
             answers=str(self._answers(file)),
             max_tokens=self._job.evaluate.max_answer_tokens,
             context_tokens=session_tokens(self._job),
-            timed=tuple(self._prompt.render(row.input) for row in self._rows[:TIMED_ROWS]),
+            timed=tuple(map(self._prompt.render, asked_first(self._rows))),
             decided=decided,
         )
         told = ask_apart(asked)
@@ -191,7 +188,8 @@ class _Exam:
         if told.failed:
             return candidate
         try:
-            ram_mib = memory_mib(path, self._rows[0].input, store_of(self._path.parent), session_tokens(self._job))
+            questions, store = asked_first(self._rows), store_of(self._path.parent)
+            ram_mib = memory_mib(path, questions, store, session_tokens(self._job))
         except RunError as error:
             return replace(candidate, failed=error.found)
         mine = read_answers(self._answers(file))
@@ -207,6 +205,12 @@ class _Exam:
 
     def _answers(self, file: File) -> Path:
         return self._folder / f"{file.name}.jsonl"
+
+
+def _walked(walked: Walk) -> str:
+    gap = walked.gap_nats
+    apart = "and tells no log-probability" if gap is None else f"log-probabilities {gap:.4f} nats apart"
+    return f"names the checkpoint's token at {walked.agreed} of {walked.positions} decided positions, {apart}"
 
 
 def _line(one: Candidate) -> str:

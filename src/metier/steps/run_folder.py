@@ -66,7 +66,7 @@ def _alone(run: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise RunError(str(run), "another build is at work in this run folder", "Wait for it to end") from error
+        raise RunError(str(run), "another build or exam is at work in this run folder", "Wait for it to end") from error
     try:
         yield
     finally:
