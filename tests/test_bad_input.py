@@ -377,7 +377,7 @@ def test_one_build_at_a_time_works_in_a_run_folder(place):
     run = place.home / "runs/micro"
     run.mkdir(parents=True)
     with FileLock(run / ".lock"):
-        assert "another build is at work" in place.refused(5, "build", place.folder)
+        assert "another build or exam is at work" in place.refused(5, "build", place.folder)
 
 
 def test_ctrl_c_stops_and_the_same_command_goes_on(place):

@@ -369,7 +369,8 @@ def test_a_long_text_shows_its_progress_on_stderr_alone(
 def test_an_answer_of_any_length_that_the_context_holds_is_given_and_a_cut_one_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tiny_gguf(tmp_path / "tiny.gguf", metadata={"metier.task": json.dumps({"task": "text2text", "input": "Q", "output": "A"})})
+    task = json.dumps({"task": "text2text", "input": "Q", "output": "A"})
+    path = tiny_gguf(tmp_path / "tiny.gguf", metadata={"metier.task": task})
     with open_session(str(path), context_tokens=256) as session:
         session.answer("hello")
     assert "cut where the context of 256 tokens ends: the answer to 'hello'" in capsys.readouterr().err
