@@ -378,6 +378,13 @@ def test_one_build_at_a_time_works_in_a_run_folder(place):
     run.mkdir(parents=True)
     with FileLock(run / ".lock"):
         assert "another build or exam is at work" in place.refused(5, "build", place.folder)
+        assert "another build or exam is at work" in place.refused(5, "evaluate", place.folder, "--on", "pairs.tsv")
+
+
+def test_an_input_and_a_file_are_not_taken_together_and_a_closed_stdin_is_an_empty_one(place, after, monkeypatch):
+    assert "Give one of the two" in place.refused(2, "run", "micro", "some text", "--file", "pairs.tsv")
+    monkeypatch.setattr(sys, "stdin", None)
+    assert after.metier("run", "micro") == (0, "", "")
 
 
 def test_ctrl_c_stops_and_the_same_command_goes_on(place):
