@@ -6,11 +6,10 @@
 
 Of the build the steps data, start and prompt are needed. Three measurements:
 
-*step*: both trainers, trl with each of two ways to compute its loss, make the same steps on the same untrimmed base:
-the same rows in the same batches (as many rows each, in the order they come), the same rates. Each works in a fresh
-process, turn by turn. Printed: tokens a second, padding not counted, median [lowest, highest] over the turns, each the
-median of its steps but the first; and the peak resident memory. The losses of the steps are compared first: they must
-be the same, or the work was not.
+*step*: both trainers make the same steps on the same untrimmed base: the same rows in the same batches (as many rows
+each, in the order they come), the same rates. Each works in a fresh process, turn by turn. Printed: tokens a second,
+padding not counted, median [lowest, highest] over the turns, each the median of its steps but the first; and the peak
+resident memory. The losses of the steps are compared first: they must be the same, or the work was not.
 
 *loss*: trl trains the untrimmed base for ``steps`` steps on rows grouped by length. metier trains as a build does, but
 not on the grid of `train.quantisation`: the base with its trimmed vocabulary, in batches of `train.batch_tokens`, for
@@ -44,7 +43,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from training_contestants import LOSS_TYPES, Questions, metier_steps, metier_training, trl_steps, trl_training
+from training_contestants import Questions, metier_steps, metier_training, trl_steps, trl_training
 from training_profile import profile_steps
 
 from metier.artifact import load_step, versions
@@ -145,13 +144,11 @@ def compare_steps(lesson: Lesson, turns: int) -> dict[str, Any]:
     rows = lesson.rows_a_step(examples)
     batches = [examples[i * rows : (i + 1) * rows] for i in range(STEPS_A_TURN)]
     settings = lesson.steps(len(batches))
-    works = {f"trl {kind}": partial(trl_steps, loss_type=kind) for kind in LOSS_TYPES} | {"metier": metier_steps}
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in works}
+    found: dict[str, list[dict[str, Any]]] = {"trl": [], "metier": []}
     for _ in range(turns):
-        for name, work in works.items():
+        for name, work in (("trl", trl_steps), ("metier", metier_steps)):
             found[name].append(fresh(work, lesson.base, batches, settings, lesson.peak_lr))
-    mine = found["metier"][0]["losses"]
-    apart = max(abs(a - b) for runs in found.values() for a, b in zip(runs[0]["losses"], mine, strict=True))
+    apart = max(abs(a - b) for a, b in zip(found["trl"][0]["losses"], found["metier"][0]["losses"], strict=True))
     print(f"step: {rows} rows a step; the losses of the {len(batches)} steps differ by {apart:.4f} nats at most")
     tokens = [sum(example.tokens for example in batch) for batch in batches]
     result: dict[str, Any] = {"rows_a_step": rows, "losses_apart_nats": apart, "runs": found}
@@ -159,7 +156,7 @@ def compare_steps(lesson: Lesson, turns: int) -> dict[str, Any]:
         speeds = [statistics.median(n / s for n, s in zip(tokens[1:], run["seconds"][1:], strict=True)) for run in runs]
         memory = [run["peak_mib"] for run in runs]
         result[name] = {"tokens_per_s": spread(speeds), "peak_mib": spread(memory)}
-        print(f"  {name:15} {shown(speeds)} tokens/s, {shown(memory)} MiB")
+        print(f"  {name:6} {shown(speeds)} tokens/s, {shown(memory)} MiB")
     return result
 
 

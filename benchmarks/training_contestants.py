@@ -2,9 +2,8 @@
 
 Each function needs a process of its own, because the peak memory that it tells is that of the process. Both minimise
 the mean cross entropy of the answers with AdamW (decay 0.01, not on norms), a linear warm-up and fall of the rate,
-gradients clipped to a norm of 1, float32 weights, and products in bfloat16 where the processor has them. trl (1.7 or
-later) is left its ways of computing the loss and of stepping; gradient checkpointing, which would make it slower, is
-off.
+gradients clipped to a norm of 1, float32 weights, and products in bfloat16 where the processor has them. trl is left
+its ways of computing the loss and of stepping; gradient checkpointing, which would make it slower, is off.
 """
 
 import re
@@ -45,17 +44,11 @@ def metier_steps(folder: Path, batches: list[list[Example]], settings: Train, pe
     return {"seconds": seconds, "losses": losses, "peak_mib": peak_mib()}
 
 
-LOSS_TYPES = ("chunked_nll", "nll")
-"""trl's ways to compute the loss: its default, of the answers' places alone and some at a time; and all at once."""
-
-
-def trl_steps(
-    folder: Path, batches: list[list[Example]], settings: Train, peak_lr: float, loss_type: str
-) -> dict[str, Any]:
+def trl_steps(folder: Path, batches: list[list[Example]], settings: Train, peak_lr: float) -> dict[str, Any]:
     """Do as `metier_steps` does; every batch has the same number of rows."""
     model, tokenizer = load(folder)
     rows = [row for batch in batches for row in batch]
-    clock, losses = _trl(model, tokenizer, rows, len(batches[0]), "sequential", settings, peak_lr, loss_type)
+    clock, losses = _trl(model, tokenizer, rows, len(batches[0]), "sequential", settings, peak_lr)
     seconds = [after - before for before, after in pairwise(clock)]
     return {"seconds": seconds, "losses": losses, "peak_mib": peak_mib()}
 
@@ -88,7 +81,7 @@ def trl_training(
     model, tokenizer = load(folder)
     watched = _watched(held_out, settings, int(tokenizer.pad_token_id))
     before = mean_loss(model, watched, numerics())
-    clock, _ = _trl(model, tokenizer, rows, rows_a_step, "group_by_length", settings, peak_lr, LOSS_TYPES[0])
+    clock, _ = _trl(model, tokenizer, rows, rows_a_step, "group_by_length", settings, peak_lr)
     peak = peak_mib()
     return {
         "seconds": clock[-1] - clock[0],
@@ -156,7 +149,6 @@ def _trl(
     order: str,
     settings: Train,
     peak_lr: float,
-    loss_type: str,
 ) -> tuple[list[float], list[float]]:
     """Train with trl; return the times from the start on, one more than steps, and the loss of each step."""
     from datasets import Dataset
@@ -179,7 +171,6 @@ def _trl(
                 per_device_train_batch_size=rows_a_step,
                 train_sampling_strategy=order,
                 max_grad_norm=settings.clip_norm,
-                loss_type=loss_type,
                 bf16=multiplies_bfloat16(CPU),
                 gradient_checkpointing=False,
                 dataset_kwargs={"skip_prepare_dataset": True},
