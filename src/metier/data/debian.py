@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import time
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,7 +124,7 @@ def _facts(name: str, version: str | None) -> dict[str, str]:
     """
     asked = name if version is None else f"{name}={version}"
     if version is None:
-        _apt("apt-get", "update", check=False)
+        _renew(cache_dir("debian"))
     for fresh in (False, True):
         if fresh:
             _apt("apt-get", "update")
@@ -136,6 +137,12 @@ def _facts(name: str, version: str | None) -> dict[str, str]:
         fix = f"Choose one of: {', '.join(versions)}"
         raise DataError(f"deb:{name}=={version}", "no version fits", fix)
     raise DataError(f"deb:{name}", "the package sources of this machine have no such package", "Check the name")
+
+
+@cache
+def _renew(_folder: Path) -> None:
+    """Ask for a new index, once in a process for each cache; without a network the present one stays."""
+    _apt("apt-get", "update", check=False)
 
 
 def _download(facts: dict[str, str], folder: Path) -> Path:
