@@ -8,18 +8,18 @@ weights learn the job's own questions from scratch, each fact seen as often, or 
 *exact*: right answers to test questions, in words that training never uses; *in form*: of the answers to them that are
 not "I don't know", those that are a date where a date is wanted, and none where none is: what is left of the language
 when the fact is lost; *unknown answered*: of questions about withheld and invented subjects, those answered all the
-same; all after each quantisation of its GGUF file, by
-llama.cpp. *Stored*: bits of the facts by `metier.analysis.stored`, a parameter, with and without the embedding, beside
-the 2 bits of Allen-Zhu and Li 2024 (arXiv 2404.05405). With ``--option`` the largest size learns again with a key of
-[qa] changed, one at a time, and its answers are compared with those of the job as it is.
+same; all after each quantisation of its GGUF file, by llama.cpp. *Stored*: bits of the facts by
+`metier.analysis.stored`, a parameter, with and without the embedding, beside the 2 bits of Allen-Zhu and Li 2024
+(arXiv 2404.05405). With ``--option`` the last of the sizes learns again with a key of [qa] changed, one at a time, and
+its answers are compared with those of the job as it is.
 
 Vocabulary counts as parameters: it is ``--vocabulary`` pieces here. A learning rate that the job states is for its own
 width; it grows with the root of what the width falls by. Written: ``benchmarks/results/knowledge.json`` and
 ``docs/figures/knowledge.svg``, or both into ``--out``. Runs lie below METIER_HOME in ``runs/knowledge-JOB``: a model
 that is finished is not trained again, a killed one goes on; other exposures, vocabularies or types have a folder of
-their own. For jobs/history, 100 exposures are about 30 million
-tokens a model: on one idle core 10 minutes for 64x1 and 20 for 128x1, mixtures half as long again; an
-option as long as the largest size.
+their own. For jobs/history, 100 exposures are about 30 million tokens a model: on one core ten minutes for 64x1 and
+fifteen for 128x1, mixtures twice as long; an option as long as its size. On several cores commands with other sizes
+may run at the same time, and one with all sizes then reports.
 """
 
 import argparse
