@@ -32,6 +32,8 @@ def test_a_store_that_is_there_is_opened_and_one_that_is_not_is_an_error(tmp_pat
 
 def test_the_first_question_that_fits_is_asked(tmp_path):
     path = tiny_gguf(tmp_path / "tiny.gguf")
-    assert 10 < memory_mib(path, ["too long " * 2000, "hello"]) < 300
+    assert 10 < memory_mib(path, ["too long " * 20_000, "hello"]) < 300
+    with pytest.raises(RunError, match="none of the first questions fits"):
+        memory_mib(path, ["too long " * 20_000])
     with Engine(path) as engine:
         assert tokens_per_s(engine, ["too long " * 2000, "hello"]) > 0

@@ -44,6 +44,11 @@ def test_another_licence_makes_the_papers_and_the_verdict_again_and_trains_nothi
     assert verdict.released and repeated == {"data", "files", "export"}
 
 
+def test_openmoes_settings_of_another_base_are_refused_before_anything_is_learned(built):
+    with pytest.raises(SpecError, match=r"train\.dropout: models of type 'qwen3' have no such setting"):
+        built.again(("[train]", "[train]\ndropout = 0.1"))
+
+
 def test_another_licence_of_the_base_makes_the_papers_and_the_verdict_again_and_trains_nothing(built):
     verdict, repeated = built.again(("Apache-2.0", "unknown"))
     assert not verdict.released and verdict.reasons[0].startswith("licences: ")

@@ -19,7 +19,7 @@ from metier.spec.training import Losses, Pretrain
 from metier.tokenizer.learn import learn
 from metier.train.packing import CausalRows, UL2Rows, corpora
 from metier.train.pretraining import PackedBatches, keeping_texts_apart, pretrain, watched
-from metier.train.router import is_router
+from metier.train.router import is_router, route_as_asked
 from metier.train.ul2 import sentinels_needed
 
 GOLDEN = Path(__file__).parent / "golden" / "pretraining_losses.json"
@@ -260,6 +260,21 @@ def test_an_openmoe_that_draws_and_drops_goes_on_with_the_same_bits(text, tmp_pa
     again = run(text, tmp_path / "again", ROUTED, openmoe(text), losses=Losses())
     assert again.losses == whole.losses
     assert all(map(torch.equal, again.model.state_dict().values(), whole.model.state_dict().values()))
+
+
+def test_openmoes_settings_stay_in_the_model_until_a_training_ends_them(text, tmp_path):
+    make = openmoe(text)
+    left_open = ROUTED.model_copy(update=dict.fromkeys(("capacity_factor", "router_noise", "dropout")))
+    ended = ROUTED.model_copy(update={"capacity_factor": "none", "router_noise": "none", "dropout": 0.0})
+    kept, plain = (route_as_asked(route_as_asked(make(), ROUTED), then).config for then in (left_open, ended))
+    assert (kept.router_mode_train, kept.router_noisy_policy, kept.dropout_rate) == ("jax", "Gaussian", 0.1)
+    assert (plain.router_mode_train, plain.router_noisy_policy, plain.dropout_rate) == ("dropless", None, 0.0)
+
+
+def test_a_part_at_a_time_is_another_training_only_where_room_is_limited():
+    parts = {"micro_batch_tokens": 64}
+    assert ROUTED.learned != ROUTED.model_copy(update=parts).learned
+    assert SETTINGS.learned == SETTINGS.model_copy(update=parts).learned
 
 
 def test_openmoes_settings_are_refused_of_other_models(text, tmp_path):

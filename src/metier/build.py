@@ -132,7 +132,7 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
 
 
 def _measured(job: Job, run: Path, trained: _Trained, nproc: int) -> _Measured:
-    from metier.steps import parity, ship
+    from metier.steps import exam, parity, ship
     from metier.steps.torchrun import by_processes
 
     step, data, prompt = Steps(run), trained.data.folder, trained.prompt
@@ -161,6 +161,7 @@ def _measured(job: Job, run: Path, trained: _Trained, nproc: int) -> _Measured:
             "quantisations": job.export.quantisations,
             "rows": job.evaluate.validation_rows,
             "max_answer_tokens": job.evaluate.max_answer_tokens,
+            **exam.rules_of(job),
         },
         lambda folder: parity.gate(job, data, models, prompt, files.folder, folder),
     )
@@ -202,7 +203,7 @@ def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verd
     sure = _asked_surely(job, run, trained, measured, shipped) if job.task == "qa" and shipped else {}
     ours = sure[shipped.stem] if sure and shipped else None
     known = [confidence.knowledge(job, data, name, one.folder) for name, one in sure.items()]
-    asked = {**exam.inputs(job, trained.data), "metrics": exam.graded_by(job)}
+    asked = {**exam.inputs(job, trained.data), **exam.rules_of(job)}
     base = None
     if not job.base.from_scratch:
         base = step(

@@ -101,7 +101,7 @@ def write(folder: Path, examined: Examined) -> None:
         "drop_rules": np.array(DROP_RULES),
     }
     with writing(folder / "routing.npz") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     write_json(folder / "routing.json", found)
     write_atomically(folder / "routing.html", html)
 

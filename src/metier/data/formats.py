@@ -81,7 +81,7 @@ def parse(source: AnySource, sides: Sequence[Sequence[File]]) -> Table:
     if layout == "jsonl":
         return Table(read_jsonl(name, texts[0]), *_places(source), name, missing)
     rows = read_csv(file, source.encoding) if layout == "csv" else read_tsv(texts[0])
-    titles = _titles(name, rows) if (source.header if source.header is not None else layout == "csv") else None
+    titles = titles_of(name, rows) if (source.header if source.header is not None else layout == "csv") else None
     first, second = (position(name, column, titles) for column in (source.input, source.output))
     return Table(rows, first, second, name, missing)
 
@@ -101,7 +101,8 @@ def _guess(name: str, plain_text: bool) -> str:
     return layout
 
 
-def _titles(name: str, rows: Iterator[Row]) -> list[str]:
+def titles_of(name: str, rows: Iterator[Row]) -> list[str]:
+    """Return the first row that is not blank; raises DataError when there is none."""
     for _, titles in rows:
         if any(title.strip() for title in titles):
             return list(titles)

@@ -123,11 +123,6 @@ def row_statistics(
     return _COUNTERS[metric](answers, references, language)
 
 
-def signature(metric: str, language: str = "") -> str:
-    """Return what tells a metric's results from those of another definition or version of it."""
-    return row_statistics(metric, ["a"], ["a"], language=language).signature
-
-
 def interval(resampled: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Return the 2.5th and the 97.5th percentile."""
     low, high = np.percentile(resampled, [2.5, 97.5]).tolist()

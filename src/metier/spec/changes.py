@@ -49,7 +49,7 @@ def _less_memory(job: Job, stage: Stage, weights: Weights, machine: Machine) -> 
     whole = settings.optimizer == "adamw" and adapters_of(settings) is None
     rate = "" if settings.peak_lr is None else " and remove peak_lr, a rate for AdamW on all weights"
     micro = _most(max(16, longest_row(settings)), tokens_at_once(settings), lambda n: fits_with(micro_batch_tokens=n))
-    if micro is not None:
+    if micro is not None and not settings.limits_room:  # room is that of what is computed at once
         yield f"write micro_batch_tokens = {micro} under [{stage.name}]: the same steps, a part at a time"
     if not settings.activation_checkpointing and fits_with(activation_checkpointing=True):
         yield f"write activation_checkpointing = true under [{stage.name}]: the same steps, in more time"

@@ -60,7 +60,9 @@ class _Source(Stated):
             raise mistake("split", f"does not fit {self.source!r}", "Remove it, it is for 'hf:' sources")
         packages, paths = self.source.count(",") + 1, (self.path or "").count(",") + 1
         if kind == "deb" and packages > 1 and (packages != 2 or paths != 2 or not self.two_sided):
-            fix = "Write 'deb:A,B', path = 'A,B' and a format of two sides: 'moses', 'html', 'po' or 'mo'"
+            fix = "Name one package a table"
+            if isinstance(self, Source):
+                fix = "Write 'deb:A,B', path = 'A,B' and a format of two sides: 'moses', 'html', 'po' or 'mo'"
             raise mistake("path", f"{packages} packages and {paths} paths", fix)
         return self
 
@@ -86,7 +88,7 @@ class Source(_Source):
 
     @model_validator(mode="after")
     def _two_columns(self) -> Self:
-        if self.format != "moses" and self.input == self.output:
+        if self.input == self.output:
             raise mistake("output", f"{self.output!r} is also the input", "Name two different columns")
         return self
 

@@ -73,24 +73,24 @@ class Training(Strict):
         lt=1,
         description="For a mixture of experts: share of the steps after which its routers learn no more.",
     )
-    capacity_factor: float | None = Field(
+    capacity_factor: float | Literal["none"] | None = Field(
         None,
-        ge=1e-3,
-        le=1e6,
         description="For OpenMoE: while it learns, an expert has room for capacity_factor x tokens / experts choices, "
         "and what exceeds it is dropped. All choices of a token count, so that of two 37.5% or more are dropped at "
-        "OpenMoE's own 1.25, and none at 2 where experts are used alike. By default nothing is dropped, as in exams.",
+        "OpenMoE's own 1.25, and none at 2 where experts are used alike. 'none' drops nothing, as exams do; by default "
+        "it is as the model has it, from scratch 'none'.",
     )
-    router_noise: Literal["jitter", "gaussian"] | None = Field(
+    router_noise: Literal["jitter", "gaussian", "none"] | None = Field(
         None,
         description="For OpenMoE: what is done to the routers' scores while it learns: 'jitter' multiplies by 0.99 to "
-        "1.01, 'gaussian' adds a deviation of 1 / experts; by default nothing.",
+        "1.01, 'gaussian' adds a deviation of 1 / experts, 'none' leaves them; by default as the model has it.",
     )
     dropout: float | None = Field(
         None,
         ge=0,
         lt=1,
-        description="For OpenMoE: dropout behind every layer's parts; 0.05 for its chat model, else 0.",
+        description="For OpenMoE: dropout behind every layer's parts, 0.05 for its chat model; by default as the model "
+        "has it, from scratch 0.",
     )
     validations: int = Field(
         4, ge=1, description="How often the validation loss is taken after the start, evenly spaced."
@@ -106,6 +106,13 @@ class Training(Strict):
             raise mistake("", f"found {value!r:.60}", fix)
         if match["unit"] == "steps" and not match["amount"].isdigit():
             raise mistake("", f"found {value!r:.60}", "Write a whole number of steps, such as '300 steps'")
+        return value
+
+    @field_validator("capacity_factor")
+    @classmethod
+    def _some_room(cls, value: float | str | None) -> float | str | None:
+        if isinstance(value, float) and not 1e-3 <= value <= 1e6:
+            raise mistake("", f"found {value:g}", "Write a number from 0.001 to 1000000, such as 1.25, or 'none'")
         return value
 
     @model_validator(mode="after")
@@ -132,8 +139,15 @@ class Training(Strict):
     @property
     def learned(self) -> dict[str, Any]:
         """What the result depends on: all but how it is computed, which may change while a training is under way."""
-        how = {"micro_batch_tokens", "activation_checkpointing", "shard", "checkpoint_seconds"}
+        how = {"activation_checkpointing", "shard", "checkpoint_seconds"}
+        if not self.limits_room:  # room is that of what is computed at once
+            how.add("micro_batch_tokens")
         return self.model_dump(exclude=how | {key for key in OF_OPENMOE if getattr(self, key) is None})
+
+    @property
+    def limits_room(self) -> bool:
+        """Whether experts are given less room than they may want."""
+        return self.capacity_factor not in (None, "none")
 
     def check_steps(self, steps: int) -> None:
         """Refuse what so many steps have no room for; of a wall-clock budget, their number is known from a probe on.

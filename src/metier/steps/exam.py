@@ -16,11 +16,12 @@ from metier.data.records import Record, read_records
 from metier.evaluate.answers import collect, read_answers, take_over
 from metier.evaluate.candidates import Candidate
 from metier.evaluate.confidence import Knowledge
-from metier.evaluate.metrics import score, signature
+from metier.evaluate.metrics import score
 from metier.evaluate.significance import Comparison, compare
 from metier.evaluate.verdict import Contestant, Licences, Limit, Parity, Verdict, decide
 from metier.export.contestants import PromptedFile, ShippedFile, tokens_per_s
 from metier.export.parity import AGREEMENT
+from metier.facts import answers as answers_of_facts
 from metier.model.answer import Checkpoint
 from metier.model.bases import find_base
 from metier.model.loading import load_fast
@@ -72,10 +73,9 @@ def inputs(job: Job, data: Step, *exams: str) -> dict[str, Any]:
     }
 
 
-def graded_by(job: Job) -> list[str]:
-    """Return what tells scores from those of other metrics, or of another version of these."""
-    task = task_from_json(job.task_settings)
-    return [signature(metric, task.output_language) for metric in task.metrics]
+def rules_of(job: Job) -> dict[str, int]:
+    """Return what scores that are kept depend on beside the answers: our own rules of what counts as right."""
+    return {"rules": answers_of_facts.RULES} if job.task == "qa" else {}
 
 
 def base_of(job: Job, prompts: dict[str, Any]) -> Released:

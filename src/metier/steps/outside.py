@@ -58,6 +58,7 @@ def examine_outside(
         DataError: when the rows or the recorded answers cannot be read, are too few or do not belong together.
         RunError: when a build or another such exam is at work in the run folder.
     """
+    load_step(run / "export")  # or there is no build, and no folder to hold
     with building(run):
         return _examined(job, run, on, rows, others, columns)
 

@@ -27,6 +27,7 @@ from metier.tokenizer.learn import learn
 from metier.tokenizer.read import begins_with_bos
 from metier.train.lora import load_peft
 from metier.train.objective import check_head
+from metier.train.router import check_routing
 from metier.train.ul2 import sentinels_needed
 
 
@@ -65,6 +66,8 @@ def check(job: Job, begun: Step) -> None:
     """
     config = AutoConfig.from_pretrained(begun.folder, trust_remote_code=False, local_files_only=True)
     _check_lengths(job, getattr(config, "max_position_embeddings", None))
+    for settings in filter(None, (job.pretrain, job.train)):
+        check_routing(config, settings)
     if not job.export.quantisations:
         return
     architecture_of(config, f"base {job.base.model!r}")

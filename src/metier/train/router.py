@@ -33,6 +33,18 @@ def freeze_routers(model: torch.nn.Module) -> None:
         parameter.grad = None
 
 
+def check_routing(config: Any, settings: Training) -> None:
+    """Refuse what a training asks of OpenMoE alone where the model of a configuration is none.
+
+    Raises:
+        SpecError: when it is.
+    """
+    asked = [key for key in OF_OPENMOE if getattr(settings, key) is not None]
+    if asked and config.model_type != "openmoe":
+        found = f"models of type {config.model_type!r} have no such setting"
+        raise SpecError(settings.key(asked[0]), found, "Remove the key, it is for OpenMoE")
+
+
 def route_as_asked(model: PreTrainedModel, settings: Training) -> PreTrainedModel:
     """Return the model, set to drop and to draw while it learns as a training asks; what is left open stays as it is.
 
@@ -42,17 +54,14 @@ def route_as_asked(model: PreTrainedModel, settings: Training) -> PreTrainedMode
     Raises:
         SpecError: when something is asked of a model that is no OpenMoE.
     """
-    asked = [key for key in OF_OPENMOE if getattr(settings, key) is not None]
-    if not asked:
-        return model
     config: Any = model.config
-    if config.model_type != "openmoe":
-        found = f"models of type {config.model_type!r} have no such setting"
-        raise SpecError(settings.key(asked[0]), found, "Remove the key, it is for OpenMoE")
-    if settings.capacity_factor is not None:
+    check_routing(config, settings)
+    if settings.limits_room:
         config.router_mode_train, config.router_capacity_factor_train = "jax", settings.capacity_factor
+    elif settings.capacity_factor is not None:
+        config.router_mode_train = "dropless"
     if settings.router_noise is not None:
-        config.router_noisy_policy = settings.router_noise.capitalize()
+        config.router_noisy_policy = None if settings.router_noise == "none" else settings.router_noise.capitalize()
     if settings.dropout is not None:
         config.dropout_rate = settings.dropout
         for layer in model.modules():

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from metier.data.archives import File
 from metier.data.facts.found import LONGEST_VALUE, Found, Left, Line, Subject
-from metier.data.formats import read_csv, read_jsonl, read_lines, read_tsv
+from metier.data.formats import read_csv, read_jsonl, read_lines, read_tsv, titles_of
 from metier.data.tables import RARE, Row, position
 from metier.errors import DataError
 from metier.facts import dates
@@ -92,9 +92,7 @@ def _rows(source: FactSource, file: File) -> Iterator[tuple[int, dict[str, str],
             raise DataError(file.name, f"no object has {never[0]!r}", "Set the columns")
         return
     rows = read_csv(file, source.encoding) if source.format == "csv" else read_tsv(read_lines(file, source.encoding))
-    titles: list[str] = next(rows, (1, []))[1]
-    if not any(titles):
-        raise DataError(file.name, "is empty", "Write rows into it, or remove the source")
+    titles = titles_of(file.name, rows)
     places = {what: position(file.name, column, titles) for what, column in columns.items()}
     for number, cells in rows:
         if not any(cell.strip() for cell in cells):
