@@ -325,28 +325,30 @@ def report(job: Job, wanted: argparse.Namespace, found: dict[str, Any], effects:
 
 def plot(found: dict[str, Any]) -> str:
     """Return bits stored by parameters, and right answers by file, as an SVG."""
-    plain_runs = {name: one for name, one in found.items() if not one["option"]}
+    plain_runs = sorted((one for one in found.values() if not one["option"]), key=lambda one: one["parameters"])
+    files = sorted(plain_runs[-1]["files"], key=lambda name: -plain_runs[-1]["files"][name]["file_mib"])
 
     def draw(figure: Any) -> None:
         held, exact = figure.subplots(1, 2)
-        sizes = sorted(one["parameters"] for one in plain_runs.values())
+        smallest, largest = plain_runs[0]["parameters"], plain_runs[-1]["parameters"]
         for bits, style in ((BITS_WELL_LEARNED, "-"), (BITS_LEARNED, ":")):
-            ends = [0.8 * sizes[0], 1.2 * sizes[-1]]
+            ends = [0.8 * smallest, 1.2 * largest]
             held.plot(ends, [bits * end for end in ends], style, color=GREY, label=f"{bits:g} bits a parameter")
-        held.axhline(max(one["facts_bits"] for one in plain_runs.values()), color=GREY, linestyle="--")
-        for number, mixture in enumerate((False, True)):
-            these = [one for one in plain_runs.values() if bool(one["experts"]) is mixture]
-            points = [(one["parameters"], max(one["stored_bits"], 1.0)) for one in these]
-            label = "mixtures" if mixture else "dense"
-            if points:
-                held.plot(*zip(*points, strict=True), "o-", color=COLOURS[number], label=label)
+        held.axhline(max(one["facts_bits"] for one in plain_runs), color=GREY, linestyle="--")
+        for number, kind in enumerate(("dense", "mixture")):
+            these = [one for one in plain_runs if bool(one["experts"]) is (kind == "mixture")]
+            if these:
+                stored = [max(one["stored_bits"], 1.0) for one in these]
+                held.plot([one["parameters"] for one in these], stored, "o-", color=COLOURS[number], label=kind)
+            for one in these:
+                values = [one["files"][name]["exact"] for name in files]
+                exact.plot(files, values, "o-" if kind == "dense" else "o--", color=COLOURS[number])
+                exact.annotate(
+                    one["size"].partition("x")[0], (files[-1], values[-1]), (6, -3), textcoords="offset points"
+                )
         held.set(xscale="log", yscale="log", xlabel="parameters", ylabel="bits stored (dashed: all facts)")
-        held.legend()
-        for number, (name, one) in enumerate(plain_runs.items()):
-            values = [said["exact"] for said in one["files"].values()]
-            exact.plot(list(one["files"]), values, "o-", color=COLOURS[number % len(COLOURS)], label=name)
-        exact.set(ylabel="right answers, %", ylim=(0, 101))
-        exact.legend()
+        held.legend(loc="lower right")
+        exact.set(ylabel="right answers, % (numbers: width)", ylim=(0, 101), xlim=(-0.2, len(files) - 0.6))
 
     return document(draw, 4)
 
