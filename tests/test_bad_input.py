@@ -378,7 +378,16 @@ def test_one_build_at_a_time_works_in_a_run_folder(place):
     run.mkdir(parents=True)
     with FileLock(run / ".lock"):
         assert "another build or exam is at work" in place.refused(5, "build", place.folder)
-        assert "another build or exam is at work" in place.refused(5, "evaluate", place.folder, "--on", "pairs.tsv")
+
+
+def test_an_exam_of_ones_own_waits_for_a_build_and_leaves_no_folder_where_there_is_none(place):
+    assert "is not finished" in place.refused(4, "evaluate", place.folder, "--on", "pairs.tsv")
+    assert not (place.home / "runs/micro").exists()
+
+
+def test_an_exam_of_ones_own_is_refused_while_a_build_is_at_work(after):
+    with FileLock(after.home / "runs/micro/.lock"):
+        assert "another build or exam is at work" in after.refused(5, "evaluate", after.folder, "--on", "pairs.tsv")
 
 
 def test_an_input_and_a_file_are_not_taken_together_and_a_closed_stdin_is_an_empty_one(place, after, monkeypatch):
