@@ -60,9 +60,7 @@ class _Source(Stated):
             raise mistake("split", f"does not fit {self.source!r}", "Remove it, it is for 'hf:' sources")
         packages, paths = self.source.count(",") + 1, (self.path or "").count(",") + 1
         if kind == "deb" and packages > 1 and (packages != 2 or paths != 2 or not self.two_sided):
-            fix = "Name one package a table"
-            if isinstance(self, Source):
-                fix = "Write 'deb:A,B', path = 'A,B' and a format of two sides: 'moses', 'html', 'po' or 'mo'"
+            fix = "Name one package; or for pairs 'deb:A,B', path = 'A,B' and format 'moses', 'html', 'po' or 'mo'"
             raise mistake("path", f"{packages} packages and {paths} paths", fix)
         return self
 
