@@ -76,9 +76,7 @@ def holds(archive: Path, wanted: str) -> bool:
 
 @contextmanager
 def open_member(archive: Path, member: str) -> Iterator[IO[bytes]]:
-    """Open one file of an archive for reading, as a stream.
-
-    The name is matched exactly or below the archive's top folder (``pkg-1.0/data.tsv`` is also ``data.tsv``).
+    """Open one file of an archive, by its whole name there, for reading as a stream.
 
     Raises:
         DataError: when it is absent (with near names), not a regular file, larger than `MAX_BYTES`,
@@ -86,7 +84,7 @@ def open_member(archive: Path, member: str) -> Iterator[IO[bytes]]:
     """
     with _reported(archive):
         for entry in _entries(archive):
-            if _inside(entry.name, member) == "" and entry.kind != "folder":
+            if entry.name == member and entry.kind != "folder":
                 with _opened(archive, entry, entry.size) as stream:
                     yield stream
                 return
@@ -99,7 +97,8 @@ def unpack(archive: Path, wanted: Sequence[str], folder: Path) -> list[list[File
     Args:
         archive: zip, tar or Debian package.
         wanted: for each list that is returned, a file, a folder (all files below it) or a pattern (``ja/*.mo``),
-            matched like the names of `open_member`; what is matched exactly goes before what lies below a top folder.
+            by its whole name or below the archive's top folder (``pkg-1.0/data.tsv`` is also ``data.tsv``); what is
+            matched whole goes first.
         folder: where the copies go.
 
     Returns:
