@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metier.data.fit import study
 from metier.errors import DataError, SpecError
+from metier.spec.examples import Rules
 from metier.spec.job import Job
 from metier.spec.load import json_schema, load_job
 from metier.spec.new import new_job
@@ -388,7 +390,7 @@ def test_a_table_of_facts_of_any_form_becomes_a_source(tmp_path, form):
     if form == "jsonl":
         text = "".join(json.dumps(row) + "\n" for row in rows)
     (tmp_path / f"hills.{form}").write_text(text, encoding="utf-8")
-    source = load_job(new_job("hills", "qa", tmp_path / f"hills.{form}", tmp_path / "job")).data.facts[0]
+    source = load_job(new_job("hills", "qa", tmp_path / f"hills.{form}", tmp_path / "job", study)).data.facts[0]
     assert (source.format, source.subject, source.value, source.also) == (form, "subject", "value", "also")
 
 
@@ -411,7 +413,7 @@ def examples(path, rows, header=("Question", "Answer")):
 
 def test_the_columns_of_a_csv_become_the_two_sides(tmp_path):
     file = examples(tmp_path / "my data.csv", 300)
-    job = load_job(new_job("facts", "text2text", file, tmp_path / "jobs" / "facts"))
+    job = load_job(new_job("facts", "text2text", file, tmp_path / "jobs" / "facts", study))
     source = job.data.train[0]
     assert source.source == f"file:{file}"
     assert (source.input, source.output, source.header, source.format) == ("Question", "Answer", True, "csv")
@@ -423,45 +425,44 @@ def test_usual_names_of_columns_are_found_wherever_they_stand(tmp_path):
     file = tmp_path / "a.csv"
     rows = [f"{n},out {n},in {n}\n" for n in range(200)]
     file.write_text("id,answer,question\n" + "".join(rows))
-    source = load_job(new_job("a", "text2text", file, tmp_path / "a")).data.train[0]
+    source = load_job(new_job("a", "text2text", file, tmp_path / "a", study)).data.train[0]
     assert (source.input, source.output) == ("question", "answer")
     file.write_text("id,answer\n" + "".join(rows))
-    source = load_job(new_job("b", "text2text", file, tmp_path / "b")).data.train[0]
+    source = load_job(new_job("b", "text2text", file, tmp_path / "b", study)).data.train[0]
     assert (source.input, source.output) == ("id", "answer")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv"])
 def test_a_file_without_names_is_read_by_number(tmp_path, suffix):
     file = examples(tmp_path / f"a{suffix}", 300, header=None)
-    source = load_job(new_job("a", "translation", file, tmp_path / "a")).data.train[0]
+    source = load_job(new_job("a", "translation", file, tmp_path / "a", study)).data.train[0]
     assert (source.input, source.output, source.header) == (1, 2, False)
 
 
 def test_a_first_row_whose_cells_come_again_is_no_header(tmp_path):
     file = tmp_path / "a.csv"
     file.write_text("good film,positive\n" + "".join(f"film {n},positive\n" for n in range(200)))
-    assert load_job(new_job("a", "text2text", file, tmp_path / "a")).data.train[0].header is False
+    assert load_job(new_job("a", "text2text", file, tmp_path / "a", study)).data.train[0].header is False
 
 
 def test_the_keys_of_jsonl_become_the_two_sides(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_text("".join(json.dumps({"n": n, "src": f"{n}", "tgt": f"-{n}"}) + "\n" for n in range(200)))
-    job = load_job(new_job("a", "text2text", file, tmp_path / "a"))
+    job = load_job(new_job("a", "text2text", file, tmp_path / "a", study))
     assert (job.data.train[0].input, job.data.train[0].output) == ("src", "tgt")
     assert job.text2text.input == "src"
 
 
 @pytest.mark.parametrize("rows", [100, 150, 300, 1000, 4999, 20_000, 90_000])
-def test_exams_fit_the_number_of_examples(tmp_path, rows):
-    file = examples(tmp_path / "a.csv", rows)
-    job = load_job(new_job("a", "text2text", file, tmp_path / "a"))
-    held = job.data.split.test_share * rows
-    assert 20 <= job.evaluate.test_rows <= max(500, held)
-    assert 20 <= job.evaluate.validation_rows <= max(1000, held)
+def test_exams_fit_the_number_of_examples_where_nothing_is_measured(rows):
+    rules = Rules.without_measuring(rows)
+    held = rules.share * rows
+    assert 20 <= rules.test_rows <= max(500, held)
+    assert 20 <= rules.validation_rows <= max(1000, held)
     if rows < 5000:
-        assert job.evaluate.test_rows < held
-        assert job.data.split.test_share > 0.005
-    assert job.data.split.test_share + job.data.split.validation_share <= 0.6
+        assert rules.test_rows < held
+        assert rules.share > 0.005
+    assert rules.share <= 0.3
 
 
 @pytest.mark.parametrize(
@@ -469,14 +470,15 @@ def test_exams_fit_the_number_of_examples(tmp_path, rows):
     [
         ("a.xlsx", b"x", "Give a .csv, .tsv or .jsonl file"),
         ("a.csv", b"", "the file is empty. Give a file"),
-        ("a.csv", b"only one\n" * 200, "Separate two columns with a comma"),
+        ("a.jsonl", b"\n \n", "is empty. Write rows"),
+        ("a.csv", b"only one\n" * 200, "Separate two columns with a comma or a semicolon"),
         ("a.tsv", b"a,b\n" * 200, "Separate two columns with a tab"),
         ("a.csv", b"a,b\n" * 50, "50 rows"),
-        ("a.csv", b"a,\xff\n" * 200, "not UTF-8"),
-        ("a.csv", b'a,"b\n' * 200, "not CSV"),
+        ("a.csv", b"a,\x81\xff\n" * 200, "byte 2 is not utf-8 text"),
+        ("a.csv", b'a,"b\n' * 200, "is not CSV"),
         ("a.csv", b"a," + b"x" * 200_000, "1 rows"),
-        ("a.jsonl", b'{"a": "b", "c": "d"}\n{"a": ', "line 2: not JSON"),
-        ("a.jsonl", b"[" * 100_000, "not JSON"),
+        ("a.jsonl", b'{"a": "b", "c": "d"}\n{"a": ', "line 2: is not JSON"),
+        ("a.jsonl", b"[" * 100_000, "is not JSON"),
         ("a.jsonl", b'["a", "b"]\n', "not an object"),
         ("a.jsonl", b'{"a": 1, "b": 2}\n' * 200, "0 keys with a text"),
         ("a,b.csv", b"in,out\n" + b"a,b\n" * 200, "Rename the file"),
@@ -485,14 +487,14 @@ def test_exams_fit_the_number_of_examples(tmp_path, rows):
 def test_examples_that_cannot_be_used_are_refused_and_nothing_is_written(tmp_path, name, content, wanted):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
-        new_job("a", "text2text", tmp_path / name, tmp_path / "job")
+        new_job("a", "text2text", tmp_path / name, tmp_path / "job", study)
     assert wanted in str(caught.value)
     assert not (tmp_path / "job").exists()
 
 
 def test_missing_examples_are_refused(tmp_path):
     with pytest.raises(DataError, match="no such file"):
-        new_job("a", "text2text", tmp_path / "none.csv", tmp_path / "job")
+        new_job("a", "text2text", tmp_path / "none.csv", tmp_path / "job", study)
 
 
 def test_an_existing_description_is_never_overwritten(tmp_path):

@@ -10,12 +10,14 @@ import sys
 import pytest
 from doubles import jaccard
 
-from metier.data.fit import fit
+from metier.data.fit import study
 from metier.data.leaks import leaks
 from metier.data.prepare import prepare
 from metier.data.records import Record
 from metier.data.similarity import comparable
+from metier.data.sources import fingerprint, open_source
 from metier.errors import DataError, SpecError
+from metier.spec.data import Source
 from metier.spec.load import load_job
 from metier.spec.new import new_job
 
@@ -73,7 +75,7 @@ def write_csv(path, make, rows, seed=1):
 
 
 def prepared(path, folder, task="text2text"):
-    job = load_job(new_job("mine", task, path, folder / "job", fit))
+    job = load_job(new_job("mine", task, path, folder / "job", study))
     return job, prepare(job.data, folder / "out", seed=job.seed)["rows"]
 
 
@@ -100,7 +102,7 @@ def test_a_folder_or_a_file_may_have_a_space_of_any_width_in_its_name(tmp_path, 
 @pytest.mark.parametrize("line", ["\n", "\u2028", "\t"])
 def test_a_file_with_a_break_in_its_name_is_refused(tmp_path, line):
     with pytest.raises(DataError, match="a comma or a control character in its path"):
-        new_job("mine", "text2text", write_csv(tmp_path / f"a{line}b.csv", review, 200), tmp_path / "job")
+        new_job("mine", "text2text", write_csv(tmp_path / f"a{line}b.csv", review, 200), tmp_path / "job", study)
 
 
 def test_labels_are_looked_at_on_the_input_alone_and_the_file_says_why(tmp_path):
@@ -159,7 +161,7 @@ def test_a_large_file_is_measured_on_a_sample(tmp_path):
     draw = random.Random(1)
     path = tmp_path / "mine.csv"
     path.write_text("in,out\n" + "".join(f"{draw.random()} {n},{draw.random()}\n" for n in range(50_000)))
-    job = load_job(new_job("mine", "text2text", path, tmp_path / "job", fit))
+    job = load_job(new_job("mine", "text2text", path, tmp_path / "job", study))
     assert job.data.split.test_share == 0.008
     assert job.evaluate.test_rows <= 0.008 * 50_000
 
@@ -167,7 +169,7 @@ def test_a_large_file_is_measured_on_a_sample(tmp_path):
 def test_rows_that_are_all_the_same_are_told_before_any_build(tmp_path, capsys):
     path = tmp_path / "mine.csv"
     path.write_text("in,out\n" + "the same,row\n" * 300)
-    new_job("mine", "text2text", path, tmp_path / "job", fit)
+    new_job("mine", "text2text", path, tmp_path / "job", study)
     assert "Only 1 usable, different rows" in capsys.readouterr().err
 
 
@@ -209,14 +211,18 @@ def test_leak_sides_takes_two_words_only(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "wanted"),
     [
-        ("a.csv", ",text\n" + "".join(f"{n},row {n}\n" for n in range(200)), "one column alone has a name"),
-        ("a.jsonl", '{"text": "good", "label": 1}\n' * 200, "has 1 keys with a text. Write two, a number in quotes"),
+        (
+            "a.csv",
+            ",text\n" + "".join(f"{n},row {n}\n" for n in range(200)),
+            "fewer than two columns have a name and texts",
+        ),
+        ("a.jsonl", '{"text": "good", "label": 1}\n' * 200, "have 1 keys with a text. Write two, a number in quotes"),
     ],
 )
 def test_a_table_with_one_usable_column_is_refused_with_what_to_write(tmp_path, name, content, wanted):
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=wanted):
-        new_job("mine", "text2text", tmp_path / name, tmp_path / "job", fit)
+        new_job("mine", "text2text", tmp_path / name, tmp_path / "job", study)
 
 
 def test_names_with_spaces_a_blank_first_line_and_a_long_cell_are_no_trouble(tmp_path):
@@ -226,3 +232,78 @@ def test_names_with_spaces_a_blank_first_line_and_a_long_cell_are_no_trouble(tmp
     job, left = prepared(tmp_path / "mine.csv", tmp_path)
     assert (job.data.train[0].input, job.data.train[0].output) == ("text", "result")
     assert left["clean"] == 300
+
+
+def seen(tmp_path, name, content, task="text2text", job="mine", encoding="utf-8"):
+    """Write a file, make a job of it, and return its source."""
+    (tmp_path / name).write_bytes(content.encode(encoding))
+    return load_job(new_job(job, task, tmp_path / name, tmp_path / job, study)).data.train[0]
+
+
+def words(number):
+    return " ".join(random.Random(number).choices(("red", "old", "river", "lamp", "seven", "quiet", "stone"), k=6))
+
+
+@pytest.mark.parametrize(("first", "second"), [("en", "ja"), ("English", "Japanese")])
+def test_columns_named_after_the_languages_become_the_sides_they_are(tmp_path, first, second, capsys):
+    rows = "".join(f"{words(n)} {n}\t文 {n}\n" for n in range(200))
+    source = seen(tmp_path, "a.tsv", f"{first}\t{second}\n{rows}", "translation", "ja-en")
+    assert (source.input, source.output, source.header) == (second, first, True)
+    assert f"'{second}' is taken for the Japanese, '{first}' for the English" in capsys.readouterr().err
+
+
+def test_columns_without_names_are_told_by_number(tmp_path, capsys):
+    rows = "".join(f"{1000 + 7 * n}\t{words(n)} {n}\t{5000 + n}\t文 {n}。\n" for n in range(200))
+    source = seen(tmp_path, "a.tsv", rows, "translation", "en-ja")
+    assert (source.input, source.output, source.header) == (2, 4, False)
+    assert "Column 2 is taken for the English, Column 4 for the Japanese" in capsys.readouterr().err
+
+
+def test_an_input_that_is_always_empty_is_passed_over(tmp_path):
+    rows = [{"instruction": f"Say {words(n)}", "input": "", "output": f"{n} {words(n + 999)}"} for n in range(200)]
+    source = seen(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert (source.input, source.output) == ("instruction", "output")
+
+
+def test_a_first_object_that_lacks_a_text_does_not_hide_its_column(tmp_path):
+    rows = [{"question": words(n), "category": "a", "answer": f"{n}" if n else None} for n in range(200)]
+    source = seen(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert (source.input, source.output) == ("question", "answer")
+
+
+@pytest.mark.parametrize("end", ["", ",", ",,"])
+def test_empty_columns_at_the_end_are_no_reason_to_overlook_the_names(tmp_path, end):
+    rows = "".join(f"{n},{words(n)} {n},{n} {words(n + 999)}{end}\n" for n in range(200))
+    source = seen(tmp_path, "a.csv", f"id,question,answer{end}\n{rows}")
+    assert (source.input, source.output, source.header) == ("question", "answer", True)
+
+
+def test_a_table_as_spreadsheets_write_it_is_read_with_its_encoding_and_delimiter(tmp_path):
+    rows = "".join(f"{words(n)}, {n};\u554f\u3044 {n}\n" for n in range(200))
+    source = seen(tmp_path, "a.csv", f"Question;Answer\r\n{rows}", encoding="shift_jis")
+    assert (source.input, source.output, source.delimiter, source.encoding) == ("Question", "Answer", ";", "shift_jis")
+    text = (tmp_path / "mine" / "job.toml").read_text(encoding="utf-8")
+    assert 'encoding = "shift_jis"  # guessed' in text
+    with open_source(source) as reading:
+        assert reading.table.pairs[1] == (f"{words(1)}, 1", "\u554f\u3044 1")
+
+
+def test_a_large_file_of_few_different_rows_is_told_by_its_different_rows(tmp_path, capsys):
+    few = [f"{words(n)} {n},{n} {words(n + 999)}\n" for n in range(40)]
+    (tmp_path / "a.csv").write_text("in,out\n" + "".join(few[n % 40] for n in range(60_000)))
+    new_job("mine", "text2text", tmp_path / "a.csv", tmp_path / "job", study)
+    assert "Only 40 usable, different rows" in capsys.readouterr().err
+
+
+def test_a_delimiter_that_is_usual_is_no_part_of_what_a_source_is_known_by(tmp_path):
+    path = write_csv(tmp_path / "mine.csv", review, 200)
+    source = load_job(new_job("mine", "text2text", path, tmp_path / "job", study)).data.train[0]
+    assert "delimiter" not in fingerprint(source)
+    assert fingerprint(source.model_copy(update={"delimiter": ";"}))["delimiter"] == ";"
+
+
+def test_a_delimiter_of_a_table_that_is_no_csv_is_refused(tmp_path):
+    (tmp_path / "a.tsv").write_text("a\tb\n" * 3)
+    source = Source(source=f"file:{tmp_path / 'a.tsv'}", licence="own", delimiter=";")
+    with pytest.raises(DataError, match="delimiter = ';' is for csv, and this is tsv"), open_source(source):
+        pass

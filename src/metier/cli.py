@@ -74,10 +74,10 @@ def new(
 ) -> None:
     """Write a commented job description to edit."""
     with _workshop():
-        from metier.data.fit import fit
+        from metier.data.fit import study
         from metier.spec.new import new_job
 
-        written = new_job(name, task, examples, Path("jobs") / name, fit)
+        written = new_job(name, task, examples, Path("jobs") / name, study)
     typer.echo(written)
 
 

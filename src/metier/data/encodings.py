@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from metier.errors import DataError
 
@@ -30,7 +31,7 @@ def text_of(path: Path, name: str, encoding: str, *, newline: str) -> Iterator[i
         with path.open(encoding=_without_mark(encoding), newline=newline) as text:
             yield text
     except UnicodeDecodeError as error:
-        raise _misread(path, name, encoding, error) from error
+        raise _misread(path, name, encoding) from error
     except UnicodeError as error:
         raise _unmarked(name, encoding, error) from error
     except OSError as error:
@@ -58,8 +59,33 @@ def _without_mark(encoding: str) -> str:
     return "utf-8-sig" if encoding.lower() in {"utf-8", "utf8"} else encoding
 
 
-def _misread(path: Path, name: str, encoding: str, error: UnicodeDecodeError) -> DataError:
+def likely_encoding(path: Path) -> str:
+    """Return UTF-8 where a file is that, else the encoding that it more likely has, if one is."""
+    fault = _fault(path, "utf-8")
+    return "utf-8" if fault is None else _likely_encoding(fault.sample) or "utf-8"
+
+
+class _Fault(NamedTuple):
+    """The first byte of a file that is not of an encoding."""
+
+    line: int
+    byte: int
+    sample: bytes
+    """What is around it."""
+
+
+def _misread(path: Path, name: str, encoding: str) -> DataError:
     """Return the error that names the place: the reader knows it only within the block it was at."""
+    try:
+        fault = _fault(path, encoding)
+    except UnicodeError as error:
+        return _unmarked(name, encoding, error)
+    assert fault  # it was met before
+    return _wrong_encoding(name, fault.line, fault.byte, encoding, fault.sample)
+
+
+def _fault(path: Path, encoding: str) -> _Fault | None:
+    """Return the first byte of a file that is not of an encoding; raises UnicodeError as its decoder does."""
     decoder = codecs.getincrementaldecoder(_without_mark(encoding))()
     lines, done, before = 1, 0, b""
     with path.open("rb") as file:
@@ -70,13 +96,14 @@ def _misread(path: Path, name: str, encoding: str, error: UnicodeDecodeError) ->
                 inside = max(len(block) - len(found.object) + found.start, 0)
                 around = before + block + file.read(_BLOCK)
                 sample = around if done == len(before) else around.partition(b"\n")[2]
-                line = lines + block.count(b"\n", 0, inside)
-                return _wrong_encoding(name, line, done + inside, encoding, sample)
-            except UnicodeError as found:
-                return _unmarked(name, encoding, found)
+                return _Fault(lines + block.count(b"\n", 0, inside), done + inside, sample)
             lines += block.count(b"\n")
             done, before = done + len(block), block
-    return _wrong_encoding(name, lines, done, encoding, before)  # it ends within a character
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return _Fault(lines, done, before)  # it ends within a character
+    return None
 
 
 def _unmarked(name: str, encoding: str, error: UnicodeError) -> DataError:

@@ -1,18 +1,22 @@
 """Measure a newcomer's examples: which rules for duplicates, leaks and lengths leave enough of them to learn from."""
 
-from collections.abc import Iterator, Sequence
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 from metier.data.clean import RATIO_SLACK_CHARS, clean, normalise
 from metier.data.duplicates import exact_duplicates, near_duplicates
+from metier.data.examples import look_at
 from metier.data.leaks import Sides, leaks
 from metier.data.prepare import MIN_EXAM_ROWS
 from metier.data.records import Record
-from metier.data.sources import read_source
+from metier.data.sources import open_source
 from metier.data.split import first_of_each_input, split
 from metier.spec.data import Cleaning, Source, Split
-from metier.spec.examples import TEST_ROWS, VALIDATION_ROWS, Examples, Rules, exam_share
+from metier.spec.examples import Examples, Rules, exam_share
+from metier.spec.outcome import TEST_ROWS, VALIDATION_ROWS
 
 _MAX_LOST = 0.3
 """A stricter rule is not worth more of the rows than this."""
@@ -36,6 +40,22 @@ class _Parts(NamedTuple):
     test: list[Record]
 
 
+def study(path: Path, task: str, languages: tuple[str, str] | None, columns: Sequence[str]) -> tuple[Examples, Rules]:
+    """Return what a file of examples holds and which rules fit it; of facts no rules are measured.
+
+    Args:
+        path: a csv, tsv or jsonl file.
+        task: the job's.
+        languages: codes of a translation's two.
+        columns: those that a table of facts has; none for rows.
+
+    Raises:
+        DataError: when the file cannot be used.
+    """
+    found = look_at(path, languages, columns)
+    return found, Rules.without_measuring(found.rows) if columns else fit(path, found, task)
+
+
 def fit(path: Path, found: Examples, task: str) -> Rules:
     """Return rules under which the examples make a job, and what was measured to find them.
 
@@ -52,21 +72,22 @@ def fit(path: Path, found: Examples, task: str) -> Rules:
         header=found.header if found.format != "jsonl" else None,
         input=found.input,
         output=found.output,
+        encoding=found.encoding,
+        delimiter=found.delimiter,  # type: ignore[arg-type]
     )
-    pairs = read_source(source).table.pairs
-    thinned = len(pairs) > _MEASURED_ROWS
-    if thinned:
-        pairs = pairs[:: len(pairs) // _MEASURED_ROWS + 1]
+    with open_source(source) as reading:
+        different, pairs = _sample(reading.table)
+    thinned = different > len(pairs)
     lengths = [(len(normalise(asked)), len(normalise(wanted))) for asked, wanted in pairs]
     max_chars, max_ratio = _length_rules(lengths)
     rows = [Record(*pair) for pair in clean(pairs, Cleaning(max_chars=max_chars, max_ratio=max_ratio))[0]]
     rows = _without(rows, exact_duplicates(rows))
     if not rows:
-        return Rules.without_measuring(found.rows)
+        return Rules.without_measuring(0)._replace(enough=False)
     long_answers = sum(len(row.output.encode()) > _ANSWER_BYTES for row in rows)
     near, near_note = _duplicate_rule(rows)
     rows = _without(rows, near_duplicates(rows, near))
-    usable = round(len(rows) * found.rows / len(pairs)) if thinned else len(rows)
+    usable = round(len(rows) * different / len(pairs))
     share, parts = _exams(rows, usable)
     similarity, sides, leak_note = _leak_rule(parts, task)
     defaults = Rules.without_measuring(usable)
@@ -86,6 +107,21 @@ def fit(path: Path, found: Examples, task: str) -> Rules:
         notes={"cleaning": near_note, "split": leak_note},
         enough=min(len(validation), len(parts.test)) >= MIN_EXAM_ROWS,
     )
+
+
+def _sample(pairs: Iterable[tuple[str, str]]) -> tuple[int, list[tuple[str, str]]]:
+    """Return the number of different pairs, and a sample of them by hash in their order: all, where they are few."""
+    seen: set[bytes] = set()
+
+    def different() -> Iterator[tuple[bytes, int, tuple[str, str]]]:
+        for number, pair in enumerate(pairs):
+            digest = sha256("\n".join(pair).encode("utf-8", "surrogatepass")).digest()[:8]
+            if digest not in seen:
+                seen.add(digest)
+                yield digest, number, pair
+
+    sample = heapq.nsmallest(_MEASURED_ROWS, different())
+    return len(seen), [pair for _, _, pair in sorted(sample, key=lambda one: one[1])]
 
 
 def _length_rules(lengths: Sequence[tuple[int, int]]) -> tuple[int, float]:

@@ -23,7 +23,7 @@ from metier.data.tmx import read_tmx
 from metier.errors import DataError
 from metier.spec.data import AnySource, TextSource
 
-_LAYOUTS = {
+LAYOUTS = {
     ".tsv": "tsv",
     ".tab": "tsv",
     ".csv": "csv",
@@ -34,6 +34,7 @@ _LAYOUTS = {
     ".po": "po",
     ".mo": "mo",
 }
+"""What a file's ending says of its layout."""
 _OF_PAIRS = ("tmx", "po", "mo")
 
 
@@ -51,6 +52,8 @@ def parse(source: AnySource, sides: Sequence[Sequence[File]]) -> Table:
     file = sides[0][0]
     name, missing = file.name, source.missing
     layout = source.format or ("moses" if len(sides) > 1 else _guess(name, isinstance(source, TextSource)))
+    if layout != "csv" and source.delimiter != ",":
+        raise DataError(name, f"delimiter = {source.delimiter!r} is for csv, and this is {layout}", "Remove it")
     if layout in ("po", "mo"):
         first, second = (position(name, c, ["msgid", "msgstr"]) for c in (source.input, source.output))
         return Table(read_catalogues(sides, layout), first, second, name, missing)
@@ -80,7 +83,7 @@ def parse(source: AnySource, sides: Sequence[Sequence[File]]) -> Table:
         return Table(read_edict(texts[0]), first, second, name, missing)
     if layout == "jsonl":
         return Table(read_jsonl(name, texts[0]), *_places(source), name, missing)
-    rows = read_csv(file, source.encoding) if layout == "csv" else read_tsv(texts[0])
+    rows = read_csv(file, source.encoding, source.delimiter) if layout == "csv" else read_tsv(texts[0])
     titles = titles_of(name, rows) if (source.header if source.header is not None else layout == "csv") else None
     first, second = (position(name, column, titles) for column in (source.input, source.output))
     return Table(rows, first, second, name, missing)
@@ -94,7 +97,7 @@ def _places(source: AnySource) -> tuple[int | str, int | str]:
 
 def _guess(name: str, plain_text: bool) -> str:
     suffix = Path(name).suffix.lower()
-    layout = "paragraphs" if plain_text and suffix == ".txt" else _LAYOUTS.get(suffix)
+    layout = "paragraphs" if plain_text and suffix == ".txt" else LAYOUTS.get(suffix)
     if layout is None or (plain_text and layout in _OF_PAIRS):
         known = '"paragraphs", "lines", "tsv", "csv" or "jsonl"' if plain_text else '"tsv", "csv", "jsonl" or "moses"'
         raise DataError(name, "its name does not tell its layout", f"Set format = {known}")
@@ -143,13 +146,13 @@ def read_tsv(texts: Iterable[str]) -> Iterator[Row]:
     return ((number, line.split("\t")) for number, line in enumerate(texts, 1))
 
 
-def read_csv(file: File, encoding: str) -> Iterator[Row]:
+def read_csv(file: File, encoding: str, delimiter: str = ",") -> Iterator[Row]:
     """Yield rows of cells with the number of their first line; raises DataError at a row that is not CSV."""
     before = csv.field_size_limit(sys.maxsize)  # a long cell is for the cleaning to judge
     line = 1
     try:
         with text_of(file.path, file.name, encoding, newline="") as text:
-            reader = csv.reader(text, strict=True)
+            reader = csv.reader(text, delimiter=delimiter, strict=True)
             for cells in reader:
                 yield line, cells
                 line = reader.line_num + 1

@@ -45,7 +45,7 @@ def fingerprint(source: AnySource) -> dict[str, Any]:
         DataError: when a local file is missing or cannot be read.
     """
     kind, reference = _kind(source)
-    identity = source.model_dump(mode="json")
+    identity = source.settings
     if isinstance(source, Source) and source.exam:
         del identity["exam"]  # a later key: what was prepared without it stays good
     with readable(reference):

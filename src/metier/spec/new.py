@@ -3,7 +3,7 @@
 import json
 import os
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from metier.artifact import write_atomically
@@ -11,10 +11,14 @@ from metier.errors import DataError, SpecError
 from metier.home import run_dir
 from metier.progress import say
 from metier.spec import new_facts
-from metier.spec.examples import TEST_ROWS, VALIDATION_ROWS, Examples, Rules, look_at
+from metier.spec.examples import Examples, Rules
+from metier.spec.outcome import TEST_ROWS, VALIDATION_ROWS
 from metier.spec.strict import is_one_line
 from metier.tasks.registry import TASKS
 from metier.tasks.translation import language_name
+
+Study = Callable[[Path, str, tuple[str, str] | None, Sequence[str]], tuple[Examples, Rules]]
+"""Looks at a file of examples, for a task, a translation's languages if they are known, and the columns of facts."""
 
 _DEFAULTS = Rules(usable=0, share=0.005, validation_rows=VALIDATION_ROWS, test_rows=TEST_ROWS)
 _MEASURED = (
@@ -57,10 +61,11 @@ leak_similarity = {leak_similarity:<17}# rows this like one of an exam are not l
 leak_sides = {leak_sides:<22}# "either" side; or the "input" alone, if outputs come again (labels)
 
 [vocabulary]
-pieces = 24000                     # word pieces kept of the base's: fewer make a smaller, faster file
+pieces = "auto"                    # word pieces kept of the base's: measured. 8000 make a smaller file
 
 [train]
 budget = "10m"                     # how long to train: "90s", "10m", "2h", or "300 steps"
+precision = "auto"                 # bfloat16 where the processor multiplies it: up to twice as many steps
 # peak_lr = 6e-5                   # how strongly each step changes the model; this is the default
 max_tokens = {max_tokens:<22}# longest example, input and output together; longer ones are left out
 
@@ -81,13 +86,7 @@ must_beat = ["base"]               # no release unless significantly better than
 """
 
 
-def new_job(
-    name: str,
-    task: str,
-    examples: Path | None,
-    folder: Path,
-    measure: Callable[[Path, Examples, str], Rules] | None = None,
-) -> Path:
+def new_job(name: str, task: str, examples: Path | None, folder: Path, study: Study | None = None) -> Path:
     """Write ``folder/job.toml`` and return its path.
 
     Args:
@@ -95,7 +94,7 @@ def new_job(
         task: ``translation``, ``text2text`` or ``qa``.
         examples: a csv, tsv or jsonl file of examples, or facts, to learn from; or None to fill in later.
         folder: where to write; made when missing.
-        measure: returns the rules that fit the examples; without it the defaults for so many rows are written.
+        study: looks at the examples: `metier.data.fit.study`; needed where there are some.
 
     Raises:
         SpecError: when the name or task is unknown to metier, or the file exists already.
@@ -107,24 +106,37 @@ def new_job(
     path = folder / "job.toml"
     if path.exists():
         raise SpecError(str(path), "there is a job description already", "Edit it, or choose another name")
-    found = look_at(examples, new_facts.COLUMNS if task == "qa" else ()) if examples else None
+    named = _named_languages(name) if task == "translation" else None
+    languages = (named or _SHOWN_LANGUAGES) if task == "translation" else None
+    found, rules = None, _DEFAULTS
+    if examples:
+        assert study
+        _relative(examples, folder)  # refuses a name that no description could hold
+        found, rules = study(examples, task, named, new_facts.COLUMNS if task == "qa" else ())
     if task == "qa":
         text = _facts_job(name, examples, found, folder)
-        rules = _DEFAULTS
     else:
-        rules = _rules(examples, found, task, measure)
-        text = _rows_job(name, task, examples, found, folder, rules)
+        text = _rows_job(name, task, examples, found, folder, rules, languages)
     try:
         write_atomically(path, text)
     except OSError as error:
         raise SpecError(str(path), f"cannot be written ({error.strerror})", "Choose another folder") from error
-    if task == "translation" and not _named_languages(name):
-        say(f"Its languages are set to {' and '.join(_SHOWN_LANGUAGES)}: write your own under [translation]")
-    if task != "qa" and not found:
+    if languages and not named:
+        say(f"Its languages are set to {' and '.join(languages)}: write your own under [translation]")
+    if task == "qa":
+        return path
+    if not found:
         say(f"It reads {folder / _ROWS_FILE}: put your rows there before building, or name your file in it")
-    elif not rules.enough:
+        return path
+    first, second = (language_name(code) for code in languages) if languages else ("input", "output")
+    say(f"{_column(found.input)} is taken for the {first}, {_column(found.output)} for the {second}")
+    if not rules.enough:
         say(f"Only {rules.usable} usable, different rows were found: too few for an exam. Add rows before building")
     return path
+
+
+def _column(which: int | str) -> str:
+    return f"Column {which}" if isinstance(which, int) else repr(which)
 
 
 def _facts_job(name: str, examples: Path | None, found: Examples | None, folder: Path) -> str:
@@ -136,12 +148,20 @@ def _facts_job(name: str, examples: Path | None, found: Examples | None, folder:
     )
 
 
-def _rows_job(name: str, task: str, examples: Path | None, found: Examples | None, folder: Path, rules: Rules) -> str:
+def _rows_job(
+    name: str,
+    task: str,
+    examples: Path | None,
+    found: Examples | None,
+    folder: Path,
+    rules: Rules,
+    languages: tuple[str, str] | None,
+) -> str:
     return _TEMPLATE.format(
         folder=folder.as_posix(),
         name=_toml(name),
         task=_toml(task),
-        table=_languages(name) if task == "translation" else _labels(found),
+        table=_languages(*languages) if languages else _labels(found),
         base=_toml(_BASE),
         source=_source(examples, found, folder),
         cleaning_note=_note(rules, "cleaning"),
@@ -151,25 +171,13 @@ def _rows_job(name: str, task: str, examples: Path | None, found: Examples | Non
     )
 
 
-def _rules(
-    examples: Path | None,
-    found: Examples | None,
-    task: str,
-    measure: Callable[[Path, Examples, str], Rules] | None,
-) -> Rules:
-    if not examples or not found:
-        return _DEFAULTS
-    return measure(examples, found, task) if measure else Rules.without_measuring(found.rows)
-
-
 def _note(rules: Rules, table: str) -> str:
     """Return what was measured as comments below a table's name."""
     lines = textwrap.wrap(rules.notes.get(table, ""), 100)
     return "".join(f"\n# {line}" for line in lines)
 
 
-def _languages(name: str) -> str:
-    source, target = _named_languages(name) or _SHOWN_LANGUAGES
+def _languages(source: str, target: str) -> str:
     return (
         "\n[translation]                      # codes of the languages; write your own\n"
         f"source = {_toml(source)}\ntarget = {_toml(target)}\n"
@@ -214,7 +222,7 @@ def _source(examples: Path | None, found: Examples | None, folder: Path) -> str:
     ]
     if found.format != "jsonl":
         lines.insert(4, f"header = {_toml(found.header)}  # whether the first row names the columns")
-    return "\n".join(lines)
+    return "\n".join(lines + new_facts.written(found))
 
 
 def _relative(examples: Path, folder: Path) -> str:

@@ -104,7 +104,10 @@ def source(examples: Path | None, found: Examples | None, path: str) -> str:
     lacking = [name for name in COLUMNS if name not in by_name]
     if lacking:
         has = f"its columns are {', '.join(found.columns[:20])}" if found.columns else "its first row has no names"
-        fix = "Name columns 'subject', 'relation' and 'value' in the first row, a fact a row"
+        fix = (
+            "Name columns 'subject', 'relation' and 'value' in the first row, a fact a row; for pairs of question and "
+        )
+        fix += "answer write --task text2text"
         raise DataError(str(examples), f"has no column {lacking[0]!r}; {has}", fix)
     lines = [
         f"# {found.rows:,} rows were found. Please check the licence.",
@@ -113,4 +116,15 @@ def source(examples: Path | None, found: Examples | None, path: str) -> str:
         f"format = {json.dumps(found.format)}",
     ]
     kept = [name for name in (*COLUMNS, *_FURTHER) if name in by_name]
-    return "\n".join([*lines, *(f"{name} = {json.dumps(by_name[name], ensure_ascii=False)}" for name in kept)])
+    columns = [f"{name} = {json.dumps(by_name[name], ensure_ascii=False)}" for name in kept]
+    return "\n".join([*lines, *written(found), *columns])
+
+
+def written(found: Examples) -> list[str]:
+    """Return the lines that say how a file is written, where it is not as usual."""
+    lines = []
+    if found.encoding != "utf-8":
+        lines.append(f'encoding = "{found.encoding}"  # guessed: look whether the text reads right')
+    if found.delimiter != ",":
+        lines.append(f"delimiter = {json.dumps(found.delimiter)}  # between two cells")
+    return lines

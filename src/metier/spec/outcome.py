@@ -5,9 +5,11 @@ import difflib
 from pydantic import Field, field_validator
 
 from metier.spec.contestants import BASE, model_reference
-from metier.spec.examples import TEST_ROWS, VALIDATION_ROWS
 from metier.spec.quantisation import QUANTISATIONS, TYPES
 from metier.spec.strict import Strict, mistake
+
+VALIDATION_ROWS, TEST_ROWS = 1000, 500
+"""Most rows of the exams, by default: of the one that a file is chosen by, and of the final one."""
 
 
 class Evaluate(Strict):

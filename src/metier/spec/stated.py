@@ -1,6 +1,7 @@
 """What every source of text or of facts states of itself, as keys of the job description."""
 
 import codecs
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -18,6 +19,7 @@ class Stated(Strict):
     attribution: str = Field("", description="Who is to be named: authors, project, link.")
     path: str | None = None
     encoding: str = Field("utf-8", description="Text encoding of the file.")
+    delimiter: Literal[",", ";", "\t"] = Field(",", description="For csv: what stands between two cells.")
 
     @field_validator("licence")
     @classmethod
@@ -39,3 +41,8 @@ class Stated(Strict):
                 "", f"{value!r} is no known encoding", "Write 'utf-8', 'utf-16', 'shift_jis', 'cp1252', ..."
             ) from error
         return value
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting, as JSON-able values by which a source is known; without a later key that is not used."""
+        return self.model_dump(mode="json", exclude={"delimiter"} if self.delimiter == "," else None)

@@ -91,7 +91,10 @@ def _rows(source: FactSource, file: File) -> Iterator[tuple[int, dict[str, str],
         if met and (never := [column for what, column in columns.items() if what not in met]):
             raise DataError(file.name, f"no object has {never[0]!r}", "Set the columns")
         return
-    rows = read_csv(file, source.encoding) if source.format == "csv" else read_tsv(read_lines(file, source.encoding))
+    if source.format == "csv":
+        rows = read_csv(file, source.encoding, source.delimiter)
+    else:
+        rows = read_tsv(read_lines(file, source.encoding))
     titles = titles_of(file.name, rows)
     places = {what: position(file.name, column, titles) for what, column in columns.items()}
     for number, cells in rows:
