@@ -8,6 +8,7 @@ from contextlib import nullcontext
 import pytest
 from doubles import counted_animals
 from families import CASES, write_released
+from vocabularies import TEXTS
 
 from metier.artifact import Step
 from metier.compress import vocabulary
@@ -21,6 +22,8 @@ from metier.run.engine import Engine
 from metier.spec.job import Job
 from metier.steps import start
 from metier.tasks.prompt import PromptFormat
+from metier.tasks.registry import task_from_json
+from metier.tokenizer.chat import turn_of
 from metier.tokenizer.pieces import Kind
 from metier.tokenizer.read import pieces_of
 from metier.tokenizer.trim import choose, count_tokens
@@ -144,6 +147,33 @@ def test_a_start_measures_and_leaves_a_table_and_a_plot(tmp_path, monkeypatch, c
     told = capsys.readouterr().err
     assert told.count("<- chosen") == 1
     assert load(begun).model.config.vocab_size == facts["pieces"]
+
+
+@pytest.mark.parametrize("name", ["SmolLM2", "Llama 3.2", "Gemma 3"])
+def test_where_every_used_piece_is_kept_every_prompt_and_answer_is_cut_as_before(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("METIER_HOME", str(tmp_path / "home"))
+    data, begun = tmp_path / "data", tmp_path / "start"
+    data.mkdir(), begun.mkdir()
+    said = TEXTS[0].split()
+    rows = [Record(asked, answer) for asked, answer in zip(said, reversed(said), strict=True)]
+    write_records(data / "train.jsonl", rows)
+    write_records(data / "validation.jsonl", rows)
+    whole = base(tmp_path / "base", name).tokenizer
+    job = Job.model_validate(
+        {
+            "name": "ferry",
+            "task": "text2text",
+            "base": {"model": str(tmp_path / "base")},
+            "data": {"train": [{"source": "file:none.tsv", "licence": "own"}]},
+            "vocabulary": {"pieces": 100_000},
+        }
+    )
+    assert start.start(job, data, begun)["pieces"] < len(whole)
+    made = load(begun).tokenizer
+    for prompt in task_from_json(job.task_settings).prompts(turn_of(whole)):
+        for row in rows:
+            for text in (prompt.render(row.input), prompt.answer(row.output)):
+                assert made.tokenize(text) == whole.tokenize(text)
 
 
 def test_counts_of_special_pieces_are_no_rung(tmp_path):

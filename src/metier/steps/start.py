@@ -21,7 +21,6 @@ from metier.spec.estimates import context_of
 from metier.spec.job import Job
 from metier.spec.quantisation import Quantisation
 from metier.steps.vocabulary import adopt
-from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import Task, task_from_json
 from metier.tokenizer.learn import learn
 from metier.tokenizer.read import begins_with_bos
@@ -43,7 +42,8 @@ def inputs(job: Job) -> dict[str, Any]:
     if job.base.from_scratch:
         return used | {"seed": job.seed, "context": context_of(job)}
     content = content_of(job.base.model)[1:]  # of local files, which may change under the same name
-    return used | {"adopted": _adopts(job)} | ({"content": content} if content else {})
+    counted = {"counted": "as asked"} if job.vocabulary.pieces != "all" else {}  # they were counted bare before
+    return used | {"adopted": _adopts(job)} | counted | ({"content": content} if content else {})
 
 
 def check_packages(job: Job) -> None:
@@ -122,9 +122,8 @@ def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
             }
         }
         if _adopts(job):
-            texts = [*_texts(train, task.prompts()[0]), *plain]
             validation = read_records(data / "validation.jsonl")
-            tokenizer = adopt(job, model, tokenizer, texts, validation, _sentinels(job), folder)
+            tokenizer = adopt(job, model, tokenizer, train, plain, validation, _sentinels(job), folder)
     begins_with_bos(tokenizer)  # refused before any training, not when its template is written
     facts |= {"pieces": len(tokenizer), "parameters": model.num_parameters()}
     write_folder(folder, model, tokenizer)
@@ -136,7 +135,8 @@ def _from_scratch(
     job: Job, task: Task, train: Sequence[Record], plain: Sequence[str]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     prompt = task.prompts()[0]
-    texts = [prompt.render(""), *_texts(train, prompt), *plain]
+    rows = (text for row in train for text in (row.input, prompt.answer(row.output)))
+    texts = [prompt.render(""), *rows, *plain]
     pieces = learn(texts, job.base.vocabulary, sentinels=_sentinels(job))
     base, context = job.base, context_of(job)
     model = scratch(
@@ -153,10 +153,6 @@ def _adopts(job: Job) -> bool:
 def _sentinels(job: Job) -> int:
     """Return how many sentinels pretraining needs."""
     return sentinels_needed(job.pretrain.row_tokens) if job.pretrain and job.pretrain.objective == "ul2" else 0
-
-
-def _texts(train: Sequence[Record], prompt: PromptFormat) -> list[str]:
-    return [text for row in train for text in (row.input, prompt.answer(row.output))]
 
 
 def _check_lengths(job: Job, positions: int | None) -> None:

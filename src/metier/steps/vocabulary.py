@@ -16,6 +16,7 @@ from metier.errors import ArtifactError
 from metier.model.rows import keep_rows
 from metier.progress import say
 from metier.spec.job import Job
+from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import task_from_json
 from metier.tokenizer.chat import turn_of
 from metier.tokenizer.learn import sentinel_ids
@@ -31,7 +32,8 @@ def adopt(
     job: Job,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    texts: Sequence[str],
+    train: Sequence[Record],
+    plain: Sequence[str],
     validation: Sequence[Record],
     sentinels: int,
     folder: Path,
@@ -44,7 +46,8 @@ def adopt(
         job: the job description.
         model: the base; its embedding is cut.
         tokenizer: the base's.
-        texts: the job's text.
+        train: the rows to learn from.
+        plain: the texts to pretrain on.
         validation: rows held out from training, for measuring sizes.
         sentinels: how many of UL2's marks are needed.
         folder: where a measurement of sizes is left.
@@ -57,7 +60,7 @@ def adopt(
         whole = pieces.tokenizer()
         prompts = task_from_json(job.task_settings).prompts(turn_of(tokenizer))
         always = {*count_tokens(whole, [prompt.render("") for prompt in prompts]), *sentinel_ids(whole, sentinels)}
-        counts = count_tokens(whole, texts)
+        counts = _counted(whole, prompts, train) + count_tokens(whole, plain)
         if wanted == "auto":
             wanted = _measured(job, model, pieces, counts, sorted(always), validation[:_PROBE_ROWS], folder)
         pieces, old = pieces.subset(choose(pieces, counts, wanted, always))
@@ -65,6 +68,23 @@ def adopt(
     adopted = pieces.tokenizer()
     adopted.chat_template = tokenizer.chat_template
     return adopted
+
+
+def _counted(
+    tokenizer: PreTrainedTokenizerFast, prompts: Sequence[PromptFormat], rows: Sequence[Record]
+) -> Counter[int]:
+    """Count the pieces of the rows as the prompts ask them, both sides alike.
+
+    A word behind a space is another piece than in front, and a full stop before a line break may be one with it.
+    """
+    around = dict.fromkeys((prompt.before, prompt.after) for prompt in prompts)
+    leads = dict.fromkeys(prompt.lead for prompt in prompts)
+    asked, answered = Counter[int](), Counter[int]()
+    for before, after in around:
+        asked.update(count_tokens(tokenizer, [f"{before}{row.input}{after}" for row in rows]))
+    for lead in leads:
+        answered.update(count_tokens(tokenizer, [f"{lead}{row.output}" for row in rows]))
+    return Counter({i: asked[i] * len(leads) + answered[i] * len(around) for i in asked | answered})
 
 
 def _with_rows(pieces: Pieces, model: PreTrainedModel) -> Pieces:
