@@ -396,6 +396,9 @@ def test_a_base_that_is_no_model_is_refused(tmp_path):
         known_weights(on_base(damaged))
     folder = tmp_path / "folder"
     folder.mkdir()
+    with pytest.raises(ArtifactError, match="choose another base") as caught:  # never: delete your weights
+        known_weights(on_base(folder))
+    assert "elete" not in str(caught.value)
     write_json(folder / "config.json", {})
     with pytest.raises(ArtifactError, match="no language model"):
         known_weights(on_base(folder))
@@ -492,6 +495,9 @@ def test_the_measurement_that_comes_with_metier_can_be_read(tmp_path):
     assert not isfinite(read.equal_time.low) and "1,200,000 tokens" in basis(read)
     path.write_text('{"seconds_ratio": 1}', encoding="utf-8")
     with pytest.raises(ArtifactError, match="no measurement"):
+        load_evidence(path)
+    path.write_text("no JSON", encoding="utf-8")
+    with pytest.raises(ArtifactError, match="Install metier again"):
         load_evidence(path)
 
 

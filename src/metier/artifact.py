@@ -73,7 +73,7 @@ def read_json(path: Path, fix: str = "Delete the folder and run the command agai
 
     Args:
         path: the file.
-        fix: what to do where it cannot be read.
+        fix: what to do where it cannot be read; the default is for folders that metier made and can make again.
 
     Raises:
         ArtifactError: when the file is missing or holds no JSON object.

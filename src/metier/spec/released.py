@@ -20,7 +20,7 @@ CLOSURE = 1.2
 _BY_MEASUREMENT = 24_000
 """What stands for a number of pieces that a build will measure."""
 
-_OTHER_BASE = "Fetch it again, or choose another base"
+_OTHER_BASE = "Fetch it again, or choose another base; a model folder holds config.json and *.safetensors"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def known_weights(job: Job) -> Known | None:
     place = _place(job.base.model)
     if place is None:
         return None
-    weights = _weights_of_folder(place) if place.is_dir() else _weights_of_gguf(place)
+    weights = _weights_of_folder(place, _OTHER_BASE) if place.is_dir() else _weights_of_gguf(place)
     wanted = _BY_MEASUREMENT if job.vocabulary.pieces == "auto" else job.vocabulary.pieces
     if wanted == "all" or wanted * CLOSURE >= weights.pieces:
         return Known(weights, f"read from {place}")
@@ -60,7 +60,8 @@ def _built(job: Job) -> Known | None:
     wanted = {"base": job.base.weights, "vocabulary": job.kept_pieces}
     if {key: inputs.get(key) for key in wanted} != wanted:
         return None
-    return Known(_weights_of_folder(start), f"as built in {start}")
+    weights = _weights_of_folder(start, f"Delete {start} and run the command again")
+    return Known(weights, f"as built in {start}")
 
 
 def _place(reference: str) -> Path | None:
@@ -107,31 +108,32 @@ def _of_package(requirement: str) -> Path | None:
 def _weights_of_gguf(path: Path) -> Weights:
     header = read_header(path)
     used = header.metadata.get(f"{header.metadata.get('general.architecture')}.expert_used_count")
-    return _checked(path, header.shapes, used)
+    return _checked(path, header.shapes, used, _OTHER_BASE)
 
 
-def _weights_of_folder(folder: Path) -> Weights:
+def _weights_of_folder(folder: Path, fix: str) -> Weights:
+    """Return what a model folder holds; ``fix`` says what to do where it cannot be read."""
     from safetensors import SafetensorError, safe_open
 
-    config = read_json(folder / "config.json")
+    config = read_json(folder / "config.json", fix)
     shapes: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(file, framework="numpy") as opened:
                 shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise ArtifactError(str(file), f"cannot be read ({error})", _OTHER_BASE) from error
+            raise ArtifactError(str(file), f"cannot be read ({error})", fix) from error
     if config.get("tie_word_embeddings", False):
         shapes = {name: shape for name, shape in shapes.items() if not name.startswith("lm_head")}
     used = next((config[key] for key in ("num_experts_per_tok", "router_topk") if key in config), None)
-    return _checked(folder, shapes, used)
+    return _checked(folder, shapes, used, fix)
 
 
-def _checked(place: Path, shapes: dict[str, tuple[int, ...]], experts_per_token: Any) -> Weights:
+def _checked(place: Path, shapes: dict[str, tuple[int, ...]], experts_per_token: Any, fix: str) -> Weights:
     parts = {part_of(name) for name in shapes}
     matrices = all(len(shape) == 2 for name, shape in shapes.items() if part_of(name) == EMBEDDING)
     if not {EMBEDDING, "attention"} <= parts or not matrices:
-        raise ArtifactError(str(place), "holds no language model: no embedding or no attention", _OTHER_BASE)
+        raise ArtifactError(str(place), "holds no language model: no embedding or no attention", fix)
     if EXPERTS in parts and not isinstance(experts_per_token, int):
-        raise ArtifactError(str(place), "does not say how many experts a token passes through", _OTHER_BASE)
+        raise ArtifactError(str(place), "does not say how many experts a token passes through", fix)
     return Weights(shapes, experts_per_token if EXPERTS in parts else 0)
