@@ -17,6 +17,7 @@ from doubles import gemma, tiny_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from safetensors.torch import load_file, save_file
 from test_scratch import weights_a_token_passes
 
 from metier.artifact import write_json
@@ -400,11 +401,61 @@ def test_a_base_that_is_no_model_is_refused(tmp_path):
         known_weights(on_base(folder))
     assert "elete" not in str(caught.value)
     write_json(folder / "config.json", {})
+    (folder / "pytorch_model.bin").write_bytes(b"pickled")
+    with pytest.raises(ArtifactError, match=r"has no \*\.safetensors"):
+        known_weights(on_base(folder))
+    save_file({"other.weight": torch.zeros(2, 2)}, folder / "model.safetensors")
     with pytest.raises(ArtifactError, match="no language model"):
         known_weights(on_base(folder))
     (folder / "model.safetensors").write_bytes(b"\xff" * 64)
     with pytest.raises(ArtifactError, match="cannot be read"):
         known_weights(on_base(folder))
+
+
+def test_of_a_folder_the_files_count_that_its_index_names(tmp_path, tokenizer):
+    model = gemma(len(tokenizer), layers=2)
+    write_folder(tmp_path, model, tokenizer)
+    description, first = on_base(tmp_path, 'pieces = "all"'), tmp_path / "model-00001-of-00001.safetensors"
+    for other in ("consolidated.safetensors", "model-00002-of-00002.safetensors"):
+        save_file({"layers.7.attention.wq.weight": torch.zeros(64, 64)}, tmp_path / other)
+    assert known_weights(description).weights.parameters == model.num_parameters()
+    (tmp_path / "model.safetensors").rename(first)
+    names = dict.fromkeys(load_file(first), first.name)
+    write_json(tmp_path / "model.safetensors.index.json", {"weight_map": names})
+    assert known_weights(description).weights.parameters == model.num_parameters()
+    first.rename(tmp_path / "weights.safetensors")
+    with pytest.raises(ArtifactError, match=f"names {first.name}, which is missing"):
+        known_weights(description)
+    write_json(tmp_path / "model.safetensors.index.json", {"weight_map": {"a": "../a.safetensors"}})
+    with pytest.raises(ArtifactError, match="no index of files beside it"):
+        known_weights(description)
+    for left_over in ("model.safetensors.index.json", "model-00002-of-00002.safetensors"):
+        (tmp_path / left_over).unlink()
+    assert known_weights(description).weights.parameters == model.num_parameters()
+
+
+def test_a_folder_of_quantised_weights_is_refused(tmp_path, tokenizer):
+    write_folder(tmp_path, gemma(len(tokenizer), layers=2), tokenizer)
+    config = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    write_json(tmp_path / "config.json", {**config, "quantization_config": {"quant_method": "gptq"}})
+    with pytest.raises(ArtifactError, match="quantised already"):
+        known_weights(on_base(tmp_path))
+
+
+def test_an_openmoe_of_pickled_weights_is_known_when_the_build_has_read_it(tmp_path, evidence):
+    write_json(tmp_path / "config.json", {"architectures": ["OpenMoeForCausalLM"]})
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickled")
+    assert "known after 'metier build' has read its weights" in planned(on_base(tmp_path), evidence).known
+
+
+def test_what_is_fetched_in_part_from_the_hub_is_not_here_yet(tmp_path, monkeypatch, tokenizer):
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda name, file: str(tmp_path / file))
+    model = gemma(len(tokenizer), layers=2)
+    write_folder(tmp_path, model, tokenizer)
+    description = on_base("hf:somebody/some", 'pieces = "all"')
+    assert known_weights(description).weights.parameters == model.num_parameters()
+    write_json(tmp_path / "model.safetensors.index.json", {"weight_map": {"a": "model-2.safetensors"}})
+    assert known_weights(description) is None
 
 
 def test_what_an_earlier_build_made_is_known_exactly_until_the_description_changes(tmp_path, monkeypatch, tokenizer):

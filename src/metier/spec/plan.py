@@ -5,6 +5,7 @@ from typing import Any
 
 from metier.spec.advice import Advice, Evidence, advise, basis
 from metier.spec.changes import changes
+from metier.spec.contestants import kind_and_name
 from metier.spec.estimates import share_of_peak, width_of
 from metier.spec.job import Job
 from metier.spec.knowledge import Knowledge, Taught, knowledge_of
@@ -60,7 +61,7 @@ def make_plan(
 
     Args:
         job: the job description.
-        known: what its model is made of; None when its base is not on this machine.
+        known: what its model is made of; None when its base is not on this machine, or not in a form that can be read.
         machine: where it is to be trained.
         evidence: of dense models and mixtures.
         taught: what was counted of a job about facts; None where nothing was.
@@ -69,9 +70,7 @@ def make_plan(
         SpecError: when the model has no parts for what is to be cut from it.
     """
     if known is None:
-        return Plan(
-            job.name, f"{job.base.model} is not on this machine: known after 'metier build' fetched it", machine
-        )
+        return Plan(job.name, _unknown(job.base.model), machine)
     weights = known.weights
     scratch = job.base.from_scratch
     slowdown = evidence.seconds_ratio if weights.experts and evidence.seconds_ratio else 1.0
@@ -95,6 +94,13 @@ def make_plan(
         advice_basis=basis(evidence) if advice and advice.choice != "not measured" else "",
     )
     return plan if plan.fits else replace(plan, changes=tuple(changes(job, weights, plan.files, stages, machine)))
+
+
+def _unknown(base: str) -> str:
+    """Say why a base's weights are not known."""
+    if kind_and_name(base)[0] == "path":
+        return f"{base} holds no *.safetensors: known after 'metier build' has read its weights"
+    return f"{base} is not on this machine: known after 'metier build' fetched it"
 
 
 def _advice(job: Job, weights: Weights, evidence: Evidence) -> Advice:

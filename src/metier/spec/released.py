@@ -4,15 +4,15 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from metier.artifact import read_json
 from metier.errors import ArtifactError
 from metier.home import home, run_dir
 from metier.run.gguf_header import read_header
 from metier.spec.contestants import kind_and_name
+from metier.spec.folder import checked, weight_files, weights_of_folder
 from metier.spec.job import Job
-from metier.spec.weights import EMBEDDING, EXPERTS, Weights, of_shape, part_of
+from metier.spec.weights import Weights, of_shape
 
 CLOSURE = 1.2
 """A trimmed vocabulary has so many times the pieces asked for: merges need their halves (24,000 of Gemma's: 28,933)."""
@@ -32,7 +32,7 @@ class Known:
 
 
 def known_weights(job: Job) -> Known | None:
-    """Return what a job's model is made of, or None for a base that is not on this machine.
+    """Return what a job's model is made of, or None for a base whose weights this machine cannot tell yet.
 
     Raises:
         ArtifactError: when the base is there and damaged, or is no language model.
@@ -44,7 +44,9 @@ def known_weights(job: Job) -> Known | None:
     place = _place(job.base.model)
     if place is None:
         return None
-    weights = _weights_of_folder(place, _OTHER_BASE) if place.is_dir() else _weights_of_gguf(place)
+    weights = weights_of_folder(place, _OTHER_BASE) if place.is_dir() else _weights_of_gguf(place)
+    if weights is None:
+        return None
     wanted = _BY_MEASUREMENT if job.vocabulary.pieces == "auto" else job.vocabulary.pieces
     if wanted == "all" or wanted * CLOSURE >= weights.pieces:
         return Known(weights, f"read from {place}")
@@ -60,8 +62,8 @@ def _built(job: Job) -> Known | None:
     wanted = {"base": job.base.weights, "vocabulary": job.kept_pieces}
     if {key: inputs.get(key) for key in wanted} != wanted:
         return None
-    weights = _weights_of_folder(start, f"Delete {start} and run the command again")
-    return Known(weights, f"as built in {start}")
+    weights = weights_of_folder(start, f"Delete {start} and run the command again")
+    return Known(weights, f"as built in {start}") if weights else None
 
 
 def _place(reference: str) -> Path | None:
@@ -83,8 +85,13 @@ def _in_hub_cache(name: str) -> Path | None:
         config = try_to_load_from_cache(name, "config.json")
     except HFValidationError:
         return None
-    folder = Path(config).parent if isinstance(config, str) else None
-    return folder if folder and any(folder.glob("*.safetensors")) else None
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    try:
+        return folder if weight_files(folder, _OTHER_BASE) else None
+    except ArtifactError:  # fetched in part
+        return None
 
 
 def _of_package(requirement: str) -> Path | None:
@@ -108,32 +115,4 @@ def _of_package(requirement: str) -> Path | None:
 def _weights_of_gguf(path: Path) -> Weights:
     header = read_header(path)
     used = header.metadata.get(f"{header.metadata.get('general.architecture')}.expert_used_count")
-    return _checked(path, header.shapes, used, _OTHER_BASE)
-
-
-def _weights_of_folder(folder: Path, fix: str) -> Weights:
-    """Return what a model folder holds; ``fix`` says what to do where it cannot be read."""
-    from safetensors import SafetensorError, safe_open
-
-    config = read_json(folder / "config.json", fix)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="numpy") as opened:
-                shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise ArtifactError(str(file), f"cannot be read ({error})", fix) from error
-    if config.get("tie_word_embeddings", False):
-        shapes = {name: shape for name, shape in shapes.items() if not name.startswith("lm_head")}
-    used = next((config[key] for key in ("num_experts_per_tok", "router_topk") if key in config), None)
-    return _checked(folder, shapes, used, fix)
-
-
-def _checked(place: Path, shapes: dict[str, tuple[int, ...]], experts_per_token: Any, fix: str) -> Weights:
-    parts = {part_of(name) for name in shapes}
-    matrices = all(len(shape) == 2 for name, shape in shapes.items() if part_of(name) == EMBEDDING)
-    if not {EMBEDDING, "attention"} <= parts or not matrices:
-        raise ArtifactError(str(place), "holds no language model: no embedding or no attention", fix)
-    if EXPERTS in parts and not isinstance(experts_per_token, int):
-        raise ArtifactError(str(place), "does not say how many experts a token passes through", fix)
-    return Weights(shapes, experts_per_token if EXPERTS in parts else 0)
+    return checked(path, header.shapes, used, _OTHER_BASE)
