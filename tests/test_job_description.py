@@ -94,6 +94,10 @@ def test_a_file_with_a_comma_in_its_name_is_one_file(tmp_path):
     (tmp_path / "a,b.tsv").write_text("x\ty\n")
     job = load_job(write(tmp_path, GOOD.replace("pairs.tsv", "a,b.tsv")))
     assert job.data.train[0].source == f"file:{tmp_path / 'a,b.tsv'}"
+    two_sided = GOOD.replace('"file:pairs.tsv"', '"file:a,b.tsv"\nformat = "moses"')  # then it is always two
+    assert load_job(write(tmp_path, two_sided)).data.train[0].source == f"file:{tmp_path / 'a'},{tmp_path / 'b.tsv'}"
+    one_sided = GOOD.replace('"file:pairs.tsv"', '"file:c,d.tsv"\nformat = "tsv"')  # this never
+    assert load_job(write(tmp_path, one_sided)).data.train[0].source == f"file:{tmp_path / 'c,d.tsv'}"
 
 
 @pytest.mark.parametrize("folder", ["a:b", "hf:b", "abc:d e"])

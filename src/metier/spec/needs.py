@@ -139,11 +139,8 @@ def text_tokens(sources: Iterable[AnySource]) -> int | None:
     """Return roughly how many tokens the sources have, or None when one of them is not a local file."""
     total = 0
     for source in sources:
-        kind, _, rest = source.source.partition(":")
-        if kind != "file":
-            return None
-        files = [Path(rest)] if Path(rest).is_file() else [Path(name) for name in rest.split(",")]
-        if not all(file.is_file() for file in files):
+        files = [Path(name) for name in source.local_names()]
+        if not files or not all(file.is_file() for file in files):
             return None
         total += sum(file.stat().st_size for file in files)
     return total // BYTES_A_TOKEN
