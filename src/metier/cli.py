@@ -110,7 +110,7 @@ def plan(job: JobPath, as_json: Json = False) -> None:
         from metier.spec.plan_table import render
 
         Console(highlight=False).print(render(found, description))
-    if not found.fits:
+    if found.fits is False:
         raise typer.Exit(DOES_NOT_FIT)
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from os.path import exists
 from pathlib import Path
 
 from metier.spec.compress import WHOLE_MODEL, Cut, file_name
-from metier.spec.data import AnySource
+from metier.spec.data import AnySource, Data
 from metier.spec.estimates import STORE_MIB, Memory, answering_mib, session_tokens, tokens_per_s, training_memory
 from metier.spec.job import Job
 from metier.spec.machine import Machine
@@ -144,3 +145,10 @@ def text_tokens(sources: Iterable[AnySource]) -> int | None:
             return None
         total += sum(file.stat().st_size for file in files)
     return total // BYTES_A_TOKEN
+
+
+def missing_files(data: Data) -> tuple[str, ...]:
+    """Return the local files and folders that the sources name and that are not there, each with its key."""
+    keys = ("train", "test", "text", "facts")
+    named = ((name, key) for key in keys for source in getattr(data, key) for name in source.local_names())
+    return tuple(f"{name} (data.{key})" for name, key in named if not exists(name))  # noqa: PTH110 - never raises

@@ -10,7 +10,7 @@ from metier.spec.estimates import share_of_peak, width_of
 from metier.spec.job import Job
 from metier.spec.knowledge import Knowledge, Taught, knowledge_of
 from metier.spec.machine import Machine
-from metier.spec.needs import File, Stage, file_of, files_of, stages_of
+from metier.spec.needs import File, Stage, file_of, files_of, missing_files, stages_of
 from metier.spec.released import Known
 from metier.spec.shape import Shape, shape_of
 from metier.spec.weights import Weights, of_shape
@@ -42,10 +42,14 @@ class Plan:
     advice_basis: str = ""
     changes: tuple[str, ...] = ()
     """What to change where something does not fit."""
+    missing: tuple[str, ...] = ()
+    """Local files of the job that are not there."""
 
     @property
-    def fits(self) -> bool:
-        """Whether a file and every training fit; what is not known yet counts as fitting."""
+    def fits(self) -> bool | None:
+        """Whether a file and every training fit; None where the model is not known yet."""
+        if self.parameters is None:
+            return None
         file = not self.files or any(one.fits for one in self.files)
         return file and all(stage.fits is not False for stage in self.stages)
 
@@ -70,7 +74,7 @@ def make_plan(
         SpecError: when the model has no parts for what is to be cut from it.
     """
     if known is None:
-        return Plan(job.name, _unknown(job.base.model), machine)
+        return Plan(job.name, _unknown(job.base.model), machine, missing=missing_files(job.data))
     weights = known.weights
     scratch = job.base.from_scratch
     slowdown = evidence.seconds_ratio if weights.experts and evidence.seconds_ratio else 1.0
@@ -92,6 +96,7 @@ def make_plan(
         knowledge=knowledge_of(taught, job.base, weights, stages[-1].tokens) if taught and scratch else None,
         advice=advice,
         advice_basis=basis(evidence) if advice and advice.choice != "not measured" else "",
+        missing=missing_files(job.data),
     )
     return plan if plan.fits else replace(plan, changes=tuple(changes(job, weights, plan.files, stages, machine)))
 

@@ -26,13 +26,17 @@ def render(plan: Plan, job: Job) -> RenderableType:
         job: its description, for the limits.
     """
     if plan.parameters is None:
-        return Group(Text(plan.known), *_lines(_about_the_machine(plan)))
+        return Group(Text(plan.known), *_lines(_missing(plan)), *_lines(_about_the_machine(plan)))
     blocks: list[RenderableType] = [_model(plan), Text(), _parts(plan)]
     if plan.files:
         blocks += [Text(), _files(plan, job)]
     talk = (*_about_the_machine(plan), *_shared(plan), *_expectations(plan), *_facts(plan, job), *_cuts(job))
     blocks += [Text(), _stages(plan), Text(), *_lines(talk), Text()]
-    return Group(*blocks, *_lines(_conclusion(plan)))
+    return Group(*blocks, *_lines((*_missing(plan), *_conclusion(plan))))
+
+
+def _missing(plan: Plan) -> Iterable[str]:
+    return (f"There is no {file}: 'metier build' will need it." for file in plan.missing)
 
 
 def _model(plan: Plan) -> Text:

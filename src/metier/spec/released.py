@@ -1,4 +1,4 @@
-"""What is known of a job's model before anything is fetched: from its run folder, a local base, or the caches."""
+"""What is known of a job's model before anything is fetched: from its run folder, a local base, caches, or a table."""
 
 import re
 import zipfile
@@ -12,6 +12,7 @@ from metier.run.gguf_header import read_header
 from metier.spec.contestants import kind_and_name
 from metier.spec.folder import checked, weight_files, weights_of_folder
 from metier.spec.job import Job
+from metier.spec.tried import tried_base
 from metier.spec.weights import Weights, of_shape
 
 CLOSURE = 1.2
@@ -41,16 +42,22 @@ def known_weights(job: Job) -> Known | None:
         return found
     if job.base.from_scratch:
         return Known(of_shape(job.base.shape, job.base.vocabulary), "by the description")
-    place = _place(job.base.model)
-    if place is None:
-        return None
-    weights = weights_of_folder(place, _OTHER_BASE) if place.is_dir() else _weights_of_gguf(place)
-    if weights is None:
-        return None
+    known = _of_base(job.base.model)
     wanted = _BY_MEASUREMENT if job.vocabulary.pieces == "auto" else job.vocabulary.pieces
-    if wanted == "all" or wanted * CLOSURE >= weights.pieces:
-        return Known(weights, f"read from {place}")
-    return Known(weights.with_pieces(round(wanted * CLOSURE)), f"read from {place}; pieces are an estimate")
+    if known is None or wanted == "all" or wanted * CLOSURE >= known.weights.pieces:
+        return known
+    return Known(known.weights.with_pieces(round(wanted * CLOSURE)), f"{known.how}; pieces are an estimate")
+
+
+def _of_base(reference: str) -> Known | None:
+    """What a released base is made of, all its pieces included."""
+    if place := _place(reference):
+        weights = weights_of_folder(place, _OTHER_BASE) if place.is_dir() else _weights_of_gguf(place)
+        return Known(weights, f"read from {place}") if weights else None
+    tried = tried_base(reference)
+    if tried is None:
+        return None
+    return Known(tried.weights, f"the shapes of {tried.name} come with metier; it is not on this machine")
 
 
 def _built(job: Job) -> Known | None:
