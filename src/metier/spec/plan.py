@@ -1,17 +1,18 @@
 """``metier plan``: what will fit and what to expect, said before anything is fetched or trained."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from metier.spec.advice import Advice, Evidence, advise, basis
-from metier.spec.changes import changes
+from metier.spec.changes import LEAST_PIECES, changes
 from metier.spec.contestants import kind_and_name
 from metier.spec.estimates import share_of_peak, width_of
 from metier.spec.job import Job
 from metier.spec.knowledge import Knowledge, Taught, knowledge_of
 from metier.spec.machine import Machine
 from metier.spec.needs import File, Stage, file_of, files_of, missing_files, stages_of
-from metier.spec.released import Known
+from metier.spec.released import Known, PiecesAre
 from metier.spec.shape import Shape, shape_of
 from metier.spec.weights import Weights, of_shape
 
@@ -27,7 +28,11 @@ class Plan:
     known: str
     """How the model's weights are known, or why they are not."""
     machine: Machine
+    fits: bool | None = None
+    """Whether a file and every training fit; None where the model is not known yet, or where it hangs on how many
+    pieces the text uses."""
     pieces: int | None = None
+    pieces_are: PiecesAre = "exact"
     parameters: int | None = None
     active_parameters: int | None = None
     parts: dict[str, int] | None = None
@@ -45,17 +50,9 @@ class Plan:
     missing: tuple[str, ...] = ()
     """Local files of the job that are not there."""
 
-    @property
-    def fits(self) -> bool | None:
-        """Whether a file and every training fit; None where the model is not known yet."""
-        if self.parameters is None:
-            return None
-        file = not self.files or any(one.fits for one in self.files)
-        return file and all(stage.fits is not False for stage in self.stages)
-
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON-able values."""
-        return {"fits": self.fits, **asdict(self)}
+        return asdict(self)
 
 
 def make_plan(
@@ -78,19 +75,29 @@ def make_plan(
     weights = known.weights
     scratch = job.base.from_scratch
     slowdown = evidence.seconds_ratio if weights.experts and evidence.seconds_ratio else 1.0
-    stages = stages_of(job, weights, machine, slowdown, taught.tokens if taught else None)
+
+    def needs(weights: Weights) -> tuple[tuple[File, ...], tuple[Stage, ...]]:
+        return files_of(job, weights), stages_of(job, weights, machine, slowdown, taught.tokens if taught else None)
+
+    files, stages = needs(weights)
+    fits: bool | None = _fit(files, stages)
+    least = weights.with_pieces(min(LEAST_PIECES, weights.pieces))
+    if not fits and known.pieces_are != "exact" and _fit(*needs(least)):
+        fits = None
     advised = scratch and job.base.architecture != "openmoe" and job.task != "qa"  # of facts it was not measured
     advice = _advice(job, weights, evidence) if advised else None
     plan = Plan(
         job=job.name,
         known=known.how,
         machine=machine,
+        fits=fits,
         pieces=weights.pieces,
+        pieces_are=known.pieces_are,
         parameters=weights.parameters,
         active_parameters=weights.active_parameters,
         parts=weights.parts(),
         share_of_peak=round(share_of_peak(width_of(weights)), 2),
-        files=files_of(job, weights),
+        files=files,
         stages=stages,
         tokens_a_parameter=sum(s.tokens for s in stages) / weights.active_parameters if scratch else None,
         knowledge=knowledge_of(taught, job.base, weights, stages[-1].tokens) if taught and scratch else None,
@@ -99,6 +106,12 @@ def make_plan(
         missing=missing_files(job.data),
     )
     return plan if plan.fits else replace(plan, changes=tuple(changes(job, weights, plan.files, stages, machine)))
+
+
+def _fit(files: Iterable[File], stages: Iterable[Stage]) -> bool:
+    """Whether one of the files, if there are any, and every training fit; what is not known counts as fitting."""
+    found = [file.fits for file in files]
+    return (not found or any(found)) and all(stage.fits is not False for stage in stages)
 
 
 def _unknown(base: str) -> str:

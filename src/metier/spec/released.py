@@ -4,6 +4,7 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from metier.artifact import read_json
 from metier.errors import ArtifactError
@@ -21,6 +22,9 @@ CLOSURE = 1.2
 _BY_MEASUREMENT = 24_000
 """What stands for a number of pieces that a build will measure."""
 
+PiecesAre = Literal["exact", "at most", "about"]
+"""Whether a plan knows the number of pieces. A text that uses fewer than are asked for keeps fewer."""
+
 _OTHER_BASE = "Fetch it again, or choose another base; a model folder holds config.json and *.safetensors"
 
 
@@ -30,6 +34,7 @@ class Known:
 
     weights: Weights
     how: str
+    pieces_are: PiecesAre = "exact"
 
 
 def known_weights(job: Job) -> Known | None:
@@ -46,7 +51,9 @@ def known_weights(job: Job) -> Known | None:
     wanted = _BY_MEASUREMENT if job.vocabulary.pieces == "auto" else job.vocabulary.pieces
     if known is None or wanted == "all" or wanted * CLOSURE >= known.weights.pieces:
         return known
-    return Known(known.weights.with_pieces(round(wanted * CLOSURE)), f"{known.how}; pieces are an estimate")
+    how = f"{known.how}; pieces are an estimate"
+    are: PiecesAre = "about" if job.vocabulary.pieces == "auto" else "at most"
+    return Known(known.weights.with_pieces(round(wanted * CLOSURE)), how, are)
 
 
 def _of_base(reference: str) -> Known | None:
