@@ -22,6 +22,8 @@ from test_scratch import weights_a_token_passes
 
 from metier.artifact import write_json
 from metier.compress.structure import narrowed, with_experts, without_layers
+from metier.data.local_text import text_bytes
+from metier.data.sources import read_source
 from metier.errors import ArtifactError, SpecError
 from metier.export.gguf import write_gguf
 from metier.export.huggingface import write_folder
@@ -32,10 +34,10 @@ from metier.run.locate import Located
 from metier.spec import estimates, tried
 from metier.spec.advice import EVIDENCE, Difference, advise, basis, load_evidence
 from metier.spec.compress import WHOLE_MODEL, Cut
+from metier.spec.data import Source, TextSource
 from metier.spec.facts import FactSource
 from metier.spec.job import Job
 from metier.spec.machine import Machine, product_speed, this_machine
-from metier.spec.needs import text_tokens
 from metier.spec.outcome import Limits
 from metier.spec.plan import make_plan
 from metier.spec.plan_table import render
@@ -108,7 +110,7 @@ def tokenizer():
 
 
 def planned(description, evidence, machine=MACHINE):
-    return make_plan(description, known_weights(description), machine, evidence)
+    return make_plan(description, known_weights(description), machine, evidence, text_bytes=text_bytes)
 
 
 def shown(plan, description):
@@ -333,16 +335,64 @@ def test_a_mixture_is_slowed_by_what_was_measured(evidence):
 
 def test_passes_are_counted_over_local_text_alone(tmp_path, evidence):
     rows = tmp_path / "pairs.tsv"
-    rows.write_text("ab\tc\n" * 800, encoding="utf-8")  # 4,000 bytes
+    rows.write_text("ab\tcde\n" * 800, encoding="utf-8")
     near = job().data.train[0].model_copy(update={"source": f"file:{rows}"})
-    far = near.model_copy(update={"source": "pypi:somewhere"})
-    pair = near.model_copy(update={"source": f"file:{rows},{rows}"})
-    assert text_tokens([near]) == 1000
-    assert text_tokens([pair]) == 2000
-    assert text_tokens([near, far]) is None
     description = job(train='budget = "3 steps"\nbatch_tokens = 1000')
-    description = description.model_copy(update={"data": description.data.model_copy(update={"train": [near]})})
-    assert planned(description, evidence).stages[0].passes == 3.0
+    for sources, passes in (([near], 3.0), ([near, near.model_copy(update={"source": "pypi:somewhere"})], None)):
+        data = description.data.model_copy(update={"train": sources})
+        (stage,) = planned(description.model_copy(update={"data": data}), evidence).stages
+        assert stage.passes == passes
+
+
+def _tables(rows):
+    csv_rows = [
+        'id,"in, or ""asked""",out,note',
+        *(f'{n:04},"a ""{n:04}""\nb",猫{n:04},{"x" * 500}' for n in range(rows)),
+    ]
+    return {
+        "pairs.csv": ("\n".join(csv_rows), {"input": 'in, or "asked"', "output": "out"}),
+        "pairs.tsv": (
+            "".join(f"{n:04}\ta {n:04}\t猫{n:04}\t{'x' * 500}\n" for n in range(rows)),
+            {"input": 2, "output": 3},
+        ),
+        "pairs.jsonl": (
+            "".join(
+                json.dumps({"q": f"a {n:04}", "a": {"b": f"猫{n:04}"}, "c": "x" * 500}) + "\n" for n in range(rows)
+            ),
+            {"input": "q", "output": "a.b"},
+        ),
+    }
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("rows", [3, 4000])
+@pytest.mark.parametrize("name", ["pairs.csv", "pairs.tsv", "pairs.jsonl"])
+def test_of_a_table_the_two_columns_count_that_are_learned_from(tmp_path, name, rows, encoding):
+    text, columns = _tables(rows)[name]
+    (tmp_path / name).write_text(text, encoding=encoding)
+    source = Source(source=f"file:{tmp_path / name}", licence="own", encoding=encoding, **columns)
+    wanted = sum(len(side.encode()) for pair in read_source(source).table.pairs for side in pair)
+    assert text_bytes([source, source]) == pytest.approx(2 * wanted, rel=0.03 if rows == 3 else 0.1)
+    plain = TextSource(source=source.source, licence="own", encoding=encoding, text=columns["output"])
+    wanted = sum(len(said.encode()) for said, _ in read_source(plain).table.pairs)
+    assert text_bytes([plain]) == pytest.approx(wanted, rel=0.03 if rows == 3 else 0.1)
+
+
+def test_of_plain_text_every_byte_counts_and_of_other_layouts_nobody_knows(tmp_path):
+    for name in ("a.en", "a.ja", "a.txt"):
+        (tmp_path / name).write_text("some words\n" * 10, encoding="utf-8")
+    (tmp_path / "a.tmx").write_text("<tmx/>", encoding="utf-8")
+
+    def pairs(name, **keys):
+        return text_bytes([Source(source=f"file:{name}", licence="own", **keys)])
+
+    assert pairs(f"{tmp_path / 'a.en'},{tmp_path / 'a.ja'}") == 220
+    assert text_bytes([TextSource(source=f"file:{tmp_path / 'a.txt'}", licence="own")]) == 110
+    assert pairs(tmp_path / "a.tmx") is None
+    assert pairs(tmp_path / "none.tsv") is None
+    assert pairs(tmp_path / "a.txt") is None  # its name does not tell its layout
+    assert pairs(tmp_path / "a.en", format="tsv", input=7, output=8) is None
+    assert text_bytes([]) == 0
 
 
 def test_the_machine_is_measured():

@@ -93,6 +93,7 @@ def schema() -> None:
 def plan(job: JobPath, as_json: Json = False) -> None:
     """Say what will fit and what to expect, before anything is fetched or trained. Exit code 1: it does not fit."""
     with _workshop():
+        from metier.data.local_text import text_bytes
         from metier.spec.advice import load_evidence
         from metier.spec.knowledge import read_taught
         from metier.spec.load import load_job
@@ -101,7 +102,7 @@ def plan(job: JobPath, as_json: Json = False) -> None:
         from metier.spec.released import known_weights
     description = load_job(job)
     known, taught = known_weights(description), read_taught(description)
-    found = make_plan(description, known, this_machine(), load_evidence(), taught)
+    found = make_plan(description, known, this_machine(), load_evidence(), taught, text_bytes)
     if as_json:
         typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
     else:

@@ -11,7 +11,7 @@ from metier.spec.estimates import share_of_peak, width_of
 from metier.spec.job import Job
 from metier.spec.knowledge import Knowledge, Taught, knowledge_of
 from metier.spec.machine import Machine
-from metier.spec.needs import File, Stage, file_of, files_of, missing_files, stages_of
+from metier.spec.needs import File, Stage, TextBytes, file_of, files_of, missing_files, stages_of
 from metier.spec.released import Known, PiecesAre
 from metier.spec.shape import Shape, shape_of
 from metier.spec.weights import Weights, of_shape
@@ -56,7 +56,12 @@ class Plan:
 
 
 def make_plan(
-    job: Job, known: Known | None, machine: Machine, evidence: Evidence, taught: Taught | None = None
+    job: Job,
+    known: Known | None,
+    machine: Machine,
+    evidence: Evidence,
+    taught: Taught | None = None,
+    text_bytes: TextBytes = lambda sources: None,
 ) -> Plan:
     """Plan a job.
 
@@ -66,6 +71,7 @@ def make_plan(
         machine: where it is to be trained.
         evidence: of dense models and mixtures.
         taught: what was counted of a job about facts; None where nothing was.
+        text_bytes: tells how much text sources have; by default nobody knows.
 
     Raises:
         SpecError: when the model has no parts for what is to be cut from it.
@@ -76,8 +82,10 @@ def make_plan(
     scratch = job.base.from_scratch
     slowdown = evidence.seconds_ratio if weights.experts and evidence.seconds_ratio else 1.0
 
+    tokens = taught.tokens if taught else None
+
     def needs(weights: Weights) -> tuple[tuple[File, ...], tuple[Stage, ...]]:
-        return files_of(job, weights), stages_of(job, weights, machine, slowdown, taught.tokens if taught else None)
+        return files_of(job, weights), stages_of(job, weights, machine, slowdown, text_bytes, tokens)
 
     files, stages = needs(weights)
     fits: bool | None = _fit(files, stages)
