@@ -27,6 +27,7 @@ from metier.data.sources import read_source
 from metier.errors import ArtifactError, SpecError
 from metier.export.gguf import write_gguf
 from metier.export.huggingface import write_folder
+from metier.home import run_dir
 from metier.model.scratch import scratch
 from metier.run import session
 from metier.run.gguf_header import read_header
@@ -46,6 +47,7 @@ from metier.spec.shape import shape_of
 from metier.spec.training import Lora, Pretrain, Train, Training
 from metier.spec.weights import of_shape
 from metier.steps.answering_memory import memory_mib
+from metier.steps.data import sources
 from metier.tasks.registry import task_from_json
 from metier.tokenizer.learn import learn
 from metier.train.lora import with_adapters
@@ -338,8 +340,8 @@ def test_passes_are_counted_over_local_text_alone(tmp_path, evidence):
     rows.write_text("ab\tcde\n" * 800, encoding="utf-8")
     near = job().data.train[0].model_copy(update={"source": f"file:{rows}"})
     description = job(train='budget = "3 steps"\nbatch_tokens = 1000')
-    for sources, passes in (([near], 3.0), ([near, near.model_copy(update={"source": "pypi:somewhere"})], None)):
-        data = description.data.model_copy(update={"train": sources})
+    for train, passes in (([near], 3.0), ([near, near.model_copy(update={"source": "pypi:somewhere"})], None)):
+        data = description.data.model_copy(update={"train": train})
         (stage,) = planned(description.model_copy(update={"data": data}), evidence).stages
         assert stage.passes == passes
 
@@ -474,8 +476,8 @@ def test_local_files_that_are_not_there_are_named(tmp_path, evidence):
         plan = planned(description, evidence)
         assert plan.missing == (f"{gone} (data.train)", f"{gone} (data.facts)")
         assert f"There is no {gone} (data.train): 'metier build' will need it." in shown(plan, description)
-    sources = [near.model_copy(update={"source": source}) for source in ("pypi:some", f"file:{there}")]
-    whole = job().model_copy(update={"data": data.model_copy(update={"train": sources, "facts": []})})
+    train = [near.model_copy(update={"source": source}) for source in ("pypi:some", f"file:{there}")]
+    whole = job().model_copy(update={"data": data.model_copy(update={"train": train, "facts": []})})
     assert planned(whole, evidence).missing == ()
 
 
@@ -583,17 +585,52 @@ def test_what_is_fetched_in_part_from_the_hub_is_not_here_yet(tmp_path, monkeypa
     assert known_weights(description) is None
 
 
+def made(description, model, tokenizer):
+    """Leave what a build makes first."""
+    run = run_dir(description.name)
+    for step, inputs in (("data", sources(description)), ("start", {"job": description.start_settings})):
+        (run / step).mkdir(parents=True, exist_ok=True)
+        write_json(run / step / "manifest.json", {"inputs": inputs})
+    write_folder(run / "start", model, tokenizer)
+
+
 def test_what_an_earlier_build_made_is_known_exactly_until_the_description_changes(tmp_path, monkeypatch, tokenizer):
     monkeypatch.setenv("METIER_HOME", str(tmp_path))
-    description = job(base="hidden_size = 64\nlayers = 2\nvocabulary = 400")
-    start = tmp_path / "runs" / "planned" / "start"
-    start.mkdir(parents=True)
-    write_folder(start, scratch(len(tokenizer), 64, 2, 64, 0), tokenizer)
-    inputs = {"base": description.base.weights, "vocabulary": description.kept_pieces}
-    write_json(start / "manifest.json", {"inputs": {"job": inputs}})
-    found = known_weights(description)
+    rows = tmp_path / "pairs.tsv"
+    rows.write_text("a\tb\n", encoding="utf-8")
+
+    def described(layers=2, **keys):
+        description = job(base=f"hidden_size = 64\nlayers = {layers}\nvocabulary = 400")
+        train = [description.data.train[0].model_copy(update={"source": f"file:{rows}", **keys})]
+        return description.model_copy(update={"data": description.data.model_copy(update={"train": train})})
+
+    made(described(), scratch(len(tokenizer), 64, 2, 64, 0), tokenizer)
+    found = known_weights(described())
     assert "as built" in found.how and found.weights.pieces == len(tokenizer) != 400
-    assert known_weights(job(base="hidden_size = 64\nlayers = 3\nvocabulary = 400")).how == "by the description"
+    for other in (described(3), described(input=2, output=1), described(exam=False), described(source="pypi:other")):
+        assert known_weights(other).how == "by the description"
+    os.utime(rows, (1e9, 4e9))
+    assert known_weights(described()).how == "by the description"
+    (run_dir("planned") / "data" / "manifest.json").unlink()
+    assert known_weights(described()).how == "by the description"
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_what_was_made_of_a_local_base_counts_until_that_is_changed(tmp_path, monkeypatch, tokenizer, folder):
+    monkeypatch.setenv("METIER_HOME", str(tmp_path))
+    rows, base = tmp_path / "pairs.tsv", tmp_path / "base"
+    rows.write_text("a\tb\n", encoding="utf-8")
+    if folder:
+        write_folder(base, gemma(len(tokenizer), layers=2), tokenizer)
+    else:
+        tiny_gguf(base)
+    description = on_base(base, "pieces = 200")
+    train = [description.data.train[0].model_copy(update={"source": f"file:{rows}"})]
+    description = description.model_copy(update={"data": description.data.model_copy(update={"train": train})})
+    made(description, gemma(len(tokenizer), layers=1), tokenizer)
+    assert "as built" in known_weights(description).how
+    os.utime(base / "model.safetensors" if folder else base, (1e9, 4e9))
+    assert "read from" in known_weights(description).how
 
 
 # advice

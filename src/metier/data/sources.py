@@ -20,7 +20,7 @@ from metier.data.tables import Table, head, key_of_column, position
 from metier.errors import DataError, RunError, not_installed
 from metier.home import cache_dir
 from metier.progress import track
-from metier.spec.data import AnySource, Source
+from metier.spec.data import AnySource
 
 
 class Reading(NamedTuple):
@@ -45,9 +45,7 @@ def fingerprint(source: AnySource) -> dict[str, Any]:
         DataError: when a local file is missing or cannot be read.
     """
     kind, reference = _kind(source)
-    identity = source.model_dump(mode="json")
-    if isinstance(source, Source) and source.exam:
-        del identity["exam"]  # a later key: what was prepared without it stays good
+    identity = source.identity
     with readable(reference):
         if kind == "file":
             sides = _files(source)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from os.path import exists
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -95,6 +95,12 @@ class Source(_Source):
         description="Whether validation and test rows are drawn from here, too; false for text that is no fair "
         "question, such as a dictionary's.",
     )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that the source states, for the key of what is made from it."""
+        # a later key: what was prepared without it stays good
+        return self.model_dump(mode="json", exclude={"exam"} if self.exam else None)
 
     @property
     def two_sided(self) -> bool:

@@ -56,11 +56,6 @@ class FactSource(Stated):
             raise mistake("always", "stands beside 'relation'", "Keep one of the two")
         return self
 
-    def local_names(self) -> tuple[str, ...]:
-        """Return the name of the source's file; none where it is not local."""
-        kind, _, name = self.source.partition(":")
-        return (name,) if kind == "file" else ()
-
     @property
     def is_table(self) -> bool:
         """Whether the columns count."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from metier.artifact import read_json
 from metier.errors import ArtifactError
-from metier.home import home, run_dir
+from metier.home import home
 from metier.run.gguf_header import read_header
+from metier.spec.built import made_start
 from metier.spec.contestants import kind_and_name
 from metier.spec.folder import checked, weight_files, weights_of_folder
 from metier.spec.job import Job
@@ -68,13 +68,9 @@ def _of_base(reference: str) -> Known | None:
 
 
 def _built(job: Job) -> Known | None:
-    """What an earlier build of the same base and vocabulary made; the vocabulary's true size is known from there."""
-    start = run_dir(job.name) / "start"
-    if not (start / "manifest.json").is_file():
-        return None
-    inputs = read_json(start / "manifest.json").get("inputs", {}).get("job", {})
-    wanted = {"base": job.base.weights, "vocabulary": job.kept_pieces}
-    if {key: inputs.get(key) for key in wanted} != wanted:
+    """What an earlier build of the same description made; the vocabulary's true size is known from there."""
+    start = made_start(job)
+    if start is None:
         return None
     weights = weights_of_folder(start, f"Delete {start} and run the command again")
     return Known(weights, f"as built in {start}") if weights else None

@@ -1,6 +1,7 @@
 """What every source of text or of facts states of itself, as keys of the job description."""
 
 import codecs
+from typing import Any
 
 from pydantic import Field, field_validator
 
@@ -18,6 +19,16 @@ class Stated(Strict):
     attribution: str = Field("", description="Who is to be named: authors, project, link.")
     path: str | None = None
     encoding: str = Field("utf-8", description="Text encoding of the file.")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that the source states, for the key of what is made from it."""
+        return self.model_dump(mode="json")
+
+    def local_names(self) -> tuple[str, ...]:
+        """Return the names of the source's files or folders; none where it is not local."""
+        kind, _, name = self.source.partition(":")
+        return (name,) if kind == "file" else ()
 
     @field_validator("licence")
     @classmethod
