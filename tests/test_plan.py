@@ -883,12 +883,12 @@ def test_without_a_file_there_is_no_limit_to_exceed(evidence):
 # the command
 
 
-def metier(folder, *arguments):
+def metier(folder, *arguments, encoding="utf-8"):
     return subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "metier", *map(str, arguments)],
         capture_output=True,
-        text=True,
-        env=os.environ | {"METIER_HOME": str(folder / "home"), "COLUMNS": "200"},
+        encoding=encoding,
+        env=os.environ | {"METIER_HOME": str(folder / "home"), "COLUMNS": "200", "PYTHONIOENCODING": encoding},
         check=False,
     )
 
@@ -924,6 +924,13 @@ def test_the_command_says_what_fits_without_torch_and_leaves_nothing_behind(tmp_
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "numpy" in imported and imported.isdisjoint({"torch", "transformers", "xllamacpp", "huggingface_hub"})
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["job.toml", "small"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_json_is_json_whatever_letters_stdout_holds(tmp_path, encoding):
+    folder = write(tmp_path / "é猫\U0001f600", SMALL.format(file_mib=5))
+    done = metier(tmp_path, "plan", folder, "--json", encoding=encoding)
+    assert json.loads(done.stdout)["missing"] == [f"{folder / 'pairs.tsv'} (data.train)"]
 
 
 def test_the_command_says_what_may_not_fit_and_ends_well(tmp_path):

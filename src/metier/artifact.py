@@ -6,11 +6,13 @@ recorded hashes is trusted. Work under another key is cleared away; in a run fol
 put aside once as ``<folder>.old`` and taken back when its key is wanted again.
 """
 
+import codecs
 import hashlib
 import json
 import os
 import platform
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -66,6 +68,15 @@ def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, keys sorted, one value a line."""
     text = json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
     write_atomically(path, text.encode("utf-8", "backslashreplace"))  # half a character stays JSON: "\ud83d"
+
+
+def printed_json(value: Any, indent: int | None = None) -> str:
+    """Return JSON for stdout. Where that holds ASCII or a few hundred letters, others are escaped as JSON wants it."""
+    try:
+        everything = codecs.lookup(sys.stdout.encoding).name == "utf-8"
+    except (AttributeError, LookupError, TypeError):
+        everything = False
+    return json.dumps(value, ensure_ascii=not everything, indent=indent)
 
 
 def read_json(path: Path, fix: str = "Delete the folder and run the command again") -> dict[str, Any]:

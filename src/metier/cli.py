@@ -2,7 +2,6 @@
 
 import errno
 import io
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,7 +85,7 @@ def schema() -> None:
     """Print the JSON schema of job descriptions, for editors."""
     with _workshop():
         from metier.spec.load import json_schema
-    typer.echo(json.dumps(json_schema(), indent=1, ensure_ascii=False))
+    _print_json(json_schema(), indent=1)
 
 
 @app.command()
@@ -104,7 +103,7 @@ def plan(job: JobPath, as_json: Json = False) -> None:
     known, taught = known_weights(description), read_taught(description)
     found = make_plan(description, known, this_machine(), load_evidence(), taught, text_bytes)
     if as_json:
-        typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
+        _print_json(found.to_json())
     else:
         from rich.console import Console
 
@@ -134,7 +133,7 @@ def build(
     with _workshop():  # torch is imported on the way
         verdict = build_job(description, run, nproc)
     if as_json:
-        typer.echo(json.dumps(verdict.to_json(), ensure_ascii=False))
+        _print_json(verdict.to_json())
     else:
         _print_verdict(verdict)
         report = " report.html on what it knows," if (run / "export" / "report.html").exists() else ""
@@ -162,7 +161,7 @@ def compress(job: JobPath, nproc: Nproc = 1, as_json: Json = False) -> None:
         found = sweep(description, run, nproc)
     candidates = {name: Candidate.from_json(one) for name, one in found["candidates"].items()}
     if as_json:
-        typer.echo(json.dumps(found, ensure_ascii=False))
+        _print_json(found)
     elif candidates:
         Console(highlight=False).print(candidates_table(list(candidates.values()), found["chosen"]))
         say(f"\nIn {run}: sweep.json with the numbers, sweep.svg to look at.")
@@ -184,7 +183,7 @@ def verdict(job: JobPath, as_json: Json = False) -> None:
 
     found = read_json(load_step(run_dir(load_job(job).name) / "export").folder / "verdict.json")
     if as_json:
-        typer.echo(json.dumps(found, ensure_ascii=False))
+        _print_json(found)
     else:
         _print_verdict(Verdict.from_json(found))
 
@@ -216,7 +215,7 @@ def evaluate(
     description = load_job(job)
     found = examine_outside(description, run_dir(description.name), on, rows, against or (), columns)
     if as_json:
-        typer.echo(json.dumps(asdict(found), ensure_ascii=False))
+        _print_json(asdict(found))
         return
     Console(highlight=False).print(table(found.contestants))
     for name, comparison in found.comparisons.items():
@@ -289,7 +288,7 @@ def routing(
     if out is not None:
         write(out, examined)
     if as_json:
-        typer.echo(json.dumps(examined.found, ensure_ascii=False))
+        _print_json(examined.found)
     else:
         Console(highlight=False).print(table(examined.found))
     if out is not None:
@@ -307,7 +306,10 @@ def convert(
     with _workshop():
         from metier.model.openmoe.convert import convert_checkpoint
     folder = convert_checkpoint(source, target, dtype)
-    typer.echo(json.dumps({"folder": str(folder), "dtype": dtype}, ensure_ascii=False) if as_json else folder)
+    if as_json:
+        _print_json({"folder": str(folder), "dtype": dtype})
+    else:
+        typer.echo(folder)
 
 
 def main() -> None:
@@ -352,8 +354,17 @@ def _print_verdict(verdict: Any) -> None:
     Console(highlight=False).print(render(verdict))
 
 
+def _print_json(value: Any, indent: int | None = None) -> None:
+    from metier.artifact import printed_json
+
+    typer.echo(printed_json(value, indent))
+
+
 def _print_answer(asked: str, answered: str, as_json: bool) -> None:
-    typer.echo(json.dumps({"input": asked, "output": answered}, ensure_ascii=False) if as_json else answered)
+    if as_json:
+        _print_json({"input": asked, "output": answered})
+    else:
+        typer.echo(answered)
 
 
 def _print_line(asked: str, answered: str, as_json: bool) -> None:
@@ -419,8 +430,10 @@ def _print_lines(
                 continue
             refused = InputError(f"{where}, line {number}", answer.found, answer.fix)
             typer.echo(f"error: {refused}", err=True)
-            none = {"input": asked, "output": None, "error": answer.found}
-            typer.echo(json.dumps(none, ensure_ascii=False) if as_json else "")
+            if as_json:
+                _print_json({"input": asked, "output": None, "error": answer.found})
+            else:
+                typer.echo("")
     if refused:
         raise SystemExit(refused.exit_code)
 
