@@ -86,7 +86,7 @@ def _stage(stage: Stage, memory_mib: float | None, sure: bool) -> tuple[str, ...
         f"{stage.minutes:,.1f}",
         "?" if stage.passes is None else f"{stage.passes:.2g}",
         f"{stage.memory_mib['total']:,.0f}",
-        _beside(stage.fits, memory_mib, sure),
+        _beside(stage.fits, memory_mib and round(memory_mib), sure),
     )
 
 
@@ -172,7 +172,7 @@ def _is_sure(plan: Plan) -> bool:
 def _beside(fits: bool | None, limit: float | None, sure: bool) -> str:
     if fits is None or limit is None:
         return "-"
-    return f"{'fits' if fits else 'DOES NOT FIT' if sure else 'may not fit'} {limit:,.0f}"
+    return f"{'fits' if fits else 'DOES NOT FIT' if sure else 'may not fit'} {limit:,.10g}"
 
 
 def _millions(count: int | None) -> str:
