@@ -2,9 +2,11 @@
 
 import errno
 import io
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,6 +51,16 @@ _REFUSALS = (
     errno.EEXIST,
 )
 """What a disk says when the user can mend it; any other OSError is a bug of ours."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OTHER_PATH = {
+    errno.ENAMETOOLONG: "Choose a shorter path",
+    errno.ENOTDIR: "Choose another path: a part of this one is a file",
+    errno.EEXIST: "Choose another path: something is there already",
+}
+
+_WRONG_USAGE = 2
+_TEXT_LIKE_AN_OPTION = re.compile(r"-[^-f].*|-.*\s.*", re.DOTALL)
+"""An argument that is rather a text than an option of ``metier run``."""
 
 
 @app.callback(invoke_without_command=True)
@@ -226,9 +238,11 @@ def evaluate(
 @app.command()
 def run(
     model: Annotated[str, typer.Argument(help="A job's name, a run or export folder, or a .gguf file.")],
-    text: Annotated[str | None, typer.Argument(help="The input; '-' or nothing reads stdin.")] = None,
+    text: Annotated[
+        str | None, typer.Argument(help="The input; '-' or nothing reads stdin. After '--' it may begin with '-'.")
+    ] = None,
     file: Annotated[
-        list[Path] | None, typer.Option("--file", "-f", help="Answer a text file; may be repeated.")
+        list[Path] | None, typer.Option("--file", "-f", help="Answer a text file, or stdin ('-'); may be repeated.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -244,7 +258,7 @@ def run(
         if text is not None and text != "-" and not file:
             _print_answer(text, session.answer(text), as_json)
             return
-        _print_lines(file, session.answer_lines, _print_line, as_json)
+        _print_lines(file, partial(session.answer_lines, quiet=_waits_for_typing(file)), _print_line, as_json)
 
 
 @app.command()
@@ -326,12 +340,33 @@ def main() -> None:
     except SystemExit as end:
         if end.code == _INTERRUPTED:
             typer.echo("\nstopped; run the same command to go on", err=True)
+        if end.code == _WRONG_USAGE and arguments[:1] == ["run"]:
+            _tell_of_dashes(arguments)
         raise
     except OSError as error:
         if debug or error.errno not in _REFUSALS:
             raise
-        fix = "Free some space or choose another METIER_HOME; the same command goes on where this one stopped"
-        _fail(RunError(str(error.filename or home()), (error.strerror or str(error)).lower(), fix))
+        where = str(error.filename or home())
+        _fail(RunError(where, (error.strerror or str(error)).lower(), _mend(error.errno, Path(where))))
+
+
+def _tell_of_dashes(arguments: list[str]) -> None:
+    """Say how a text is written that was taken for an option, where there is one."""
+    if "--" not in arguments and any(map(_TEXT_LIKE_AN_OPTION.fullmatch, arguments)):
+        typer.echo('A text that begins with "-" is written behind "--": metier run MODEL -- "-5 degrees"', err=True)
+
+
+def _mend(code: int | None, path: Path) -> str:
+    """Return what to do about what a disk says of a path."""
+    if code in _FULL or _is_of_home(path):
+        return "Free some space or choose another METIER_HOME; the same command goes on where this one stopped"
+    return _OTHER_PATH.get(code or 0, "Choose a path that you may read and write")
+
+
+def _is_of_home(path: Path) -> bool:
+    """Whether a path is below METIER_HOME, or a folder that this is to be made in."""
+    whole = path.absolute()
+    return whole.is_relative_to(home()) or home().is_relative_to(whole)
 
 
 def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
@@ -387,21 +422,28 @@ def _ask(session: Any, text: str | None, files: list[Path] | None, as_json: bool
         else:
             typer.echo(f"{asked}\n{shown.paragraph(answer)}\n" if files else shown.paragraph(answer))
 
-    _print_lines(files, session.ask_lines, show, as_json)
+    _print_lines(files, partial(session.ask_lines, quiet=_waits_for_typing(files)), show, as_json)
+
+
+def _waits_for_typing(files: list[Path] | None) -> bool:
+    """Whether texts are typed, and say how; then nothing else is shown that would stand in the way."""
+    stdin = not files or any(map(_is_stdin, files))
+    typed = stdin and sys.stdin is not None and sys.stdin.isatty()
+    if typed:
+        typer.echo("Type a text and Enter; Ctrl-D ends", err=True)
+    return typed
+
+
+def _is_stdin(file: Path) -> bool:
+    return str(file) == "-"
 
 
 def _inputs(files: list[Path] | None) -> Iterator[tuple[str, Iterator[str]]]:
     """Yield the name and the lines of each file, or of stdin, without the mark that some editors begin a text with."""
-    if not files:
-        if sys.stdin is None:  # closed by who called
-            return
-        try:  # not sys.stdin: a thread that waits in it would break Python's own end
-            yield "stdin", open(sys.stdin.fileno(), encoding="utf-8-sig", errors="replace", closefd=False)  # noqa: SIM115
-        except io.UnsupportedOperation:
-            sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")  # type: ignore[union-attr]
-            yield "stdin", sys.stdin
-        return
-    for file in files:
+    for file in files or [Path("-")]:
+        if _is_stdin(file):
+            yield from _stdin()
+            continue
         try:
             lines = file.open(encoding="utf-8-sig", errors="replace")
         except OSError as error:
@@ -409,6 +451,16 @@ def _inputs(files: list[Path] | None) -> Iterator[tuple[str, Iterator[str]]]:
             raise DataError(str(file), found, "Name a text file you may read") from error
         with lines:
             yield str(file), lines
+
+
+def _stdin() -> Iterator[tuple[str, Iterator[str]]]:
+    if sys.stdin is None:  # closed by who called
+        return
+    try:  # not sys.stdin: a thread that waits in it would break Python's own end
+        yield "stdin", open(sys.stdin.fileno(), encoding="utf-8-sig", errors="replace", closefd=False)  # noqa: SIM115
+    except io.UnsupportedOperation:
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")  # type: ignore[union-attr]
+        yield "stdin", sys.stdin
 
 
 def _print_lines(
