@@ -44,7 +44,7 @@ from metier.analysis.stored import stored_by
 from metier.analysis.svg import COLOURS, GREY, document
 from metier.artifact import Step, key_of, run_step, write_atomically, write_json
 from metier.data.questions.about import about_path, read_about
-from metier.data.questions.prepare import inputs, prepare_questions
+from metier.data.questions.prepare import prepare_questions
 from metier.data.records import Record, read_records
 from metier.errors import SpecError
 from metier.evaluate.answers import collect, read_answers
@@ -59,6 +59,7 @@ from metier.spec.job import Job
 from metier.spec.knowledge import BITS_LEARNED, BITS_WELL_LEARNED, Taught
 from metier.spec.load import load_job
 from metier.steps import start
+from metier.steps.data import sources
 from metier.steps.ship import WHOLE, gguf_path, write_files
 from metier.steps.train import learn_job
 from metier.tasks.registry import task_from_json
@@ -156,7 +157,7 @@ def measured(job: Job, run: Run, wanted: argparse.Namespace, folder: Path) -> di
     """Train a model, write its files, and return what was found of it."""
     say(run.name)
     untrained = job_of(job, run, wanted, "1 steps")
-    keyed = inputs(untrained.data, untrained.qa, untrained.seed)
+    keyed = sources(untrained)
     data = step(
         folder / f"data-{key_of(keyed)[:8]}",
         keyed,

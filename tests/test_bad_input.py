@@ -353,7 +353,14 @@ def test_a_full_disk_is_told_whichever_library_meets_it(place, said):
 
 def test_a_home_that_cannot_be_made_is_told(place):
     place.home.write_text("a file")
-    assert str(place.home) in place.refused(5, "build", place.folder)
+    line = place.refused(5, "build", place.folder)
+    assert str(place.home) in line and "another METIER_HOME" in line
+
+
+def test_a_path_that_cannot_be_is_no_matter_of_room_on_the_disk(place):
+    assert "file name too long. Choose a shorter path" in place.refused(5, "plan", "x" * 300)
+    examples = "y" * 300 + ".tsv"
+    assert "Choose a shorter path" in place.refused(5, "new", "other", "--task", "text2text", "--examples", examples)
 
 
 def test_a_run_folder_of_another_version_is_left_alone(after):

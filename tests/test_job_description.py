@@ -96,6 +96,10 @@ def test_a_file_with_a_comma_in_its_name_is_one_file(tmp_path):
     (tmp_path / "a,b.tsv").write_text("x\ty\n")
     job = load_job(write(tmp_path, GOOD.replace("pairs.tsv", "a,b.tsv")))
     assert job.data.train[0].source == f"file:{tmp_path / 'a,b.tsv'}"
+    two_sided = GOOD.replace('"file:pairs.tsv"', '"file:a,b.tsv"\nformat = "moses"')  # then it is always two
+    assert load_job(write(tmp_path, two_sided)).data.train[0].source == f"file:{tmp_path / 'a'},{tmp_path / 'b.tsv'}"
+    one_sided = GOOD.replace('"file:pairs.tsv"', '"file:c,d.tsv"\nformat = "tsv"')  # this never
+    assert load_job(write(tmp_path, one_sided)).data.train[0].source == f"file:{tmp_path / 'c,d.tsv'}"
 
 
 @pytest.mark.parametrize("folder", ["a:b", "hf:b", "abc:d e"])
@@ -141,6 +145,8 @@ def test_whole_numbers_serve_where_fractions_are_meant(tmp_path):
         (GOOD.replace('"ja"', '"jp"'), "translation.source: 'jp' is no language code. Did you mean 'ja'"),
         (GOOD.replace('"ja"', '"en"'), "translation.target: 'en' is also the source language"),
         (GOOD.replace("pypi:some", "pipy:some"), "base.model: 'pipy:some-model' is no kind of model"),
+        (GOOD.replace("pypi:some", "hf:a/b/some"), "base.model: 'a/b/some-model' is no possible name of a repository"),
+        (GOOD.replace("pypi:some", "hf:a/some model"), "base.model: 'a/some model-model' is no possible name"),
         (GOOD.replace("pypi:some-model", "scrach"), "Did you mean 'scratch'?"),
         (GOOD.replace("pypi:some-model", "no/model.gguf"), "there is no folder or file"),
         (GOOD.replace("file:pairs", "ftp:pairs"), "data.train[0].source: 'ftp:pairs.tsv' is no kind of"),

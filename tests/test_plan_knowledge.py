@@ -1,8 +1,10 @@
 """What facts are in bits, what a model can hold of them, and that `metier plan` says so."""
 
 import io
+import os
 from dataclasses import replace
 from math import log2
+from pathlib import Path
 
 import pytest
 from facts_of_our_own import write_facts_job
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from metier.artifact import read_json, run_step, write_json
-from metier.data.questions.prepare import inputs, prepare_questions
+from metier.data.questions.prepare import prepare_questions
 from metier.errors import ArtifactError
 from metier.home import run_dir
 from metier.spec.advice import load_evidence
@@ -23,6 +25,7 @@ from metier.spec.plan import make_plan
 from metier.spec.plan_table import render
 from metier.spec.released import known_weights
 from metier.spec.weights import of_shape
+from metier.steps.data import sources
 
 MACHINE = Machine(cores=2, memory_mib=24_000.0, gflop_per_s=150.0, multiplies_bfloat16=False)
 TAUGHT = Taught(facts=1000, bits=9000.0, rows=12_000, text_bytes=480_000, questions_a_fact=10.0)
@@ -36,8 +39,9 @@ def planned_job(tmp_path_factory):
         patch.setenv("METIER_HOME", str(folder / "home"))
         job = load_job(write_facts_job(folder / "job"))
         before = read_taught(job)
-        keyed = inputs(job.data, job.qa, job.seed)
-        run_step(run_dir(job.name) / "data", keyed, lambda at: prepare_questions(job.data, job.qa, at, seed=job.seed))
+        run_step(
+            run_dir(job.name) / "data", sources(job), lambda at: prepare_questions(job.data, job.qa, at, seed=job.seed)
+        )
         assert before is None
         yield job
 
@@ -120,6 +124,29 @@ def test_the_plan_of_a_job_about_facts_says_what_they_are_and_how_often_each_is_
     assert "counted by 'metier build'" in shown(other)
     riskier = planned_job.model_copy(update={"qa": planned_job.qa.model_copy(update={"risk": 0.2})})
     assert plan(riskier).knowledge == found.knowledge
+
+
+def test_what_was_counted_of_other_facts_is_not_believed(planned_job):
+    (source,) = planned_job.data.facts
+
+    def taught(*sources):
+        data = planned_job.data.model_copy(update={"facts": list(sources)})
+        return read_taught(planned_job.model_copy(update={"data": data}))
+
+    assert taught(source) is not None
+    for change in ({"value": "date"}, {"licence": "CC0-1.0"}, {"format": "tsv"}, {"source": "pypi:facts", "path": "a"}):
+        assert taught(source.model_copy(update=change)) is None
+    assert taught(source, source) is None and taught() is None
+    table = Path(source.source.removeprefix("file:"))
+    times = table.stat()
+    os.utime(table, (times.st_atime, times.st_mtime + 3600))  # written to since
+    assert taught(source) is None
+    moved = table.rename(table.with_name("other.csv"))
+    assert taught(source) is None
+    os.utime(moved, (times.st_atime, times.st_mtime))
+    assert taught(source.model_copy(update={"source": f"file:{moved}"})) is None
+    moved.rename(table)
+    assert taught(source) is not None
 
 
 def test_a_manifest_that_counts_nothing_is_told_with_what_to_do(planned_job):

@@ -17,7 +17,7 @@ from metier.data.questions.frames import beside, packaged
 from metier.data.questions.invent import Inventor
 from metier.data.questions.naming import Names
 from metier.data.questions.phrasings import Book
-from metier.data.questions.prepare import exam_rows, inputs, prepare_questions
+from metier.data.questions.prepare import exam_rows, prepare_questions
 from metier.data.questions.withheld import Mentions
 from metier.data.records import read_records
 from metier.data.similarity import comparable
@@ -27,7 +27,9 @@ from metier.facts.fact import RELATIONS
 from metier.facts.store import open_store
 from metier.spec.data import Data
 from metier.spec.facts import FactSource
+from metier.spec.job import Job
 from metier.spec.task import Phrasings, Qa
+from metier.steps.data import sources
 
 EXAMS = ("validation", "test", "validation_unknown", "test_unknown")
 UNKNOWN = "I don't know."
@@ -425,11 +427,16 @@ def test_a_model_may_be_shipped_if_the_licences_of_its_facts_allow_it(made):
 def test_a_step_depends_on_the_table_and_not_on_where_it_lies_nor_on_the_risk(tmp_path):
     (tmp_path / "other").mkdir()
     one, two = write_facts(tmp_path / "facts.csv"), write_facts(tmp_path / "other" / "facts.csv")
-    first = inputs(Data(facts=[source(one)]), Qa(), 0)
-    assert first == inputs(Data(facts=[source(two)]), Qa(risk=0.2), 0)
-    assert first != inputs(Data(facts=[source(two)]), Qa(variants=3), 0)
+
+    def keyed(path, **qa):
+        data, base = {"facts": [source(path)]}, {"model": "scratch"}
+        return sources(Job(name="x", task="qa", base=base, data=data, qa=qa, release={"must_beat": []}))
+
+    first = keyed(one)
+    assert first == keyed(two, risk=0.2)
+    assert first != keyed(two, variants=3)
     two.write_text(two.read_text() + "Bo More,born,1900\n")
-    assert first != inputs(Data(facts=[source(two)]), Qa(), 0)
+    assert first != keyed(two)
     json.dumps(first)
 
 

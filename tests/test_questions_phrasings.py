@@ -16,13 +16,12 @@ from metier.data.questions.phrasings import (
     way_of,
     when,
 )
-from metier.data.questions.prepare import inputs
+from metier.data.questions.prepare import rules
 from metier.data.questions.regions import region_of
 from metier.data.similarity import comparable
 from metier.facts.dates import parse
 from metier.facts.fact import RELATIONS
-from metier.spec.data import Data
-from metier.spec.task import Phrasings, Qa
+from metier.spec.task import Phrasings
 
 
 def all_ways():
@@ -139,7 +138,7 @@ def test_what_a_person_is_called_tells_no_region():
 
 
 def test_other_phrasings_or_rules_are_another_key(monkeypatch):
-    before, keyed = phrasings.fingerprint(), inputs(Data(), Qa(), 0)
+    before, keyed = phrasings.fingerprint(), rules()
     with monkeypatch.context() as changed:
         changed.setattr(phrasings, "VERSION", phrasings.VERSION + 1)
         assert phrasings.fingerprint() != before
@@ -147,7 +146,7 @@ def test_other_phrasings_or_rules_are_another_key(monkeypatch):
     more = {**texts, "born": {**texts["born"], "ask": [*texts["born"]["ask"], "{subject}: born?"]}}
     monkeypatch.setattr(phrasings, "_texts", lambda: more)
     assert phrasings.fingerprint() != before
-    assert inputs(Data(), Qa(), 0) != keyed
+    assert rules() != keyed
 
 
 WAYS = [way for way in phrasings._texts() if way not in ("article", "comparison", "other")]

@@ -8,6 +8,9 @@ import pytest
 from builds import Built
 from doubles import write_job
 from families import CASES, write_released
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from pydantic_core import PydanticCustomError
 from test_job_description import GOOD, SCRATCH, complaint, write
 
 from metier.artifact import read_json
@@ -15,7 +18,7 @@ from metier.build import build
 from metier.errors import ArtifactError, SpecError
 from metier.evaluate.verdict import Verdict
 from metier.export.contestants import PromptedFile
-from metier.spec.contestants import short_names
+from metier.spec.contestants import model_reference, short_names
 from metier.spec.load import load_job
 from metier.steps import exam
 from metier.steps.outside import examine_outside
@@ -34,6 +37,7 @@ def described(against, must_beat="", text=GOOD):
     ("text", "wanted"),
     [
         (described("'pipy:x'"), "evaluate.against: 'pipy:x' is no kind of model"),
+        (described("'hf:a--b'"), "evaluate.against: 'a--b' is no possible name of a repository"),
         (described("'scratch'"), "evaluate.against: found 'scratch', which is no released model"),
         (described("'base'"), "evaluate.against: found 'base', which sits the exam anyway"),
         (described("'pypi:x', 'pypi:x'"), "evaluate.against: 'pypi:x' is named twice"),
@@ -64,6 +68,23 @@ def test_a_model_from_scratch_may_have_rivals_to_beat_and_paths_start_at_the_des
     assert job.evaluate.against == ["pypi:x", there] and job.release.must_beat == [there]
     assert job.rivals == {"x": "pypi:x", "other": there}
     assert load_job(write(tmp_path, GOOD)).release.must_beat == ["base"], "as before"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("gpt2", "a/b", "A-b_c.1/D.e", "a/b/c", "a/", "/a", "a b", "a/b--c", "a/b..c", "a/b.git", "a.git/b", "-a/b"),
+        *("a/b-", "a/b.", ".a/b", "a@b/c", "ü/b", "a/" + 96 * "b", "a/" + 97 * "b", "_a/_b", "a/.gitignore", "a/b:c"),
+    ],
+)
+def test_a_repository_of_the_hub_is_one_that_the_hubs_own_library_takes(name):
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        with pytest.raises(PydanticCustomError):
+            model_reference(f"hf:{name}", "")
+    else:
+        assert model_reference(f"hf:{name}", "") == f"hf:{name}"
 
 
 def test_rivals_have_short_names_that_are_different():

@@ -364,6 +364,38 @@ def test_a_long_text_shows_its_progress_on_stderr_alone(
     opened.answer(text)
     assert "answering" in talk.getvalue() and f"{len(text)}/{len(text)}" in talk.getvalue()
     assert capsys.readouterr().out == ""
+    told = talk.getvalue()
+    assert len(list(opened.answer_lines([text], quiet=True))) == 1
+    assert talk.getvalue() == told
+    assert len(list(opened.answer_lines([text]))) == 1
+    assert talk.getvalue() != told
+
+
+RUN = [sys.executable, "-c", "from metier.cli import main; main()", "run"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["-f", "-"]])
+def test_who_has_to_type_is_told_how(tiny: Path, arguments: list[str]) -> None:
+    ours, theirs = os.openpty()
+    os.write(ours, b"hello\n\x04")
+    done = subprocess.run([*RUN, tiny, *arguments], stdin=theirs, capture_output=True, check=False, timeout=120)
+    for side in (ours, theirs):
+        os.close(side)
+    assert (done.returncode, done.stderr) == (0, b"Type a text and Enter; Ctrl-D ends\n")
+    assert done.stdout.count(b"\n") == 1
+
+
+def test_a_dash_is_stdin_and_a_text_may_begin_with_one_behind_two(tiny: Path) -> None:
+    def run(*arguments: str) -> "subprocess.CompletedProcess[bytes]":
+        return subprocess.run([*RUN, tiny, *arguments], input=b"one\ntwo\n", capture_output=True, check=False)
+
+    done = run("-f", "-")
+    assert (done.returncode, done.stderr, done.stdout.count(b"\n")) == (0, b"", 2)
+    refused = run("-5 degrees")
+    assert refused.returncode == 2 and refused.stdout == b""
+    assert refused.stderr.endswith(b'is written behind "--": metier run MODEL -- "-5 degrees"\n')
+    assert run("--", "-5 degrees").returncode == 0
+    assert b"behind" not in run("--jsno").stderr
 
 
 def test_an_answer_of_any_length_that_the_context_holds_is_given_and_a_cut_one_is_told(

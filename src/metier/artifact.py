@@ -6,11 +6,13 @@ recorded hashes is trusted. Work under another key is cleared away; in a run fol
 put aside once as ``<folder>.old`` and taken back when its key is wanted again.
 """
 
+import codecs
 import hashlib
 import json
 import os
 import platform
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -68,12 +70,21 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, text.encode("utf-8", "backslashreplace"))  # half a character stays JSON: "\ud83d"
 
 
+def printed_json(value: Any, indent: int | None = None) -> str:
+    """Return JSON for stdout. Where that holds ASCII or a few hundred letters, others are escaped as JSON wants it."""
+    try:
+        everything = codecs.lookup(sys.stdout.encoding).name == "utf-8"
+    except (AttributeError, LookupError, TypeError):
+        everything = False
+    return json.dumps(value, ensure_ascii=not everything, indent=indent)
+
+
 def read_json(path: Path, fix: str = "Delete the folder and run the command again") -> dict[str, Any]:
     """Read a JSON object.
 
     Args:
         path: the file.
-        fix: what to do where it cannot be read.
+        fix: what to do where it cannot be read; the default is for folders that metier made and can make again.
 
     Raises:
         ArtifactError: when the file is missing or holds no JSON object.

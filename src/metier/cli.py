@@ -2,10 +2,11 @@
 
 import errno
 import io
-import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,6 +51,16 @@ _REFUSALS = (
     errno.EEXIST,
 )
 """What a disk says when the user can mend it; any other OSError is a bug of ours."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OTHER_PATH = {
+    errno.ENAMETOOLONG: "Choose a shorter path",
+    errno.ENOTDIR: "Choose another path: a part of this one is a file",
+    errno.EEXIST: "Choose another path: something is there already",
+}
+
+_WRONG_USAGE = 2
+_TEXT_LIKE_AN_OPTION = re.compile(r"-[^-f].*|-.*\s.*", re.DOTALL)
+"""An argument that is rather a text than an option of ``metier run``."""
 
 
 @app.callback(invoke_without_command=True)
@@ -86,13 +97,14 @@ def schema() -> None:
     """Print the JSON schema of job descriptions, for editors."""
     with _workshop():
         from metier.spec.load import json_schema
-    typer.echo(json.dumps(json_schema(), indent=1, ensure_ascii=False))
+    _print_json(json_schema(), indent=1)
 
 
 @app.command()
 def plan(job: JobPath, as_json: Json = False) -> None:
     """Say what will fit and what to expect, before anything is fetched or trained. Exit code 1: it does not fit."""
     with _workshop():
+        from metier.data.local_text import text_bytes
         from metier.spec.advice import load_evidence
         from metier.spec.knowledge import read_taught
         from metier.spec.load import load_job
@@ -101,16 +113,16 @@ def plan(job: JobPath, as_json: Json = False) -> None:
         from metier.spec.released import known_weights
     description = load_job(job)
     known, taught = known_weights(description), read_taught(description)
-    found = make_plan(description, known, this_machine(), load_evidence(), taught)
+    found = make_plan(description, known, this_machine(), load_evidence(), taught, text_bytes)
     if as_json:
-        typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
+        _print_json(found.to_json())
     else:
         from rich.console import Console
 
         from metier.spec.plan_table import render
 
         Console(highlight=False).print(render(found, description))
-    if not found.fits:
+    if found.fits is False:
         raise typer.Exit(DOES_NOT_FIT)
 
 
@@ -133,7 +145,7 @@ def build(
     with _workshop():  # torch is imported on the way
         verdict = build_job(description, run, nproc)
     if as_json:
-        typer.echo(json.dumps(verdict.to_json(), ensure_ascii=False))
+        _print_json(verdict.to_json())
     else:
         _print_verdict(verdict)
         report = " report.html on what it knows," if (run / "export" / "report.html").exists() else ""
@@ -161,7 +173,7 @@ def compress(job: JobPath, nproc: Nproc = 1, as_json: Json = False) -> None:
         found = sweep(description, run, nproc)
     candidates = {name: Candidate.from_json(one) for name, one in found["candidates"].items()}
     if as_json:
-        typer.echo(json.dumps(found, ensure_ascii=False))
+        _print_json(found)
     elif candidates:
         Console(highlight=False).print(candidates_table(list(candidates.values()), found["chosen"]))
         say(f"\nIn {run}: sweep.json with the numbers, sweep.svg to look at.")
@@ -183,7 +195,7 @@ def verdict(job: JobPath, as_json: Json = False) -> None:
 
     found = read_json(load_step(run_dir(load_job(job).name) / "export").folder / "verdict.json")
     if as_json:
-        typer.echo(json.dumps(found, ensure_ascii=False))
+        _print_json(found)
     else:
         _print_verdict(Verdict.from_json(found))
 
@@ -215,7 +227,7 @@ def evaluate(
     description = load_job(job)
     found = examine_outside(description, run_dir(description.name), on, rows, against or (), columns)
     if as_json:
-        typer.echo(json.dumps(asdict(found), ensure_ascii=False))
+        _print_json(asdict(found))
         return
     Console(highlight=False).print(table(found.contestants))
     for name, comparison in found.comparisons.items():
@@ -226,9 +238,11 @@ def evaluate(
 @app.command()
 def run(
     model: Annotated[str, typer.Argument(help="A job's name, a run or export folder, or a .gguf file.")],
-    text: Annotated[str | None, typer.Argument(help="The input; '-' or nothing reads stdin.")] = None,
+    text: Annotated[
+        str | None, typer.Argument(help="The input; '-' or nothing reads stdin. After '--' it may begin with '-'.")
+    ] = None,
     file: Annotated[
-        list[Path] | None, typer.Option("--file", "-f", help="Answer a text file; may be repeated.")
+        list[Path] | None, typer.Option("--file", "-f", help="Answer a text file, or stdin ('-'); may be repeated.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -244,7 +258,7 @@ def run(
         if text is not None and text != "-" and not file:
             _print_answer(text, session.answer(text), as_json)
             return
-        _print_lines(file, session.answer_lines, _print_line, as_json)
+        _print_lines(file, partial(session.answer_lines, quiet=_waits_for_typing(file)), _print_line, as_json)
 
 
 @app.command()
@@ -288,7 +302,7 @@ def routing(
     if out is not None:
         write(out, examined)
     if as_json:
-        typer.echo(json.dumps(examined.found, ensure_ascii=False))
+        _print_json(examined.found)
     else:
         Console(highlight=False).print(table(examined.found))
     if out is not None:
@@ -306,7 +320,10 @@ def convert(
     with _workshop():
         from metier.model.openmoe.convert import convert_checkpoint
     folder = convert_checkpoint(source, target, dtype)
-    typer.echo(json.dumps({"folder": str(folder), "dtype": dtype}, ensure_ascii=False) if as_json else folder)
+    if as_json:
+        _print_json({"folder": str(folder), "dtype": dtype})
+    else:
+        typer.echo(folder)
 
 
 def main() -> None:
@@ -323,12 +340,33 @@ def main() -> None:
     except SystemExit as end:
         if end.code == _INTERRUPTED:
             typer.echo("\nstopped; run the same command to go on", err=True)
+        if end.code == _WRONG_USAGE and arguments[:1] == ["run"]:
+            _tell_of_dashes(arguments)
         raise
     except OSError as error:
         if debug or error.errno not in _REFUSALS:
             raise
-        fix = "Free some space or choose another METIER_HOME; the same command goes on where this one stopped"
-        _fail(RunError(str(error.filename or home()), (error.strerror or str(error)).lower(), fix))
+        where = str(error.filename or home())
+        _fail(RunError(where, (error.strerror or str(error)).lower(), _mend(error.errno, Path(where))))
+
+
+def _tell_of_dashes(arguments: list[str]) -> None:
+    """Say how a text is written that was taken for an option, where there is one."""
+    if "--" not in arguments and any(map(_TEXT_LIKE_AN_OPTION.fullmatch, arguments)):
+        typer.echo('A text that begins with "-" is written behind "--": metier run MODEL -- "-5 degrees"', err=True)
+
+
+def _mend(code: int | None, path: Path) -> str:
+    """Return what to do about what a disk says of a path."""
+    if code in _FULL or _is_of_home(path):
+        return "Free some space or choose another METIER_HOME; the same command goes on where this one stopped"
+    return _OTHER_PATH.get(code or 0, "Choose a path that you may read and write")
+
+
+def _is_of_home(path: Path) -> bool:
+    """Whether a path is below METIER_HOME, or a folder that this is to be made in."""
+    whole = path.absolute()
+    return whole.is_relative_to(home()) or home().is_relative_to(whole)
 
 
 def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
@@ -351,8 +389,17 @@ def _print_verdict(verdict: Any) -> None:
     Console(highlight=False).print(render(verdict))
 
 
+def _print_json(value: Any, indent: int | None = None) -> None:
+    from metier.artifact import printed_json
+
+    typer.echo(printed_json(value, indent))
+
+
 def _print_answer(asked: str, answered: str, as_json: bool) -> None:
-    typer.echo(json.dumps({"input": asked, "output": answered}, ensure_ascii=False) if as_json else answered)
+    if as_json:
+        _print_json({"input": asked, "output": answered})
+    else:
+        typer.echo(answered)
 
 
 def _print_line(asked: str, answered: str, as_json: bool) -> None:
@@ -375,21 +422,28 @@ def _ask(session: Any, text: str | None, files: list[Path] | None, as_json: bool
         else:
             typer.echo(f"{asked}\n{shown.paragraph(answer)}\n" if files else shown.paragraph(answer))
 
-    _print_lines(files, session.ask_lines, show, as_json)
+    _print_lines(files, partial(session.ask_lines, quiet=_waits_for_typing(files)), show, as_json)
+
+
+def _waits_for_typing(files: list[Path] | None) -> bool:
+    """Whether texts are typed, and say how; then nothing else is shown that would stand in the way."""
+    stdin = not files or any(map(_is_stdin, files))
+    typed = stdin and sys.stdin is not None and sys.stdin.isatty()
+    if typed:
+        typer.echo("Type a text and Enter; Ctrl-D ends", err=True)
+    return typed
+
+
+def _is_stdin(file: Path) -> bool:
+    return str(file) == "-"
 
 
 def _inputs(files: list[Path] | None) -> Iterator[tuple[str, Iterator[str]]]:
     """Yield the name and the lines of each file, or of stdin, without the mark that some editors begin a text with."""
-    if not files:
-        if sys.stdin is None:  # closed by who called
-            return
-        try:  # not sys.stdin: a thread that waits in it would break Python's own end
-            yield "stdin", open(sys.stdin.fileno(), encoding="utf-8-sig", errors="replace", closefd=False)  # noqa: SIM115
-        except io.UnsupportedOperation:
-            sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")  # type: ignore[union-attr]
-            yield "stdin", sys.stdin
-        return
-    for file in files:
+    for file in files or [Path("-")]:
+        if _is_stdin(file):
+            yield from _stdin()
+            continue
         try:
             lines = file.open(encoding="utf-8-sig", errors="replace")
         except OSError as error:
@@ -397,6 +451,16 @@ def _inputs(files: list[Path] | None) -> Iterator[tuple[str, Iterator[str]]]:
             raise DataError(str(file), found, "Name a text file you may read") from error
         with lines:
             yield str(file), lines
+
+
+def _stdin() -> Iterator[tuple[str, Iterator[str]]]:
+    if sys.stdin is None:  # closed by who called
+        return
+    try:  # not sys.stdin: a thread that waits in it would break Python's own end
+        yield "stdin", open(sys.stdin.fileno(), encoding="utf-8-sig", errors="replace", closefd=False)  # noqa: SIM115
+    except io.UnsupportedOperation:
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")  # type: ignore[union-attr]
+        yield "stdin", sys.stdin
 
 
 def _print_lines(
@@ -418,8 +482,10 @@ def _print_lines(
                 continue
             refused = InputError(f"{where}, line {number}", answer.found, answer.fix)
             typer.echo(f"error: {refused}", err=True)
-            none = {"input": asked, "output": None, "error": answer.found}
-            typer.echo(json.dumps(none, ensure_ascii=False) if as_json else "")
+            if as_json:
+                _print_json({"input": asked, "output": None, "error": answer.found})
+            else:
+                typer.echo("")
     if refused:
         raise SystemExit(refused.exit_code)
 

@@ -51,7 +51,7 @@ def parse(source: AnySource, sides: Sequence[Sequence[File]]) -> Table:
     """
     file = sides[0][0]
     name, missing = file.name, source.missing
-    layout = source.format or ("moses" if len(sides) > 1 else _guess(name, isinstance(source, TextSource)))
+    layout = layout_of(source, name, len(sides))
     if layout != "csv" and source.delimiter != ",":
         raise DataError(name, f"delimiter = {source.delimiter!r} is for csv, and this is {layout}", "Remove it")
     if layout in ("po", "mo"):
@@ -87,6 +87,15 @@ def parse(source: AnySource, sides: Sequence[Sequence[File]]) -> Table:
     titles = titles_of(name, rows) if (source.header if source.header is not None else layout == "csv") else None
     first, second = (position(name, column, titles) for column in (source.input, source.output))
     return Table(rows, first, second, name, missing)
+
+
+def layout_of(source: AnySource, name: str, sides: int) -> str:
+    """Return the layout of a source: as it states, or by its number of sides, or by the name of its file.
+
+    Raises:
+        DataError: when none of them tells.
+    """
+    return source.format or ("moses" if sides > 1 else _guess(name, isinstance(source, TextSource)))
 
 
 def _places(source: AnySource) -> tuple[int | str, int | str]:

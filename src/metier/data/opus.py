@@ -58,7 +58,7 @@ def fetch_corpus(identifier: str) -> Corpus:
             members(path)  # raises where it is damaged
             write_atomically(path.with_name(path.name + ".sha256"), sha256_file(path))
             write_json(facts, {"patterns": patterns})
-    one, two = read_json(facts)["patterns"]
+    one, two = read_json(facts, f"Delete {facts} and run the command again")["patterns"]
     papers = tuple(name for name in members(path) if name in ("LICENSE", "README"))
     return Corpus(path, (parts[3], parts[4]), (one, two), papers)
 

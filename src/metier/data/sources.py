@@ -20,7 +20,7 @@ from metier.data.tables import Table, head, key_of_column, position
 from metier.errors import DataError, RunError, not_installed
 from metier.home import cache_dir
 from metier.progress import track
-from metier.spec.data import AnySource, Source
+from metier.spec.data import AnySource
 
 
 class Reading(NamedTuple):
@@ -45,12 +45,10 @@ def fingerprint(source: AnySource) -> dict[str, Any]:
         DataError: when a local file is missing or cannot be read.
     """
     kind, reference = _kind(source)
-    identity = source.settings
-    if isinstance(source, Source) and source.exam:
-        del identity["exam"]  # a later key: what was prepared without it stays good
+    identity = source.identity
     with readable(reference):
         if kind == "file":
-            sides = _files(source, reference)
+            sides = _files(source)
             # Wherever the folder is: a moved clone finds its work.
             identity["source"] = [file.inside or file.path.name for side in sides for file in side]
             identity["sha256"] = [sha256_file(file.path) for side in sides for file in side]
@@ -87,12 +85,10 @@ def _kind(source: AnySource) -> tuple[str, str]:
     return kind, reference
 
 
-def _files(source: AnySource, reference: str) -> list[list[File]]:
+def _files(source: AnySource) -> list[list[File]]:
     """Return the files of each side; below a folder of pages, all of them."""
-    first, comma, second = reference.partition(",")
-    two = comma and source.two_sided and (source.format is not None or not Path(reference).exists())
     sides = []
-    for path in [Path(first), Path(second)] if two else [Path(reference)]:
+    for path in map(Path, source.local_names()):
         if path.is_dir() and source.format == "html":
             below = sorted(file for file in path.rglob("*") if file.is_file())
             sides.append([File(file, str(file), file.relative_to(path).as_posix()) for file in below])
@@ -109,10 +105,9 @@ def _files(source: AnySource, reference: str) -> list[list[File]]:
 
 def _open_files(source: AnySource, reference: str, _scratch: Path) -> Reading:
     with readable(reference):
-        sides = _files(source, reference)
+        sides = _files(source)
         digests = [_digest_of_side(side) for side in sides]
-    parts = reference.split(",") if len(sides) > 1 else [reference]
-    name = ",".join(Path(part).name for part in parts)
+    name = ",".join(Path(part).name for part in source.local_names())
     # Names only: the ledger travels with the model, the folders of this machine do not.
     return Reading(name, f"file:{name}", name, ",".join(digests), parse(source, sides))
 

@@ -73,7 +73,7 @@ class Session:
         [(_, answer)] = self._answers([text], len(text))
         return _given(answer)
 
-    def answer_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, str | InputError]]:
+    def answer_lines(self, lines: Iterable[str], *, quiet: bool = False) -> Iterator[tuple[str, str | InputError]]:
         """Yield each line with its answer, in order and without their line ends, as they are ready.
 
         Takes the memory of the longest line, however many there are. While answers are being worked on, up to
@@ -82,17 +82,21 @@ class Session:
 
         When the task takes its input as a whole, a line that does not fit into the context comes with the error that
         says so in place of an answer: the lines after it are answered.
+
+        Args:
+            lines: one text each.
+            quiet: whether to show no progress, as beside lines that are being typed.
         """
-        yield from self._answers(_without_ends(lines), None)
+        yield from self._answers(_without_ends(lines), 0 if quiet else None)
 
     def ask(self, question: str) -> Answer:
         """Answer a question of a qa job, with confidence and sources. Raises as `Asker.ask`."""
         [(_, answer)] = self._asked([question], len(question))
         return _given(answer)
 
-    def ask_lines(self, lines: Iterable[str]) -> Iterator[tuple[str, Answer | InputError]]:
+    def ask_lines(self, lines: Iterable[str], *, quiet: bool = False) -> Iterator[tuple[str, Answer | InputError]]:
         """Yield each line with its answer or its error, as `answer_lines` does, for a qa job."""
-        yield from self._asked(_without_ends(lines), None)
+        yield from self._asked(_without_ends(lines), 0 if quiet else None)
 
     def _answers(self, texts: Iterable[str], chars: int | None) -> Iterator[tuple[str, str | InputError]]:
         if self.asker is not None:

@@ -1,9 +1,9 @@
 """An answer with its confidence and sources, for a person, for one line of a table, and for machines."""
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from metier.artifact import printed_json
 from metier.facts.fact import Fact
 from metier.run.asking import Answer
 from metier.run.session import clean
@@ -52,7 +52,7 @@ def as_json(question: str, answer: Answer) -> str:
         "disagrees": answer.disagrees,
         "read_as": answer.read_as,
     }
-    return json.dumps(value, ensure_ascii=False)
+    return printed_json(value)
 
 
 def _how_sure(answer: Answer) -> str:

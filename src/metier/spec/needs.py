@@ -1,11 +1,11 @@
 """What a job's files and trainings will need, beside its limits and the machine."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from os.path import exists
 
 from metier.spec.compress import WHOLE_MODEL, Cut, file_name
-from metier.spec.data import AnySource
+from metier.spec.data import AnySource, Data
 from metier.spec.estimates import STORE_MIB, Memory, answering_mib, session_tokens, tokens_per_s, training_memory
 from metier.spec.job import Job
 from metier.spec.machine import Machine
@@ -14,6 +14,9 @@ from metier.spec.weights import Weights
 
 BYTES_A_TOKEN = 4
 """Of a text, roughly: English and Japanese in a vocabulary of some ten thousand pieces."""
+
+TextBytes = Callable[[Iterable[AnySource]], int | None]
+"""Tells roughly how many bytes of text sources have, or None where that cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,12 @@ def within(found: float, limit: float | None) -> bool | None:
 
 
 def stages_of(
-    job: Job, weights: Weights, machine: Machine, slowdown: float, question_tokens: int | None = None
+    job: Job,
+    weights: Weights,
+    machine: Machine,
+    slowdown: float,
+    text_bytes: TextBytes,
+    question_tokens: int | None = None,
 ) -> tuple[Stage, ...]:
     """Return what the trainings of a job will need.
 
@@ -100,19 +108,24 @@ def stages_of(
         weights: the model's.
         machine: where it is to be trained.
         slowdown: of a mixture, against a dense model.
+        text_bytes: tells how much text sources have.
         question_tokens: of a job about facts, roughly the tokens of its training rows; None where there are none yet.
     """
-    tokens = question_tokens if job.task == "qa" else text_tokens(job.data.train)
+    tokens = question_tokens if job.task == "qa" else _tokens(text_bytes(job.data.train))
     trainings: list[tuple[str, Training, int | None, str | None]] = [
         ("train", job.train, tokens, job.train.quantisation)
     ]
     if job.pretrain:
-        trainings.insert(0, ("pretrain", job.pretrain, text_tokens(job.data.text), None))
+        trainings.insert(0, ("pretrain", job.pretrain, _tokens(text_bytes(job.data.text)), None))
     return tuple(
         _stage(name, settings, text, training_memory(weights, settings, rounded), machine, pace)
         for name, settings, text, rounded in trainings
         for pace in [tokens_per_s(weights, settings, machine, slowdown)]
     )
+
+
+def _tokens(text_bytes: int | None) -> int | None:
+    return None if text_bytes is None else text_bytes // BYTES_A_TOKEN
 
 
 def _stage(name: str, settings: Training, text: int | None, memory: Memory, machine: Machine, pace: float) -> Stage:
@@ -135,15 +148,8 @@ def _stage(name: str, settings: Training, text: int | None, memory: Memory, mach
     )
 
 
-def text_tokens(sources: Iterable[AnySource]) -> int | None:
-    """Return roughly how many tokens the sources have, or None when one of them is not a local file."""
-    total = 0
-    for source in sources:
-        kind, _, rest = source.source.partition(":")
-        if kind != "file":
-            return None
-        files = [Path(rest)] if Path(rest).is_file() else [Path(name) for name in rest.split(",")]
-        if not all(file.is_file() for file in files):
-            return None
-        total += sum(file.stat().st_size for file in files)
-    return total // BYTES_A_TOKEN
+def missing_files(data: Data) -> tuple[str, ...]:
+    """Return the local files and folders that the sources name and that are not there, each with its key."""
+    keys = ("train", "test", "text", "facts")
+    named = ((name, key) for key in keys for source in getattr(data, key) for name in source.local_names())
+    return tuple(f"{name} (data.{key})" for name, key in named if not exists(name))  # noqa: PTH110 - never raises

@@ -26,21 +26,26 @@ def render(plan: Plan, job: Job) -> RenderableType:
         job: its description, for the limits.
     """
     if plan.parameters is None:
-        return Group(Text(plan.known), *_lines(_about_the_machine(plan)))
+        return Group(Text(plan.known), *_lines(_missing(plan)), *_lines(_about_the_machine(plan)))
     blocks: list[RenderableType] = [_model(plan), Text(), _parts(plan)]
     if plan.files:
         blocks += [Text(), _files(plan, job)]
     talk = (*_about_the_machine(plan), *_shared(plan), *_expectations(plan), *_facts(plan, job), *_cuts(job))
     blocks += [Text(), _stages(plan), Text(), *_lines(talk), Text()]
-    return Group(*blocks, *_lines(_conclusion(plan)))
+    return Group(*blocks, *_lines((*_missing(plan), *_conclusion(plan))))
+
+
+def _missing(plan: Plan) -> Iterable[str]:
+    return (f"There is no {file}: 'metier build' will need it." for file in plan.missing)
 
 
 def _model(plan: Plan) -> Text:
     active = (
         f", {_millions(plan.active_parameters)} active a token" if plan.active_parameters != plan.parameters else ""
     )
+    bound = {"exact": "", "at most": "at most about ", "about": "about "}[plan.pieces_are]
     return Text(
-        f"{plan.job}: {_millions(plan.parameters)} parameters{active}, {plan.pieces:,} pieces ({plan.known})",
+        f"{plan.job}: {_millions(plan.parameters)} parameters{active}, {bound}{plan.pieces:,} pieces ({plan.known})",
         style="bold",
     )
 
@@ -52,14 +57,14 @@ def _parts(plan: Plan) -> Table:
 
 
 def _files(plan: Plan, job: Job) -> Table:
-    limits = job.limits
+    limits, sure = job.limits, _is_sure(plan)
     rows = [
         (
             file.name,
             f"{file.file_mib:.1f}",
-            _beside(file.file_fits, limits.file_mib),
+            _beside(file.file_fits, limits.file_mib, sure),
             f"{file.ram_mib:.0f}",
-            _beside(file.ram_fits, limits.ram_mib),
+            _beside(file.ram_fits, limits.ram_mib, sure),
         )
         for file in plan.files
     ]
@@ -69,11 +74,11 @@ def _files(plan: Plan, job: Job) -> Table:
 def _stages(plan: Plan) -> Table:
     return _table(
         ("training", "tokens/s", "tokens", "minutes", "passes", "memory, MiB", "machine"),
-        [_stage(stage, plan.machine.memory_mib) for stage in plan.stages],
+        [_stage(stage, plan.machine.memory_mib, _is_sure(plan)) for stage in plan.stages],
     )
 
 
-def _stage(stage: Stage, memory_mib: float | None) -> tuple[str, ...]:
+def _stage(stage: Stage, memory_mib: float | None, sure: bool) -> tuple[str, ...]:
     return (
         stage.name,
         f"{stage.tokens_per_s:,.0f}",
@@ -81,7 +86,7 @@ def _stage(stage: Stage, memory_mib: float | None) -> tuple[str, ...]:
         f"{stage.minutes:,.1f}",
         "?" if stage.passes is None else f"{stage.passes:.2g}",
         f"{stage.memory_mib['total']:,.0f}",
-        _beside(stage.fits, memory_mib),
+        _beside(stage.fits, memory_mib and round(memory_mib), sure),
     )
 
 
@@ -148,7 +153,10 @@ def _conclusion(plan: Plan) -> Iterable[str]:
     if plan.fits:
         yield "It fits."
         return
-    yield "It does not fit. What would change that:"
+    if plan.fits is None:
+        yield "It may not fit, for the number of pieces is an estimate. What would make room:"
+    else:
+        yield "It does not fit. What would change that:"
     yield from (f"  - {change}" for change in plan.changes)
 
 
@@ -156,10 +164,15 @@ def _lines(lines: Iterable[str]) -> Sequence[Text]:
     return [Text(line) for line in lines]
 
 
-def _beside(fits: bool | None, limit: float | None) -> str:
+def _is_sure(plan: Plan) -> bool:
+    """Whether what does not fit will not fit, however few pieces the text uses."""
+    return plan.pieces_are == "exact" or plan.fits is False
+
+
+def _beside(fits: bool | None, limit: float | None, sure: bool) -> str:
     if fits is None or limit is None:
         return "-"
-    return f"{'fits' if fits else 'DOES NOT FIT'} {limit:,.0f}"
+    return f"{'fits' if fits else 'DOES NOT FIT' if sure else 'may not fit'} {limit:,.10g}"
 
 
 def _millions(count: int | None) -> str:

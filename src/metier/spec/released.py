@@ -1,18 +1,20 @@
-"""What is known of a job's model before anything is fetched: from its run folder, a local base, or the caches."""
+"""What is known of a job's model before anything is fetched: from its run folder, a local base, caches, or a table."""
 
 import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from metier.artifact import read_json
 from metier.errors import ArtifactError
-from metier.home import home, run_dir
+from metier.home import home
 from metier.run.gguf_header import read_header
+from metier.spec.built import made_start
 from metier.spec.contestants import kind_and_name
+from metier.spec.folder import checked, weight_files, weights_of_folder
 from metier.spec.job import Job
-from metier.spec.weights import EMBEDDING, EXPERTS, Weights, of_shape, part_of
+from metier.spec.tried import tried_base
+from metier.spec.weights import Weights, of_shape
 
 CLOSURE = 1.2
 """A trimmed vocabulary has so many times the pieces asked for: merges need their halves (24,000 of Gemma's: 28,933)."""
@@ -20,7 +22,10 @@ CLOSURE = 1.2
 _BY_MEASUREMENT = 24_000
 """What stands for a number of pieces that a build will measure."""
 
-_OTHER_BASE = "Fetch it again, or choose another base"
+PiecesAre = Literal["exact", "at most", "about"]
+"""Whether a plan knows the number of pieces. A text that uses fewer than are asked for keeps fewer."""
+
+_OTHER_BASE = "Fetch it again, or choose another base; a model folder holds config.json and *.safetensors"
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,11 @@ class Known:
 
     weights: Weights
     how: str
+    pieces_are: PiecesAre = "exact"
 
 
 def known_weights(job: Job) -> Known | None:
-    """Return what a job's model is made of, or None for a base that is not on this machine.
+    """Return what a job's model is made of, or None for a base whose weights this machine cannot tell yet.
 
     Raises:
         ArtifactError: when the base is there and damaged, or is no language model.
@@ -41,26 +47,33 @@ def known_weights(job: Job) -> Known | None:
         return found
     if job.base.from_scratch:
         return Known(of_shape(job.base.shape, job.base.vocabulary), "by the description")
-    place = _place(job.base.model)
-    if place is None:
-        return None
-    weights = _weights_of_folder(place) if place.is_dir() else _weights_of_gguf(place)
+    known = _of_base(job.base.model)
     wanted = _BY_MEASUREMENT if job.vocabulary.pieces == "auto" else job.vocabulary.pieces
-    if wanted == "all" or wanted * CLOSURE >= weights.pieces:
-        return Known(weights, f"read from {place}")
-    return Known(weights.with_pieces(round(wanted * CLOSURE)), f"read from {place}; pieces are an estimate")
+    if known is None or wanted == "all" or wanted * CLOSURE >= known.weights.pieces:
+        return known
+    how = f"{known.how}; pieces are an estimate"
+    are: PiecesAre = "about" if job.vocabulary.pieces == "auto" else "at most"
+    return Known(known.weights.with_pieces(round(wanted * CLOSURE)), how, are)
+
+
+def _of_base(reference: str) -> Known | None:
+    """What a released base is made of, all its pieces included."""
+    if place := _place(reference):
+        weights = weights_of_folder(place, _OTHER_BASE) if place.is_dir() else _weights_of_gguf(place)
+        return Known(weights, f"read from {place}") if weights else None
+    tried = tried_base(reference)
+    if tried is None:
+        return None
+    return Known(tried.weights, f"the shapes of {tried.name} come with metier; it is not on this machine")
 
 
 def _built(job: Job) -> Known | None:
-    """What an earlier build of the same base and vocabulary made; the vocabulary's true size is known from there."""
-    start = run_dir(job.name) / "start"
-    if not (start / "manifest.json").is_file():
+    """What an earlier build of the same description made; the vocabulary's true size is known from there."""
+    start = made_start(job)
+    if start is None:
         return None
-    inputs = read_json(start / "manifest.json").get("inputs", {}).get("job", {})
-    wanted = {"base": job.base.weights, "vocabulary": job.kept_pieces}
-    if {key: inputs.get(key) for key in wanted} != wanted:
-        return None
-    return Known(_weights_of_folder(start), f"as built in {start}")
+    weights = weights_of_folder(start, f"Delete {start} and run the command again")
+    return Known(weights, f"as built in {start}") if weights else None
 
 
 def _place(reference: str) -> Path | None:
@@ -82,8 +95,13 @@ def _in_hub_cache(name: str) -> Path | None:
         config = try_to_load_from_cache(name, "config.json")
     except HFValidationError:
         return None
-    folder = Path(config).parent if isinstance(config, str) else None
-    return folder if folder and any(folder.glob("*.safetensors")) else None
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    try:
+        return folder if weight_files(folder, _OTHER_BASE) else None
+    except ArtifactError:  # fetched in part
+        return None
 
 
 def _of_package(requirement: str) -> Path | None:
@@ -107,31 +125,4 @@ def _of_package(requirement: str) -> Path | None:
 def _weights_of_gguf(path: Path) -> Weights:
     header = read_header(path)
     used = header.metadata.get(f"{header.metadata.get('general.architecture')}.expert_used_count")
-    return _checked(path, header.shapes, used)
-
-
-def _weights_of_folder(folder: Path) -> Weights:
-    from safetensors import SafetensorError, safe_open
-
-    config = read_json(folder / "config.json")
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="numpy") as opened:
-                shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise ArtifactError(str(file), f"cannot be read ({error})", _OTHER_BASE) from error
-    if config.get("tie_word_embeddings", False):
-        shapes = {name: shape for name, shape in shapes.items() if not name.startswith("lm_head")}
-    used = next((config[key] for key in ("num_experts_per_tok", "router_topk") if key in config), None)
-    return _checked(folder, shapes, used)
-
-
-def _checked(place: Path, shapes: dict[str, tuple[int, ...]], experts_per_token: Any) -> Weights:
-    parts = {part_of(name) for name in shapes}
-    matrices = all(len(shape) == 2 for name, shape in shapes.items() if part_of(name) == EMBEDDING)
-    if not {EMBEDDING, "attention"} <= parts or not matrices:
-        raise ArtifactError(str(place), "holds no language model: no embedding or no attention", _OTHER_BASE)
-    if EXPERTS in parts and not isinstance(experts_per_token, int):
-        raise ArtifactError(str(place), "does not say how many experts a token passes through", _OTHER_BASE)
-    return Weights(shapes, experts_per_token if EXPERTS in parts else 0)
+    return checked(path, header.shapes, used, _OTHER_BASE)

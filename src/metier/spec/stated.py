@@ -21,6 +21,16 @@ class Stated(Strict):
     encoding: str = Field("utf-8", description="Text encoding of the file.")
     delimiter: Literal[",", ";", "\t"] = Field(",", description="For csv: what stands between two cells.")
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that the source states, for the key of what is made from it; a later key is none where it is not used."""
+        return self.model_dump(mode="json", exclude={"delimiter"} if self.delimiter == "," else None)
+
+    def local_names(self) -> tuple[str, ...]:
+        """Return the names of the source's files or folders; none where it is not local."""
+        kind, _, name = self.source.partition(":")
+        return (name,) if kind == "file" else ()
+
     @field_validator("licence")
     @classmethod
     def _stated(cls, value: str) -> str:
@@ -41,8 +51,3 @@ class Stated(Strict):
                 "", f"{value!r} is no known encoding", "Write 'utf-8', 'utf-16', 'shift_jis', 'cp1252', ..."
             ) from error
         return value
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Every setting, as JSON-able values by which a source is known; without a later key that is not used."""
-        return self.model_dump(mode="json", exclude={"delimiter"} if self.delimiter == "," else None)

@@ -1,14 +1,15 @@
 """The step ``data``: rows or facts are read, and become what is learned and what is asked."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from metier.artifact import Step
+from metier.data.facts.opened import fingerprint as fingerprint_of_facts
 from metier.data.prepare import prepare
 from metier.data.questions import prepare as questions
 from metier.data.sources import fingerprint
 from metier.spec.data import AnySource
+from metier.spec.facts import FactSource
 from metier.spec.job import Job
 
 _LEARNED = ("train.jsonl", "validation.jsonl", "text.jsonl", "text_validation.jsonl")
@@ -17,17 +18,12 @@ _LEARNED = ("train.jsonl", "validation.jsonl", "text.jsonl", "text_validation.js
 
 def sources(job: Job) -> dict[str, Any]:
     """Return what the step depends on. Raises DataError when a local file is missing."""
-    if job.task == "qa":
-        return questions.inputs(job.data, job.qa, job.seed)
-    by_role: dict[str, Sequence[AnySource]] = {"train": job.data.train, "test": job.data.test}
-    if job.data.text:
-        by_role["text"] = job.data.text
-    return {
-        "cleaning": job.data.cleaning.model_dump(),
-        "split": job.data.split.model_dump(),
-        **{role: [fingerprint(source) for source in these] for role, these in by_role.items()},
-        "seed": job.seed,
-    }
+    by_role = {role: [_fingerprint(source) for source in these] for role, these in job.sources.items()}
+    return {**job.row_settings, **by_role, **(questions.rules() if job.task == "qa" else {})}
+
+
+def _fingerprint(source: AnySource | FactSource) -> dict[str, Any]:
+    return fingerprint_of_facts(source) if isinstance(source, FactSource) else fingerprint(source)
 
 
 def prepare_data(job: Job, folder: Path) -> dict[str, Any]:

@@ -33,9 +33,7 @@ from metier.train.ul2 import sentinels_needed
 def inputs(job: Job) -> dict[str, Any]:
     """Return what the step depends on, beside the rows; what this job makes no use of is not in it."""
     used = {
-        "base": job.base.weights,
-        "vocabulary": job.kept_pieces,
-        "task": job.task_settings,
+        **job.start_settings,
         "sentinels": _sentinels(job),
         "versions": versions("gguf", "tokenizers", "transformers"),
     }

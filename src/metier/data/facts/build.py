@@ -86,7 +86,7 @@ def build_store(sources: Sequence[FactSource], path: Path, key: str | None = Non
 
 def _key(described: dict[str, FactSource], opened: dict[str, Opened]) -> str:
     """Return a hash of all that is read, wherever it lies."""
-    settings = {name: {k: v for k, v in one.settings.items() if k != "source"} for name, one in described.items()}
+    settings = {name: {k: v for k, v in one.identity.items() if k != "source"} for name, one in described.items()}
     read = [[settings[name], opened[name].sha256] for name in described]
     return key_of({"readers": READERS, "format": FORMAT, "sources": read})
 

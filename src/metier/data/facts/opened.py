@@ -42,7 +42,7 @@ def fingerprint(source: FactSource) -> dict[str, Any]:
 
     A local file counts by its name and content, not by where it is. Raises DataError when it is missing or unreadable.
     """
-    identity = source.settings
+    identity = source.identity
     kind, _, reference = source.source.partition(":")
     if kind == "file":
         path, digest = _local(reference)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from metier.data.facts.build import READERS, Built, build_store
-from metier.data.facts.opened import fingerprint
 from metier.data.ledger import Entry, Ledger, keep_paper
 from metier.data.prepare import check_exam, prepare_text
 from metier.data.questions import phrasings
@@ -31,7 +30,6 @@ from metier.data.questions.unknown import beside, in_empty_years, in_vain, inven
 from metier.data.questions.withheld import Mentions, names_of, withhold
 from metier.data.records import Record, write_records
 from metier.data.similarity import comparable
-from metier.data.sources import fingerprint as fingerprint_of_text
 from metier.data.split import in_seeded_order
 from metier.errors import DataError
 from metier.facts import names
@@ -81,17 +79,9 @@ class _Material:
     """Training questions that were not asked, by reason."""
 
 
-def inputs(data: Data, qa: Qa, seed: int) -> dict[str, Any]:
-    """Return what the step depends on. Raises DataError when a local file is missing."""
-    found = {
-        "facts": [fingerprint(source) for source in data.facts],
-        "qa": qa.model_dump(mode="json", exclude={"risk"}),
-        "split": data.split.model_dump(),
-        "readers": READERS,
-        "phrasings": phrasings.fingerprint(),
-        "seed": seed,
-    }
-    return found | ({"text": [fingerprint_of_text(source) for source in data.text]} if data.text else {})
+def rules() -> dict[str, Any]:
+    """Return what the step depends on beside its sources and settings: how they are read, and how is asked."""
+    return {"readers": READERS, "phrasings": phrasings.fingerprint()}
 
 
 def prepare_questions(data: Data, qa: Qa, folder: Path, *, seed: int = 0) -> dict[str, Any]:
