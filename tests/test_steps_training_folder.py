@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from metier.artifact import flush, read_json
 from metier.errors import RunError
@@ -61,6 +62,34 @@ def test_a_result_that_cannot_be_written_leaves_the_checkpoints(tmp_path):
     with pytest.raises(OSError, match="No space"):
         train_once(begun(tmp_path), lambda: (FACTS, full))
     assert (tmp_path / "step-00000002").exists() and not training_folder.is_done(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+)
+def test_a_training_without_memory_says_what_takes_less(tmp_path, error):
+    def starved():
+        raise error
+
+    with pytest.raises(
+        RunError, match=r"no memory left.*micro_batch_tokens.*activation_checkpoint.*lora.*shard"
+    ) as told:
+        train_once(tmp_path, starved)
+    assert "\n" not in str(told.value) and str(tmp_path) in str(told.value)
+
+
+def test_another_error_of_a_training_is_left_as_it_is(tmp_path):
+    def broken():
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        train_once(tmp_path, broken)
 
 
 def test_facts_without_a_model_are_not_taken_for_a_training_that_is_done(tmp_path):

@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from metier.artifact import flush, read_json, write_json
-from metier.errors import RunError
+from metier.errors import RunError, told_without_memory
 from metier.train import processes
 
 COPIES = 10
 """What a training of all weights writes, in sizes of the model: checkpoints with moments, the best and the result."""
+
+_LESS_MEMORY = (
+    "Lower micro_batch_tokens, write activation_checkpointing = true, train adapters with a table [train.lora], or "
+    "share the model out among several processes with shard = true; 'metier plan' says what each needs"
+)
 
 Write = Callable[[Path], None]
 """Writes a folder that is not there yet."""
@@ -28,10 +33,14 @@ def train_once(folder: Path, train: Callable[[], tuple[dict[str, Any], Write]]) 
     Args:
         folder: where the training works.
         train: trains to the end and returns JSON-able facts, and what writes the model.
+
+    Raises:
+        RunError: when memory runs out, an accelerator's or the machine's.
     """
     facts = processes.agreed(_facts(folder) if processes.first() else None)
     if facts is None:
-        facts, write = train()
+        with told_without_memory(str(folder), _LESS_MEMORY):
+            facts, write = train()
         if processes.first():
             write_whole(folder / "model", write)
             write_json(folder / "facts.json", facts)
