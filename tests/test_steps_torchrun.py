@@ -10,12 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from doubles import write_job
 from typer.testing import CliRunner
 
 from metier.artifact import load_step
 from metier.cli import NOTHING_PASSES, app
 from metier.spec.load import load_job
+from metier.steps import torchrun
 from metier.steps.torchrun import by_processes
 from metier.tasks.prompt import PromptFormat
 
@@ -69,6 +71,15 @@ def test_a_build_by_two_processes_learns_what_one_does(built, tmp_path):
     assert theirs["tokens"] == facts["tokens"] and theirs["examples"] == facts["examples"]
     for one, other in zip(steps(built.run / "train"), steps(alone), strict=True):
         assert one["loss_nats"] == pytest.approx(other["loss_nats"], rel=1e-2)
+
+
+def test_what_an_accelerator_keeps_is_given_back_before_processes_are_started(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: done.append("freed"))
+    monkeypatch.setattr(torchrun, "elastic_launch", lambda *_: lambda *_: done.append("started"))
+    torchrun._launch(2, tmp_path)
+    assert done == ["freed", "started"]
 
 
 def test_a_sweep_is_told_how_many_processes_train(built, monkeypatch):

@@ -1,7 +1,10 @@
 """The folder that a training works in: what is done stays done whenever a kill comes; room is asked for once."""
 
+import gc
 import shutil
 import signal
+import weakref
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,6 +56,23 @@ def test_at_every_moment_either_the_checkpoints_are_there_or_the_result_is(forks
             assert train_once(folder, lambda: (FACTS, write)) == FACTS
         assert {path.name for path in folder.iterdir()} == {"model", "facts.json", "plan.json", "steps.jsonl"}
     assert codes == [-signal.SIGKILL] * moment + [0] and moment > 8
+
+
+def test_the_model_of_a_training_is_freed_when_it_is_written(tmp_path):
+    class Model:
+        def __init__(self):
+            self.owned = self
+
+    left = []
+
+    def learn():
+        left.append(weakref.ref(model := Model()))
+        return FACTS, partial(lambda _, part: write(part), model)
+
+    gc.disable()
+    train_once(tmp_path, learn)
+    gc.enable()
+    assert left[0]() is None
 
 
 def test_a_result_that_cannot_be_written_leaves_the_checkpoints(tmp_path):

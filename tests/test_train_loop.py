@@ -1,9 +1,11 @@
 """The loop: the same numbers every time, also after a kill, within the budget it was given."""
 
+import gc
 import json
 import math
 import re
 import signal
+import weakref
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -359,6 +361,28 @@ def test_a_wall_clock_budget_becomes_steps_once(tmp_path, monkeypatch):
     assert not (tmp_path / "probe").exists()
     monkeypatch.setattr(budget, "_probe", lambda *_: pytest.fail("probed again"))
     assert budget.plan_training(*probed) == plan
+
+
+@pytest.fixture
+def no_collector():
+    """Only who asks for it frees what holds itself."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_one_model_at_a_time_is_in_memory_while_a_budget_is_planned(tmp_path, no_collector):
+    made = []
+
+    def make():
+        assert not any(model() for model in made), "the one before was not freed"
+        model = tiny_model()
+        model.owned = [model]  # as sharded models, and mixtures that route exactly, hold themselves
+        made.append(weakref.ref(model))
+        return model
+
+    run(tmp_path, Train(budget="3s", batch_tokens=120, max_tokens=64), make=make)
+    assert len(made) > 1
 
 
 def test_twice_the_budget_is_about_twice_the_steps(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from metier import errors
 from metier.artifact import load_step, read_json, write_json
 from metier.errors import MetierError, RunError
+from metier.model.loading import free_memory
 from metier.progress import console
 from metier.spec.job import Job
 from metier.steps.compress import compress_job
@@ -91,6 +92,7 @@ def _work(job: Job, data: Path, start: Path, folder: Path, prompt: PromptFormat 
 
 def _launch(count: int, folder: Path) -> None:
     """Start so many processes on this machine, which talk over its loopback, and wait until all are done."""
+    free_memory()  # of the models that this process has asked: the others want the accelerators whole
     try:
         with tempfile.TemporaryDirectory() as logs, _surroundings(count):
             # What the launchers meet by is unpickled: a file of this user's, not a port that others may reach.

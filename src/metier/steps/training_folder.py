@@ -11,6 +11,7 @@ from typing import Any
 
 from metier.artifact import flush, read_json, write_json
 from metier.errors import RunError, told_without_memory
+from metier.model.loading import free_memory
 from metier.train import processes
 
 COPIES = 10
@@ -44,6 +45,8 @@ def train_once(folder: Path, train: Callable[[], tuple[dict[str, Any], Write]]) 
         if processes.first():
             write_whole(folder / "model", write)
             write_json(folder / "facts.json", facts)
+        del write  # which holds the model
+        free_memory()
     if processes.first():
         _clear(folder)
     return facts

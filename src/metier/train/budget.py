@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from metier.artifact import read_json, write_json
 from metier.errors import SpecError
+from metier.model.loading import free_memory
 from metier.progress import say
 from metier.spec.training import Losses, Training
 from metier.train import processes
@@ -70,6 +71,7 @@ def plan_training(
         plan = Plan(settings.budget_steps, 0.0)
     else:
         plan = _probe(path.parent / "probe", make_model(), coming(), held_out, settings, losses, numerics, loss_of)
+        free_memory()  # of the probe's model
         say(f"  {plan.steps} steps of {plan.step_seconds:.2f} s fit the budget of {settings.budget}")
     if processes.first():
         write_json(path, asdict(plan))

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from metier.artifact import write_atomically
 from metier.errors import ArtifactError, DataError, MetierError, SpecError
-from metier.model.loading import to_accelerator
+from metier.model.loading import free_memory, to_accelerator
 from metier.progress import bar, say
 from metier.spec.training import Losses, Train, Training
 from metier.train import processes
@@ -144,6 +144,7 @@ def fit(
     numerics = Numerics.of(model, settings, quantisation)
     if timed := settings.budget_seconds is not None:
         del model  # a probe may come, and has a model of its own: there is to be one at a time in memory
+        free_memory()
     if numerics.is_slow_on(device := torch.accelerator.current_accelerator(check_available=True)):
         say(f'  in float32, which is slow on {device}: {settings.key("precision")} = "auto" is several times as fast')
     path = folder / "plan.json"
