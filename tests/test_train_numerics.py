@@ -90,6 +90,19 @@ def test_bfloat16_products_learn_nearly_the_same_from_float32_weights(tmp_path):
     assert [loss for _, loss, _ in mine] == pytest.approx([loss for _, loss, _ in theirs], rel=0.02)
 
 
+def test_no_copy_of_the_weights_is_kept_and_the_losses_are_the_same_bits():
+    kept = [torch.autocast("cpu", dtype=torch.bfloat16), Numerics(bfloat16=True).products(torch.device("cpu"))]
+    found = []
+    for products in kept:
+        model = tiny_model()
+        with products:
+            assert torch.is_autocast_cache_enabled() == (products is kept[0])
+            loss = batch_loss(model, batch()).total
+        loss.backward()
+        found.append((loss, *(parameter.grad for parameter in model.parameters())))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("able", [True, False])
 def test_auto_takes_bfloat16_only_where_the_hardware_multiplies_it(monkeypatch, tmp_path, able):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able})

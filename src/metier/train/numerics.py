@@ -86,7 +86,8 @@ class Numerics:
 
     def products(self, device: torch.device) -> torch.autocast:
         """Return the context of a forward pass."""
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
+        # without a cache, which would keep a bfloat16 copy of all weights: a forward pass uses each of them once
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bfloat16, cache_enabled=False)
 
 
 EXACT = Numerics()
