@@ -49,6 +49,7 @@ def train_once(folder: Path, train: Callable[[], tuple[dict[str, Any], Write]]) 
         free_memory()
     if processes.first():
         _clear(folder)
+    processes.wait()  # for the first, which writes
     return facts
 
 

@@ -188,7 +188,9 @@ class _Run:
         first = 0
         if checkpoint := resume(self.folder, self.model, self.optimizer):
             first, self.state = checkpoint
-            self.best_step, self.best_loss = processes.agreed(self._kept_best() if processes.first() else (0, 0.0))
+            best = self._kept_best() if processes.first() else (0, 0.0)
+            processes.wait()  # for its hash
+            self.best_step, self.best_loss = processes.agreed(best)
             say(f"  going on after step {first} of {self.plan.steps}")
         coming = batches(self.state["position"])
         saved = time.monotonic()
@@ -257,6 +259,7 @@ class _Run:
                 weights = processes.whole(trained_parameters(self.model, self.optimizer))
                 if processes.first():
                     save_best(self.folder, Best(done, loss_nats, weights))
+            processes.wait()  # for the first, which writes and hashes
         self.state["validation"][str(done)] = loss_nats
         point = {"steps": done, "tokens": self.state["tokens"], "seconds": round(self.state["step_seconds"], 2)}
         self.state["curve"].append(point | {"loss_nats": loss_nats})
@@ -266,6 +269,7 @@ class _Run:
         weights = processes.whole(trained_parameters(self.model, self.optimizer))
         if processes.first():
             self.keep(done, self._with(weights))
+        processes.wait()  # for the first, which writes
 
     def _kept_best(self) -> tuple[int, float]:
         """Return after how many steps the best weights were taken, and their loss; infinity where there are none."""
