@@ -351,7 +351,7 @@ def test_an_untrained_model_without_a_finite_loss_is_told_before_any_step(tmp_pa
     assert not (tmp_path / "steps.jsonl").exists()
 
 
-def test_a_wall_clock_budget_becomes_steps_once(tmp_path, monkeypatch):
+def test_a_wall_clock_budget_becomes_steps_once(tmp_path):
     settings = Train(budget="3s", batch_tokens=120, max_tokens=64)
     coming = [collate(examples(8), 0)] * 6
     probed = (tmp_path / "plan.json", tiny_model, lambda: coming, coming[:1], settings)
@@ -359,8 +359,16 @@ def test_a_wall_clock_budget_becomes_steps_once(tmp_path, monkeypatch):
     assert plan.steps >= 5
     assert json.loads((tmp_path / "plan.json").read_text())["steps"] == plan.steps
     assert not (tmp_path / "probe").exists()
+    assert budget.stored_plan(tmp_path / "plan.json") == plan
+
+
+def test_a_training_that_goes_on_is_not_planned_again(tmp_path, monkeypatch):
+    settings = Train(budget="2s", batch_tokens=120, max_tokens=64)
+    with stopped_before(3):
+        run(tmp_path, settings)
     monkeypatch.setattr(budget, "_probe", lambda *_: pytest.fail("probed again"))
-    assert budget.plan_training(*probed) == plan
+    with stopped_before(3):
+        run(tmp_path, settings)
 
 
 @pytest.fixture

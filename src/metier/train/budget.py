@@ -35,6 +35,14 @@ class Plan:
     """Median time of a step when the plan was made; 0 for a budget in steps."""
     probe_seconds: float = 0.0
     """What making the plan took; it counts towards the budget."""
+    precision: str | None = None
+    """Of the products, as the training began; None in plans of earlier versions."""
+
+
+def stored_plan(path: Path) -> Plan | None:
+    """Return the plan of a training that was begun, or None; of several processes the first one reads it for all."""
+    stored = processes.agreed(read_json(path) if processes.first() and path.exists() else None)
+    return Plan(**stored) if stored else None
 
 
 def plan_training(
@@ -47,9 +55,9 @@ def plan_training(
     numerics: Numerics = EXACT,
     loss_of: LossFunction = batch_loss,
 ) -> Plan:
-    """Return the stored plan, or make it: a budget in steps as it is, a wall-clock budget by a probe.
+    """Make the plan and store it: a budget in steps as it is, a wall-clock budget by a probe.
 
-    Of several processes, the first one reads, writes and measures for all.
+    Of several processes, the first one writes and measures for all.
 
     Args:
         path: where the plan is stored.
@@ -64,11 +72,8 @@ def plan_training(
     Raises:
         SpecError: when the budget has no room for a single step.
     """
-    stored = processes.agreed(read_json(path) if processes.first() and path.exists() else None)
-    if stored:
-        return Plan(**stored)
     if settings.budget_steps is not None:
-        plan = Plan(settings.budget_steps, 0.0)
+        plan = Plan(settings.budget_steps, 0.0, precision=numerics.precision)
     else:
         plan = _probe(path.parent / "probe", make_model(), coming(), held_out, settings, losses, numerics, loss_of)
         free_memory()  # of the probe's model
@@ -117,7 +122,7 @@ def _probe(
             "validation",
             f"Write at least '{int(aside + 10 * step_seconds) + 1}s', or a number of steps",
         )
-    return Plan(steps, step_seconds, round(probe_seconds, 1))
+    return Plan(steps, step_seconds, round(probe_seconds, 1), numerics.precision)
 
 
 def pause_between(wished: float, checkpoint_seconds: float) -> float:

@@ -21,10 +21,10 @@ from metier.progress import bar, say
 from metier.spec.training import Losses, Train, Training
 from metier.train import processes
 from metier.train.batches import Batch, Example, JobBatches, Stream, collate, one_pass
-from metier.train.budget import Plan, pause_between, plan_training
+from metier.train.budget import Plan, pause_between, plan_training, stored_plan
 from metier.train.checkpoint import Best, read_best, resume, save_best, save_checkpoint
 from metier.train.lora import merged, with_adapters
-from metier.train.numerics import Numerics, route_exactly
+from metier.train.numerics import Numerics, multiplies_bfloat16, route_exactly
 from metier.train.objective import PLAIN, LossFunction, batch_loss, mean_loss, predict, update
 from metier.train.optimizers import optimizer_for, trained_parameters
 from metier.train.router import freeze_routers, route_as_asked
@@ -139,16 +139,17 @@ def fit(
     def placed() -> PreTrainedModel:
         return _placed(learner(), settings)
 
+    path = folder / "plan.json"
+    plan = stored_plan(path)
     # fitted to the untrained weights, so that a run that goes on after a kill has the same grid
     model = placed()
-    numerics = Numerics.of(model, settings, quantisation)
+    numerics = Numerics.of(model, settings, quantisation, plan.precision if plan else None)
+    _tell_precision(numerics, settings, model.device)
     if timed := settings.budget_seconds is not None:
         del model  # a probe may come, and has a model of its own: there is to be one at a time in memory
         free_memory()
-    if numerics.is_slow_on(device := torch.accelerator.current_accelerator(check_available=True)):
-        say(f'  in float32, which is slow on {device}: {settings.key("precision")} = "auto" is several times as fast')
-    path = folder / "plan.json"
-    plan = plan_training(path, placed, partial(_probed, batches), held_out, settings, losses, numerics, loss_of)
+    if plan is None:
+        plan = plan_training(path, placed, partial(_probed, batches), held_out, settings, losses, numerics, loss_of)
     settings.check_steps(plan.steps)
     how = losses, numerics, loss_of, keep, evenly(plan.steps, kept)
     if timed:
@@ -313,7 +314,7 @@ class _Run:
             "tokens": self.state["tokens"],
             "seconds": round(self.state["seconds"], 1),
             "probe_seconds": self.plan.probe_seconds,
-            "precision": "bfloat16" if self.numerics.bfloat16 else "float32",
+            "precision": self.numerics.precision,
             "tokens_per_s": round(self.state["tokens"] / max(self.state["seconds"], 1e-9), 1),
             "curve": self.state["curve"],
             "validation_loss_nats": {done: round(loss, 4) for done, loss in losses.items()},
@@ -338,6 +339,16 @@ def _placed(model: PreTrainedModel, settings: Training) -> PreTrainedModel:
     if settings.precision != "float32":
         route_exactly(model)
     return model
+
+
+def _tell_precision(numerics: Numerics, settings: Training, device: torch.device) -> None:
+    """Say where another precision would be faster, or was chosen on other hardware."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if settings.precision == "auto" and numerics.bfloat16 != multiplies_bfloat16(device):
+        say(f"  in {numerics.precision}, as the training began: this hardware alone would choose the other precision")
+    elif numerics.is_slow_on(accelerator):
+        key = settings.key("precision")
+        say(f'  in float32, which is slow on {accelerator}: {key} = "auto" is several times as fast')
 
 
 def _probed(batches: Callable[[Any], Stream]) -> list[Batch]:
