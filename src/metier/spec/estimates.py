@@ -117,6 +117,22 @@ def moment_values(weights: Weights, optimizer: str) -> int:
     return kept
 
 
+def model_bytes(weights: Weights) -> int:
+    """Return the size of a model's folder, whose weights are float32."""
+    return 4 * weights.parameters
+
+
+def training_bytes(weights: Weights, settings: Training) -> int:
+    """Return the most that a training has on the disk at once.
+
+    That is two checkpoints and the best weights, and beside them a third checkpoint, before the first goes, or in the
+    end the model.
+    """
+    learned = trained_weights(weights, settings)
+    checkpoint = model_bytes(learned) + 4 * moment_values(learned, settings.optimizer)
+    return 2 * checkpoint + model_bytes(learned) + max(checkpoint, model_bytes(weights))
+
+
 def training_memory(weights: Weights, settings: Training, quantisation: str | None) -> Memory:
     """Return the memory of a training in float32, by one process."""
     products = weights.products_per_token()

@@ -111,9 +111,19 @@ def _weights_of_gguf(path: Path) -> Weights:
 
 
 def _weights_of_folder(folder: Path) -> Weights:
+    config = read_json(folder / "config.json")
+    used = next((config[key] for key in ("num_experts_per_tok", "router_topk") if key in config), None)
+    return _checked(folder, shapes_of_folder(folder), used)
+
+
+def shapes_of_folder(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a Hugging Face folder's weights by name, an embedding that is the output matrix, too, once.
+
+    Raises:
+        ArtifactError: when a file is damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
-    config = read_json(folder / "config.json")
     shapes: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         try:
@@ -121,10 +131,9 @@ def _weights_of_folder(folder: Path) -> Weights:
                 shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise ArtifactError(str(file), f"cannot be read ({error})", _OTHER_BASE) from error
-    if config.get("tie_word_embeddings", False):
+    if read_json(folder / "config.json").get("tie_word_embeddings", False):
         shapes = {name: shape for name, shape in shapes.items() if not name.startswith("lm_head")}
-    used = next((config[key] for key in ("num_experts_per_tok", "router_topk") if key in config), None)
-    return _checked(folder, shapes, used)
+    return shapes
 
 
 def _checked(place: Path, shapes: dict[str, tuple[int, ...]], experts_per_token: Any) -> Weights:

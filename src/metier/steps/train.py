@@ -14,7 +14,7 @@ from metier.model.loading import load_model, load_tokenizer, padding
 from metier.progress import say
 from metier.spec.job import Job
 from metier.spec.training import Training
-from metier.steps.training_folder import COPIES, Write, check_disk, train_once
+from metier.steps.training_folder import Write, check_disk, train_once
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import task_from_json
 from metier.tasks.translation import Translation
@@ -62,8 +62,7 @@ def rows_to_learn(job: Job, data: Path) -> Iterator[Record]:
 
 def _learn(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: Path) -> tuple[dict[str, Any], Write]:
     torch.manual_seed(job.seed)
-    small = job.train.lora is not None and "embedding" not in job.train.lora.also
-    check_disk(folder, start, copies=2 if small else COPIES)
+    check_disk(folder, start, job.train)
     tokenizer = load_tokenizer(start)
     examples = encode(tokenizer, prompt, rows_to_learn(job, data), job.train.max_tokens)
     _tell_left_out(examples, job.train.max_tokens)
