@@ -319,7 +319,7 @@ def plan(folder):
         budget.time = SimpleNamespace(monotonic=lambda: next(ticks) / 10)
         settings = STEPS.model_copy(update={"budget": "100s", "checkpoint_seconds": 1000.0})
         coming = [collate(examples(8), 0)] * 6
-        made = budget.plan_training(Path(folder) / "plan.json", llama, lambda: coming, coming[:1], settings)
+        made = budget.plan_training(Path(folder) / "plan.json", llama(), lambda: coming, coming[:1], settings)
         (Path(folder) / str(processes.number())).write_text(str(made.steps))
 
 

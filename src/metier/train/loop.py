@@ -141,19 +141,21 @@ def fit(
 
     path = folder / "plan.json"
     plan = stored_plan(path)
-    # fitted to the untrained weights, so that a run that goes on after a kill has the same grid
+    begun = time.monotonic()
     model = placed()
+    loading_seconds = time.monotonic() - begun
+    # fitted to the untrained weights, so that a run that goes on after a kill has the same grid
     numerics = Numerics.of(model, settings, quantisation, plan.precision if plan else None)
     _tell_precision(numerics, settings, model.device)
-    if timed := settings.budget_seconds is not None:
-        del model  # a probe may come, and has a model of its own: there is to be one at a time in memory
-        free_memory()
     if plan is None:
-        plan = plan_training(path, placed, partial(_probed, batches), held_out, settings, losses, numerics, loss_of)
+        looked_at = partial(_probed, batches), held_out, settings, losses, numerics, loss_of
+        plan = plan_training(path, model, *looked_at, begun, loading_seconds)
+        if settings.budget_seconds is not None:
+            del model  # which the probe has spoiled: there is to be one at a time in memory
+            free_memory()
+            model = placed()
     settings.check_steps(plan.steps)
     how = losses, numerics, loss_of, keep, evenly(plan.steps, kept)
-    if timed:
-        model = placed()
     return _Run(model, learner, plan, settings, peak_lr, folder, held_out, seed, *how).to_the_end(batches)
 
 
