@@ -142,7 +142,7 @@ def asked(mine: Job, place: Path, exams: dict[str, list[Record]], folder: Path) 
     trained = step(
         place / "train",
         {
-            "train": learned(mine, mine.train),
+            "train": learned(mine, mine.train, begun.folder),
             "losses": mine.losses.model_dump(),
             "seed": mine.seed,
             "start": begun.key,

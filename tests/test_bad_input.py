@@ -351,6 +351,16 @@ def test_a_full_disk_is_told_whichever_library_meets_it(place, said):
     assert not list(place.home.glob("runs/micro/*/manifest.json"))
 
 
+def test_an_accelerator_without_memory_is_told_wherever_in_a_build_it_is_met(place):
+    def starved(*_, **__):
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with place.monkeypatch.context() as patched:
+        patched.setattr("metier.steps.data.prepare", starved)
+        line = place.refused(5, "build", place.folder)
+    assert str(place.home) in line and "no memory left" in line and "smaller base" in line
+
+
 def test_a_home_that_cannot_be_made_is_told(place):
     place.home.write_text("a file")
     line = place.refused(5, "build", place.folder)

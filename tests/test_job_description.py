@@ -165,6 +165,8 @@ def test_whole_numbers_serve_where_fractions_are_meant(tmp_path):
         (GOOD + "[train.lora]\nrank = 0", "train.lora.rank: found 0. It should be greater than or equal to 1"),
         (GOOD + "[train.lora]\nalso = ['norm']", "Did you mean 'norms'?"),
         (GOOD + "[train]\nfreeze_router_after = 0.1\n[train.lora]", "freeze_router_after: routers learn nothing with"),
+        (GOOD + "[train]\nquantisation = 'Q5_0'\n[export]\nquantisations = ['Q4_0-embed-Q5_0']",
+         "train.quantisation: weights are rounded to a type that no"),
         (GOOD + "[train]\nquantisation = 'Q4_0'\n[train.lora]\n[export]\nquantisations = ['Q4_0']",
          "train.quantisation: the weights that it rounds are frozen with [train.lora]"),
         (GOOD + "[train]\noptimizer = 'adafactor'\n[train.lora]", "train.optimizer: its steps are relative to"),
@@ -284,6 +286,11 @@ def test_the_cuts_of_a_job_are_all_combinations_but_the_whole_model(tmp_path):
     cuts = load_job(write(tmp_path, text)).compress.cuts
     assert [cut.name for cut in cuts] == ["ff75", "ff33.3", "drop2", "drop2-ff75", "drop2-ff33.3"]
     assert load_job(write(tmp_path, GOOD)).compress.cuts == []
+
+
+def test_weights_may_be_rounded_to_the_type_of_a_files_layers_whatever_its_embedding_has(tmp_path):
+    text = GOOD + "[train]\nquantisation = 'Q4_0'\n[export]\nquantisations = ['Q4_0-embed-Q8_0']"
+    assert load_job(write(tmp_path, text)).train.quantisation == "Q4_0"
 
 
 def test_every_quantisation_that_editors_are_told_of_is_taken():

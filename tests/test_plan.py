@@ -33,6 +33,7 @@ from metier.run import session
 from metier.run.gguf_header import read_header
 from metier.run.locate import Located
 from metier.spec import estimates, tried
+from metier.spec import machine as machines
 from metier.spec.advice import EVIDENCE, Difference, advise, basis, load_evidence
 from metier.spec.compress import WHOLE_MODEL, Cut
 from metier.spec.data import Source, TextSource
@@ -45,12 +46,15 @@ from metier.spec.plan_table import render
 from metier.spec.released import CLOSURE, Known, known_weights
 from metier.spec.shape import shape_of
 from metier.spec.training import Lora, Pretrain, Train, Training
-from metier.spec.weights import of_shape
+from metier.spec.weights import Weights, of_shape
 from metier.steps.answering_memory import memory_mib
 from metier.steps.data import sources
 from metier.tasks.registry import task_from_json
 from metier.tokenizer.learn import learn
+from metier.train.batches import Example, collate
 from metier.train.lora import with_adapters
+from metier.train.numerics import Numerics
+from metier.train.objective import batch_loss
 from metier.train.optimizers import optimizer_for
 
 MACHINE = Machine(cores=2, memory_mib=24_000.0, gflop_per_s=150.0, multiplies_bfloat16=False)
@@ -402,6 +406,72 @@ def test_the_machine_is_measured():
     found = this_machine()
     assert found.cores >= 1 and found.gflop_per_s > 0.1
     assert found.memory_mib is None or found.memory_mib > 100
+
+
+def fake_driver(folder, monkeypatch, script):
+    """Put an nvidia-smi on the PATH."""
+    command = folder / "nvidia-smi"
+    command.write_text(f"#!/bin/sh\n{script}\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
+@pytest.mark.parametrize(
+    ("script", "card_mib"),
+    [
+        ('[ "$*" = "--query-gpu=memory.total --format=csv,noheader,nounits" ] && echo 24564', 24564),
+        ("echo 81559; echo 24564", 24564),
+        ("echo no driver; exit 9", None),
+        ("echo '[N/A]'", None),
+        ("true", None),
+        ("exec sleep 30", None),
+    ],
+)
+def test_the_memory_of_a_graphics_card_is_what_its_driver_tells(tmp_path, monkeypatch, script, card_mib):
+    monkeypatch.setattr(machines, "_PATIENCE_SECONDS", 1)
+    fake_driver(tmp_path, monkeypatch, script)
+    assert machines._card_mib() == card_mib
+
+
+def test_trainings_are_compared_with_the_card_where_there_is_one_and_that_is_said(evidence):
+    for card_mib, fits, told in ((None, True, "with main memory"), (100.0, False, "of the graphics card, 100 MiB")):
+        found = planned(job(), evidence, replace(MACHINE, card_mib=card_mib))
+        assert [stage.fits for stage in found.stages] == [fits]
+        console = Console(width=300, file=io.StringIO())
+        console.print(render(found, job()))
+        assert told in console.file.getvalue()
+
+
+@pytest.mark.parametrize("architecture", ["dense", "moe"])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("checkpointed", [True, False])
+def test_a_training_in_bfloat16_keeps_a_copy_of_the_matrices_that_is_counted(architecture, tied, checkpointed):
+    model = scratch(300, 64, 2, 64, seed=0, architecture=architecture).train()
+    if not tied:
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    if checkpointed:
+        model.activation_checkpointing_enable()
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if tensor.dtype == torch.bfloat16 and tensor.dim() > 1 and storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes(), storage
+        return tensor
+
+    batch = collate([Example([2], [5])] * 2, 0)  # what layers keep of a few tokens is smaller than any matrix
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, Numerics(bfloat16=True).products(model.device):
+        batch_loss(model, batch)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    settings_ = Train(budget="9 steps", precision="bfloat16", activation_checkpointing=checkpointed)
+    weights = Weights(shapes, 2 if architecture == "moe" else 0)
+    counted = estimates.training_memory(weights, settings_, None).copies * 2**20
+    found = sum(size for size, _ in kept.values() if size >= 2 * 32 * 64)
+    layer = 2 * max(weights.multiplied()[1]) if checkpointed else 0  # kept only while the gradient is taken
+    assert found == counted - layer
+    assert estimates.training_memory(weights, Train(budget="9 steps"), None).copies == 0
 
 
 # bases

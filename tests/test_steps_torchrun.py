@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -10,12 +11,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from doubles import write_job
 from typer.testing import CliRunner
 
-from metier.artifact import load_step
+from metier.artifact import load_step, write_json
 from metier.cli import NOTHING_PASSES, app
+from metier.errors import RunError
 from metier.spec.load import load_job
+from metier.steps import torchrun
+from metier.steps.run_folder import building
 from metier.steps.torchrun import by_processes
 from metier.tasks.prompt import PromptFormat
 
@@ -69,6 +74,61 @@ def test_a_build_by_two_processes_learns_what_one_does(built, tmp_path):
     assert theirs["tokens"] == facts["tokens"] and theirs["examples"] == facts["examples"]
     for one, other in zip(steps(built.run / "train"), steps(alone), strict=True):
         assert one["loss_nats"] == pytest.approx(other["loss_nats"], rel=1e-2)
+
+
+def test_what_an_accelerator_keeps_is_given_back_before_processes_are_started(tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: done.append("freed"))
+    monkeypatch.setattr(torchrun, "elastic_launch", lambda *_: lambda *_: done.append("started"))
+    torchrun._launch(2, tmp_path)
+    assert done == ["freed", "started"]
+
+
+def take_part_and_look(folder, of_a_build):
+    """Be the first process, and tell whether a build could begin while it works."""
+
+    def work(*_):
+        try:
+            with building(folder.parent):
+                (folder / "free").touch()
+        except RunError:
+            (folder / "held").touch()
+
+    folder = Path(folder)
+    torchrun._work = work
+    torchrun.take_part(folder, of_a_build=of_a_build)
+
+
+@pytest.mark.parametrize("of_a_build", [False, True])
+def test_processes_that_no_build_started_hold_the_run_folder(built, forks, tmp_path, of_a_build):
+    folder = tmp_path / "run" / "train"
+    folder.mkdir(parents=True)
+    request = {"job": load_job(built.job).model_dump(mode="json", exclude_unset=True)}
+    write_json(folder / "request.json", request | {"data": "", "start": "", "prompt": None})
+    assert forks.run("test_steps_torchrun", "take_part_and_look", str(folder), of_a_build, processes=1) == [0]
+    assert (folder / ("free" if of_a_build else "held")).exists()
+    with building(folder.parent):
+        assert forks.run("test_steps_torchrun", "take_part_and_look", str(folder), False, processes=1) == [1]
+
+
+def test_a_process_of_torchrun_sets_threads_up_before_torch_is_loaded(monkeypatch):
+    found = []
+
+    class Imported:
+        OF_A_BUILD = torchrun.OF_A_BUILD
+
+        @property
+        def take_part(self):
+            found.append(os.environ.get("GOMP_SPINCOUNT"))
+            return lambda *_, **how: found.append(how)
+
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["rank", "folder"])
+    monkeypatch.setitem(sys.modules, "metier.steps.torchrun", Imported())
+    runpy.run_module("metier.steps.rank", run_name="__main__")
+    assert found == ["2000", {"of_a_build": False}]
 
 
 def test_a_sweep_is_told_how_many_processes_train(built, monkeypatch):

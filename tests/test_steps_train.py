@@ -9,6 +9,7 @@ from metier.artifact import read_json
 from metier.data.records import Record, write_records
 from metier.errors import DataError
 from metier.model.loading import load, load_model
+from metier.model.scratch import scratch
 from metier.spec.job import Job
 from metier.steps import pretrain, torchrun, train
 
@@ -69,6 +70,29 @@ def test_a_training_loads_its_model_once_and_its_tokenizer_apart(trained, place,
     train.learn_job(job(), place.data(0), trained.folder, trained.prompt, place.folder)
     assert asked == [trained.folder]
     assert load(place.folder / "model").tokenizer.chat_template == trained.prompt.chat_template()
+
+
+@pytest.mark.parametrize(
+    ("mode", "changes", "counted"),
+    [
+        ("jax", {}, True),  # as a pretraining, or the base, left it
+        ("jax", {"capacity_factor": "none"}, False),
+        ("dropless", {}, False),
+        ("dropless", {"capacity_factor": 1.25}, True),
+    ],
+)
+def test_what_is_computed_at_once_counts_where_experts_have_room_by_it(tmp_path, mode, changes, counted):
+    config = scratch(64, 32, 2, 64, seed=0, architecture="openmoe", experts=4).config
+    config.router_mode_train = mode
+    config.save_pretrained(tmp_path)
+
+    def key(tokens):
+        asked = job(train={"micro_batch_tokens": tokens, **changes})
+        return train.learned(asked, asked.train, tmp_path)
+
+    assert (key(256) != key(512)) is (key(256) != key(None)) is counted
+    if not changes:  # as before models were looked at
+        assert "micro_batch_tokens" not in key(None)
 
 
 def test_a_training_that_is_done_is_not_done_again_when_its_step_was_not_told(trained, place, monkeypatch):

@@ -7,6 +7,7 @@ from metier.data.records import Record, write_records
 from metier.spec.job import Job
 from metier.steps.train import rows_to_learn
 from metier.tasks.translation import Translation
+from metier.train.batches import encode
 from metier.train.joining import MOST, joined
 
 JA_EN = Translation("ja", "en")
@@ -43,6 +44,27 @@ def test_a_training_and_its_healing_read_rows_joined_as_the_job_says(tmp_path):
     assert list(rows_to_learn(Job.model_validate(table), tmp_path)) == rows
     found = list(rows_to_learn(Job.model_validate({**table, "train": {"joined_share": 0.5}}), tmp_path))
     assert len(found) < 230 and " ".join(row.output for row in found) == " ".join(row.output for row in rows)
+
+
+def test_rows_that_have_too_many_tokens_together_are_learned_one_by_one(trained):
+    rows = [Record("猫" * (1 + n % 12), f"cat {n}") for n in range(300)]  # a piece the vocabulary lacks: three bytes
+    examples = list(joined(rows, 0.7, 64, Translation("en", "fr"), 1))
+    alone = [encode(trained.tokenizer, trained.prompt, [one], 64) for one in examples]
+    assert 0 < sum(len(one) > 1 for one in alone) < sum(" " in one.output[4:] for one in examples), "some of them fit"
+    found = encode(trained.tokenizer, trained.prompt, examples, 64)
+    assert found.left_out == 0
+    asked = [trained.tokenizer.decode(example.answer[:-1]).strip() for example in found]
+    assert " ".join(asked) == " ".join(row.output for row in rows)
+    assert len(examples) < len(found) < len(rows)
+
+
+def test_of_rows_that_are_too_long_together_only_those_that_are_alone_are_left_out(trained):
+    rows = [Record("one red cat", "cat red 1"), Record("猫" * 30, "cat")]
+    example = next(joined(rows, 1.0, 64, Translation("en", "fr"), 0))
+    assert len(example.rows) == 2
+    found = encode(trained.tokenizer, trained.prompt, [example], 64)
+    assert list(found) == [*encode(trained.tokenizer, trained.prompt, rows[:1], 64)]
+    assert found.left_out == 1
 
 
 def test_sentences_follow_each_other_as_their_language_writes():

@@ -1,10 +1,13 @@
 """The loop: the same numbers every time, also after a kill, within the budget it was given."""
 
+import gc
 import json
 import math
 import re
 import signal
+import weakref
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -349,16 +352,73 @@ def test_an_untrained_model_without_a_finite_loss_is_told_before_any_step(tmp_pa
     assert not (tmp_path / "steps.jsonl").exists()
 
 
-def test_a_wall_clock_budget_becomes_steps_once(tmp_path, monkeypatch):
+def test_a_wall_clock_budget_becomes_steps_once(tmp_path):
     settings = Train(budget="3s", batch_tokens=120, max_tokens=64)
     coming = [collate(examples(8), 0)] * 6
-    probed = (tmp_path / "plan.json", tiny_model, lambda: coming, coming[:1], settings)
+    probed = (tmp_path / "plan.json", tiny_model(), lambda: coming, coming[:1], settings)
     plan = budget.plan_training(*probed)
     assert plan.steps >= 5
     assert json.loads((tmp_path / "plan.json").read_text())["steps"] == plan.steps
     assert not (tmp_path / "probe").exists()
+    assert budget.stored_plan(tmp_path / "plan.json") == plan
+
+
+def test_a_training_that_goes_on_is_not_planned_again(tmp_path, monkeypatch):
+    settings = Train(budget="500s", batch_tokens=120, max_tokens=64)
+    with stopped_before(3):
+        run(tmp_path, settings)
     monkeypatch.setattr(budget, "_probe", lambda *_: pytest.fail("probed again"))
-    assert budget.plan_training(*probed) == plan
+    loaded = []
+    with stopped_before(3):
+        run(tmp_path, settings, make=lambda: loaded.append(1) or tiny_model())
+    assert len(loaded) == 1
+
+
+def test_loading_the_model_twice_is_part_of_a_budget_of_time(tmp_path, monkeypatch):
+    passed, ticks = [], count()
+    clock = SimpleNamespace(monotonic=lambda: next(ticks) / 10 + sum(passed))
+    for module in (budget, loop):
+        monkeypatch.setattr(module, "time", clock)
+
+    def stop(*_):
+        raise KilledError
+
+    monkeypatch.setattr(loop, "_Run", stop)
+
+    def steps(load_seconds):
+        folder = tmp_path / str(load_seconds)
+        settings = Train(budget="1000s", batch_tokens=120, max_tokens=64, checkpoint_seconds=1e6)
+        with pytest.raises(KilledError):
+            run(folder, settings, make=lambda: passed.append(load_seconds) or tiny_model())
+        return json.loads((folder / "plan.json").read_text())["steps"]
+
+    quick, slow = steps(0), steps(100)
+    assert len(passed) == 4
+    # 800 s are left of 1000, in which a step takes 0.1 s for its padded tokens
+    assert slow / quick == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.fixture
+def no_collector():
+    """Only who asks for it frees what holds itself."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_one_model_at_a_time_is_in_memory_while_a_budget_is_planned(tmp_path, no_collector):
+    made = []
+
+    def make():
+        assert not any(model() for model in made), "the one before was not freed"
+        model = tiny_model()
+        model.owned = [model]  # as sharded models, and mixtures that route exactly, hold themselves
+        made.append(weakref.ref(model))
+        return model
+
+    with stopped_before(1):
+        run(tmp_path, Train(budget="500s", batch_tokens=120, max_tokens=64), make=make)
+    assert len(made) == 2
 
 
 def test_twice_the_budget_is_about_twice_the_steps(tmp_path, monkeypatch):
@@ -368,7 +428,7 @@ def test_twice_the_budget_is_about_twice_the_steps(tmp_path, monkeypatch):
 
     def steps(wish):
         settings = Train(budget=wish, batch_tokens=120, checkpoint_seconds=1000)
-        return budget.plan_training(tmp_path / wish, tiny_model, lambda: coming, coming[:1], settings).steps
+        return budget.plan_training(tmp_path / wish, tiny_model(), lambda: coming, coming[:1], settings).steps
 
     # A step, a validation and a checkpoint take 0.1 s each on this clock.
     assert steps("1000s") - steps("500s") == pytest.approx(5000, rel=0.01)
@@ -385,7 +445,7 @@ def test_a_message_names_the_key_of_the_table_that_the_settings_come_from(tmp_pa
     coming = [collate(examples(8), 0)] * 6
     settings = Pretrain(budget="0.001s")
     with pytest.raises(SpecError, match=r"pretrain\.budget: 0.001s has no room"):
-        budget.plan_training(tmp_path / "plan.json", tiny_model, lambda: coming, coming[:1], settings)
+        budget.plan_training(tmp_path / "plan.json", tiny_model(), lambda: coming, coming[:1], settings)
 
 
 def test_a_training_without_examples_is_refused(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from test_train_loop import SETTINGS, assert_same, examples, losses, run, run_and_stop, tiny_model
 
+from metier.artifact import write_json
 from metier.compress.blocks import BLOCK, fit_scales, quantise, rounded
 from metier.model.scratch import scratch
 from metier.train import numerics
@@ -90,12 +91,44 @@ def test_bfloat16_products_learn_nearly_the_same_from_float32_weights(tmp_path):
     assert [loss for _, loss, _ in mine] == pytest.approx([loss for _, loss, _ in theirs], rel=0.02)
 
 
+def test_no_copy_of_the_weights_is_kept_and_the_losses_are_the_same_bits():
+    kept = [torch.autocast("cpu", dtype=torch.bfloat16), Numerics(bfloat16=True).products(torch.device("cpu"))]
+    found = []
+    for products in kept:
+        model = tiny_model()
+        with products:
+            assert torch.is_autocast_cache_enabled() == (products is kept[0])
+            loss = batch_loss(model, batch()).total
+        loss.backward()
+        found.append((loss, *(parameter.grad for parameter in model.parameters())))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 @pytest.mark.parametrize("able", [True, False])
 def test_auto_takes_bfloat16_only_where_the_hardware_multiplies_it(monkeypatch, tmp_path, able):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able})
     assert multiplies_bfloat16(torch.device("cpu")) is able
     _, facts = run(tmp_path, SETTINGS.model_copy(update={"precision": "auto", "budget": "2 steps"}))
     assert facts["precision"] == ("bfloat16" if able else "float32")
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_a_training_goes_on_in_the_precision_that_it_began_in(monkeypatch, tmp_path, able, capsys):
+    settings = SETTINGS.model_copy(update={"precision": "auto"})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": able})
+    run_and_stop(tmp_path, 7, settings)
+    assert "as the training began" not in capsys.readouterr().err
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": not able})
+    _, facts = run(tmp_path, settings)
+    assert facts["precision"] == ("bfloat16" if able else "float32")
+    assert f"in {facts['precision']}, as the training began" in capsys.readouterr().err
+
+
+def test_a_plan_of_an_earlier_version_leaves_the_precision_to_the_hardware(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    write_json(tmp_path / "plan.json", {"steps": 2, "step_seconds": 0.0, "probe_seconds": 0.0})
+    _, facts = run(tmp_path, SETTINGS.model_copy(update={"precision": "auto"}))
+    assert (facts["steps"], facts["precision"]) == (2, "bfloat16")
 
 
 def test_routers_are_not_rounded_for_no_file_rounds_them():

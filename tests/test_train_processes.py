@@ -1,6 +1,9 @@
 """Several processes: the losses of one, whole or sharded; checkpoints that any number of processes reads."""
 
 import json
+import time
+from datetime import timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +18,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 from metier.errors import RunError
 from metier.model.scratch import scratch
 from metier.spec.training import Losses, Train
-from metier.train import budget, loop, processes
-from metier.train.batches import collate
+from metier.train import budget, checkpoint, loop, processes
+from metier.train.batches import JobBatches, collate
 from metier.train.checkpoint import resume, save_checkpoint
 from metier.train.loop import train
 from metier.train.objective import predict
@@ -156,6 +159,38 @@ def test_processes_that_diverge_stop_together_at_the_step_that_one_would(forks, 
         assert len(losses(folder)) == len(losses(tmp_path / "1"))
 
 
+def learn_patiently(folder):
+    """Be one of two processes that give up sooner than the first has written and hashed."""
+    begin, kept = processes.dist.init_process_group, []
+
+    def slowly(work):
+        return lambda *args: (time.sleep(2), work(*args))[1]
+
+    processes.dist.init_process_group = partial(begin, timeout=timedelta(seconds=1.5))
+    checkpoint.sha256_file, checkpoint._digest = slowly(checkpoint.sha256_file), slowly(checkpoint._digest)
+    with processes.joined():
+        for _ in range(2):  # from the beginning, and from the checkpoint
+            loop.fit(
+                llama,
+                lambda position: JobBatches(examples(90), 120, 0, 5, position),
+                [collate(examples(8), 0)],
+                STEPS.model_copy(update={"budget": "2 steps", "validations": 1}),
+                3e-3,
+                Path(folder),
+                seed=5,
+                keep=slowly(lambda done, _: kept.append(done)),
+                kept=1,
+            )
+            processes.wait()
+        if processes.first():
+            (Path(folder) / "kept").write_text(str(kept))
+
+
+def test_others_wait_while_the_first_writes_and_hashes(forks, tmp_path):
+    assert forks.run(HERE, "learn_patiently", tmp_path, processes=2) == [0, 0]
+    assert (tmp_path / "kept").read_text() == "[2, 2]"  # once more when it was taken up again
+
+
 def be_joined(folder, error):
     """Be one of two processes, and tell whether the group was left in the end."""
     left = []
@@ -284,7 +319,7 @@ def plan(folder):
         budget.time = SimpleNamespace(monotonic=lambda: next(ticks) / 10)
         settings = STEPS.model_copy(update={"budget": "100s", "checkpoint_seconds": 1000.0})
         coming = [collate(examples(8), 0)] * 6
-        made = budget.plan_training(Path(folder) / "plan.json", llama, lambda: coming, coming[:1], settings)
+        made = budget.plan_training(Path(folder) / "plan.json", llama(), lambda: coming, coming[:1], settings)
         (Path(folder) / str(processes.number())).write_text(str(made.steps))
 
 

@@ -99,7 +99,7 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
         pretrained = step(
             "pretrain",
             {
-                "pretrain": learned(job, job.pretrain),
+                "pretrain": learned(job, job.pretrain, begun.folder),
                 "losses": job.losses.model_dump(),
                 "weights": data.result["text"]["weights"],
                 "seed": job.seed,
@@ -120,7 +120,7 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
     train = step(
         "train",
         {
-            "train": learned(job, job.train),
+            "train": learned(job, job.train, weights),
             "losses": job.losses.model_dump(),
             "seed": job.seed,
             "start": learned_from,

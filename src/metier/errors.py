@@ -12,6 +12,13 @@ traceback (``--debug`` shows it), and ends with the class's exit code::
 A verdict of ``not released`` is a result, not an error: ``metier build`` prints it and ends with exit code 1.
 """
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory")
+"""What torch says, whose classes for it differ between devices."""
+
 
 class MetierError(Exception):
     """An error the user can mend.
@@ -61,3 +68,19 @@ def not_installed(where: str, package: str, extra: str) -> RunError:
     """Return what to say where a package is needed that only one of metier's extras brings."""
     fix = f"Install the extra metier[{extra}]: run pip install '.[{extra}]' in metier's own folder"
     return RunError(where, f"the package {package!r} is not installed", fix)
+
+
+@contextmanager
+def told_without_memory(where: str, fix: str) -> Iterator[None]:
+    """Say where memory ran out inside the block, that of an accelerator or the machine's, and what to do.
+
+    Raises:
+        RunError: when it did.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        why = (str(error).strip() or repr(error)).splitlines()[0]
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(why):
+            raise
+        raise RunError(where, f"there is no memory left ({why:.200})", fix) from error

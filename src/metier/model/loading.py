@@ -1,5 +1,6 @@
 """A model and its tokenizer in memory, from anywhere a base can come from."""
 
+import gc
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +56,16 @@ def to_accelerator(model: PreTrainedModel) -> PreTrainedModel:
     move: Any = model.to
     move(torch.accelerator.current_accelerator(check_available=True) or "cpu")
     return model
+
+
+def free_memory() -> None:
+    """Free the memory of models that nobody holds any more, and give what an accelerator keeps of it to other programs.
+
+    Models that are sharded or route exactly hold themselves, by methods of their own: only the collector frees them.
+    """
+    gc.collect()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
 
 
 def load_fast(reference: str | Path) -> Loaded:

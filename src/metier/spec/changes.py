@@ -44,7 +44,7 @@ def _less_memory(job: Job, stage: Stage, weights: Weights, machine: Machine) -> 
     rounded = job.train.quantisation if stage.name == "train" else None
 
     def fits(changed: Weights, settings: Training = settings) -> bool:
-        return within(training_memory(changed, settings, rounded).total, machine.memory_mib) is not False
+        return within(training_memory(changed, settings, rounded).total, machine.training_mib) is not False
 
     def fits_with(**keys: Any) -> bool:
         return fits(weights, settings.model_copy(update=keys))

@@ -59,7 +59,8 @@ class Memory:
     moments: float
     copies: float
     """The model that the pace of a wall-clock budget is probed with, the rounded weights of a training with
-    ``quantisation``, and experts with their adapters added, which are kept for the gradient."""
+    ``quantisation``, experts with their adapters added, and the matrices of a training in bfloat16 in this type: what
+    is kept for the gradient."""
     activations: float
     program: float
 
@@ -117,6 +118,22 @@ def moment_values(weights: Weights, optimizer: str) -> int:
     return kept
 
 
+def model_bytes(weights: Weights) -> int:
+    """Return the size of a model's folder, whose weights are float32."""
+    return 4 * weights.parameters
+
+
+def training_bytes(weights: Weights, settings: Training) -> int:
+    """Return the most that a training has on the disk at once.
+
+    That is two checkpoints and the best weights, and beside them a third checkpoint, before the first goes, or in the
+    end the model.
+    """
+    learned = trained_weights(weights, settings)
+    checkpoint = model_bytes(learned) + 4 * moment_values(learned, settings.optimizer)
+    return 2 * checkpoint + model_bytes(learned) + max(checkpoint, model_bytes(weights))
+
+
 def training_memory(weights: Weights, settings: Training, quantisation: str | None) -> Memory:
     """Return the memory of a training in float32, by one process."""
     products = weights.products_per_token()
@@ -132,10 +149,23 @@ def training_memory(weights: Weights, settings: Training, quantisation: str | No
         weights=whole + (4 * learned.parameters / MIB if lora else 0),
         gradients=4 * learned.parameters / MIB,
         moments=4 * moment_values(learned, settings.optimizer) / MIB,
-        copies=whole * ((settings.budget_seconds is not None) + (quantisation is not None)) + 4 * summed / MIB,
+        copies=whole * ((settings.budget_seconds is not None) + (quantisation is not None))
+        + 4 * summed / MIB
+        + _bfloat16_mib(weights, settings),
         activations=4 * tokens_at_once(settings) * per_token / MIB,
         program=TRAINER_MIB,
     )
+
+
+def _bfloat16_mib(weights: Weights, settings: Training) -> float:
+    """Return what the gradient keeps of matrices that are multiplied in bfloat16: a copy of them, or of one layer's.
+
+    What "auto" will choose is not known here, for it is the accelerator's.
+    """
+    if settings.precision != "bfloat16":
+        return 0.0
+    output, layers = weights.multiplied()
+    return 2 * (output + (max(layers, default=0) if settings.activation_checkpointing else sum(layers))) / MIB
 
 
 def longest_row(settings: Training) -> int:

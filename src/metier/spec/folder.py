@@ -7,6 +7,8 @@ from metier.artifact import read_json
 from metier.errors import ArtifactError
 from metier.spec.weights import EMBEDDING, EXPERTS, Weights, part_of
 
+_AGAIN = "Delete the folder and run the command again"
+
 _KINDS = ("model.safetensors", "model-*.safetensors", "*.safetensors")
 
 
@@ -30,13 +32,23 @@ def weights_of_folder(folder: Path, fix: str) -> Weights | None:
     if not files:
         held = "config.json, a tokenizer and *.safetensors (pickled .bin files are not read)"
         raise ArtifactError(str(folder), "has no *.safetensors", f"A model folder holds {held}")
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in files:
-        shapes |= _shapes(file, fix)
-    if config.get("tie_word_embeddings", False):
-        shapes = {name: shape for name, shape in shapes.items() if not name.startswith("lm_head")}
+    shapes = shapes_of_folder(folder, fix)
     used = next((config[key] for key in ("num_experts_per_tok", "router_topk") if key in config), None)
     return checked(folder, shapes, used, fix)
+
+
+def shapes_of_folder(folder: Path, fix: str = _AGAIN) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a model folder's weights by name, an embedding that is the output matrix, too, once.
+
+    Raises:
+        ArtifactError: when a file is damaged or missing; ``fix`` says what to do, by default of a folder of metier's.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in weight_files(folder, fix):
+        shapes |= _shapes(file, fix)
+    if read_json(folder / "config.json", fix).get("tie_word_embeddings", False):
+        shapes = {name: shape for name, shape in shapes.items() if not name.startswith("lm_head")}
+    return shapes
 
 
 def weight_files(folder: Path, fix: str) -> list[Path]:

@@ -15,6 +15,7 @@ from metier.spec.contestants import BASE, short_names
 from metier.spec.data import AnySource, Data
 from metier.spec.facts import FactSource
 from metier.spec.outcome import Evaluate, Export, Limits, Release
+from metier.spec.quantisation import Quantisation
 from metier.spec.strict import Strict, mistake
 from metier.spec.task import Qa, Text2Text, Translation
 from metier.spec.training import OF_OPENMOE, Losses, Pretrain, Train
@@ -181,7 +182,8 @@ class Job(Strict):
 
     @model_validator(mode="after")
     def _files_and_cuts(self) -> Self:
-        if self.train.quantisation and self.train.quantisation not in self.export.quantisations:
+        bodies = [Quantisation.of(name).body for name in self.export.quantisations]
+        if self.train.quantisation and self.train.quantisation not in bodies:
             fix = f"Add '{self.train.quantisation}' to export.quantisations"
             raise mistake("train.quantisation", "weights are rounded to a type that no file will have", fix)
         if self.base.architecture == "openmoe" and self.export.quantisations:

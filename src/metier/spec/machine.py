@@ -1,7 +1,9 @@
-"""What this machine can do, asked in half a second without torch: memory, cores, speed of matrix products."""
+"""What this machine can do, asked without torch: memory, a graphics card's too, cores, speed of matrix products."""
 
 import os
 import re
+import shutil
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,9 @@ import numpy as np
 PROBE_SECONDS = 0.5
 _PROBE_WIDTH = 1024
 """Wide enough for the peak, narrow enough for a dozen products even on a slow core."""
+
+_PATIENCE_SECONDS = 10
+"""How long the driver of graphics cards is waited for: a sleeping card takes seconds to wake."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,19 @@ class Machine:
     """Whether the processor has instructions for products of bfloat16."""
     busy: bool = False
     """Whether other programs wanted half of the cores or more in the last minute: the speed is what they left."""
+    card_mib: float | None = None
+    """Memory of the graphics card, of the smallest of several; None where no NVIDIA driver tells of one."""
+
+    @property
+    def training_mib(self) -> float | None:
+        """The memory that a training must fit into: the card's, if there is one."""
+        return self.memory_mib if self.card_mib is None else self.card_mib
 
 
 def this_machine() -> Machine:
     """Measure this machine."""
     busy = hasattr(os, "getloadavg") and os.getloadavg()[0] >= _cores() / 2  # before the probe adds to it
-    return Machine(_cores(), _memory_mib(), product_speed(), _multiplies_bfloat16(), busy)
+    return Machine(_cores(), _memory_mib(), product_speed(), _multiplies_bfloat16(), busy, _card_mib())
 
 
 def product_speed(seconds: float = PROBE_SECONDS) -> float:
@@ -53,6 +65,18 @@ def _memory_mib() -> float | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
     except (AttributeError, ValueError, OSError):  # not on Windows
+        return None
+
+
+def _card_mib() -> float | None:
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return None
+    asked = [command, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=True).stdout
+        return min(map(float, told.split()), default=None)
+    except (OSError, subprocess.SubprocessError, ValueError):  # no driver, or a card that does not say
         return None
 
 

@@ -54,8 +54,9 @@ class Stage:
     memory_mib: dict[str, float]
     """By what holds it, and in all."""
     fits: bool | None
-    """Whether it fits into this machine's memory; None where the system does not say how much there is, or where the
-    training is shared out (``shard``) among nobody knows how many processes: its memory is that of a single one."""
+    """Whether it fits into this machine's memory, or its graphics card's; None where the system does not say how much
+    there is, or where the training is shared out (``shard``) among nobody knows how many processes: its memory is that
+    of a single one."""
     shared: bool = False
     """Whether several processes share it out."""
 
@@ -143,7 +144,7 @@ def _stage(name: str, settings: Training, text: int | None, memory: Memory, mach
         minutes=seconds / 60,
         passes=tokens / text if text else None,
         memory_mib={**asdict(memory), "total": memory.total},
-        fits=None if settings.shard else within(memory.total, machine.memory_mib),
+        fits=None if settings.shard else within(memory.total, machine.training_mib),
         shared=settings.shard,
     )
 

@@ -73,8 +73,16 @@ def _files(plan: Plan, job: Job) -> Table:
 
 def _stages(plan: Plan) -> Table:
     return _table(
-        ("training", "tokens/s", "tokens", "minutes", "passes", "memory, MiB", "machine"),
-        [_stage(stage, plan.machine.memory_mib, _is_sure(plan)) for stage in plan.stages],
+        (
+            "training",
+            "tokens/s",
+            "tokens",
+            "minutes",
+            "passes",
+            "memory, MiB",
+            "machine" if plan.machine.card_mib is None else "card",
+        ),
+        [_stage(stage, plan.machine.training_mib, _is_sure(plan)) for stage in plan.stages],
     )
 
 
@@ -97,6 +105,13 @@ def _about_the_machine(plan: Plan) -> Iterable[str]:
         f"This machine: {machine.cores} cores, {memory}, {machine.gflop_per_s:.0f} GFLOP/s in float32 products "
         f"(measured now{', while other programs were at work' if machine.busy else ''})."
     )
+    if machine.card_mib is not None:
+        yield (
+            f"Trainings are compared with the memory of the graphics card, {machine.card_mib:,.0f} MiB. Time is that "
+            "of the processor: a card takes less."
+        )
+    elif machine.memory_mib is not None:
+        yield "Trainings are compared with main memory."
     if plan.share_of_peak is not None:
         yield f"Time is estimated at {plan.share_of_peak:.0%} of that and 6 operations a parameter and token."
 

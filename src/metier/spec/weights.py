@@ -107,6 +107,20 @@ class Weights:
                 found[_layer_of(name)] += round(numbers)
         return list(found.values())
 
+    def multiplied(self) -> tuple[int, list[int]]:
+        """Return the weights in matrices that tokens are multiplied with, of the output and of each layer.
+
+        Routers and stacks of experts are left out: they compute in float32 whatever the others do.
+        """
+        layers: Counter[int] = Counter()
+        output = 0
+        for name, shape in self.shapes.items():
+            if part_of(name) == EMBEDDING:
+                output += round(prod(shape) * self._share_of_a_token(name))
+            elif len(shape) > 1 and part_of(name) not in ("routers", EXPERTS):
+                layers[_layer_of(name)] += prod(shape)
+        return output, list(layers.values())
+
     def file_mib(self, quantisation: str) -> float:
         """Return the size of the GGUF file in MiB.
 

@@ -20,7 +20,7 @@ from metier.spec.compress import Cut
 from metier.spec.job import Job
 from metier.spec.training import Train
 from metier.steps.train import WATCHED_ROWS, rows_to_learn
-from metier.steps.training_folder import COPIES, Write, check_disk, train_once, write_whole
+from metier.steps.training_folder import Write, check_disk, train_once, write_whole
 from metier.tasks.prompt import PromptFormat
 from metier.train import processes
 from metier.train.batches import Batch, Example, collate, encode, one_pass
@@ -72,7 +72,7 @@ def _healer(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder: Pat
     """Load what every cut is made and healed with, and return what does it to a cut, in its folder."""
     teacher, tokenizer = load(whole)
     check_cuts(teacher.config, job.compress)
-    check_disk(folder, whole, copies=COPIES + len(job.compress.cuts) + 1)
+    check_disk(folder, whole, _settings(job), models=len(job.compress.cuts) + 1)  # the cuts, and one unhealed
     if job.losses.label_smoothing:
         say("  losses.label_smoothing has no part in healing, which learns the whole model's distribution")
     torch.manual_seed(job.seed)

@@ -13,7 +13,7 @@ from metier.errors import DataError
 from metier.export.huggingface import write_folder
 from metier.model.loading import load_model, load_tokenizer
 from metier.spec.job import Job
-from metier.steps.training_folder import COPIES, Write, check_disk, train_once, write_whole
+from metier.steps.training_folder import Write, check_disk, train_once, write_whole
 from metier.train.pretraining import corpora, pretrain
 
 
@@ -31,7 +31,7 @@ def pretrain_job(job: Job, data: Step, start: Path, folder: Path) -> dict[str, A
 def _learn(job: Job, data: Step, start: Path, folder: Path) -> tuple[dict[str, Any], Write]:
     assert job.pretrain
     torch.manual_seed(job.seed)
-    check_disk(folder, start, copies=COPIES + job.pretrain.keep_checkpoints)
+    check_disk(folder, start, job.pretrain, models=job.pretrain.keep_checkpoints)
     tokenizer = load_tokenizer(start)
     weights = data.result["text"]["weights"]
     learned = corpora(tokenizer, read_documents(data.folder / "text.jsonl"), weights)

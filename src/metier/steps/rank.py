@@ -1,5 +1,6 @@
 """One of the processes that share a training step: what torchrun runs, with the step's folder as its argument.
 
+``--of-a-build`` after it says that a build started them, and holds the run folder for them.
 It ends without a word when it is told to, and with the launcher; of an error it leaves a note for the launcher.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from metier.errors import MetierError
+from metier.steps import threads
 
 
 def _end_with(launcher: int) -> None:
@@ -38,9 +40,10 @@ def _end(error: Exception) -> NoReturn:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threads.set_up()
     try:
-        from metier.steps.torchrun import take_part  # after the lines above: it takes seconds
+        from metier.steps.torchrun import OF_A_BUILD, take_part  # after the lines above: it takes seconds
 
-        take_part(Path(sys.argv[1]))
+        take_part(Path(sys.argv[1]), of_a_build=OF_A_BUILD in sys.argv)
     except Exception as error:  # noqa: BLE001 - the launcher tells it
         _end(error)

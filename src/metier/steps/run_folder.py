@@ -11,11 +11,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from metier.artifact import Step, run_step
-from metier.errors import MetierError, RunError
+from metier.errors import MetierError, RunError, told_without_memory
 from metier.progress import say
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "gguf", "xllamacpp", "sacrebleu")
 """Those whose versions are recorded with each step."""
+
+_LESS_MEMORY = (
+    "Close other programs, or take a smaller base; with CUDA_VISIBLE_DEVICES= before the command all is done on the "
+    "processor, in main memory"
+)
 
 
 class Steps:
@@ -39,9 +44,9 @@ def building(run: Path) -> Iterator[None]:
     """Hold the run folder while a build is at work in it.
 
     Raises:
-        RunError: when another build is at work there, or the disk is full.
+        RunError: when another build is at work there, the disk is full, or memory runs out.
     """
-    with _alone(run), _told_when_full(run):
+    with _alone(run), _told_when_full(run), told_without_memory(str(run), _LESS_MEMORY):
         yield
 
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,14 +21,18 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from metier import errors
 from metier.artifact import load_step, read_json, write_json
 from metier.errors import MetierError, RunError
+from metier.model.loading import free_memory
 from metier.progress import console
 from metier.spec.job import Job
 from metier.steps.compress import compress_job
 from metier.steps.pretrain import pretrain_job
+from metier.steps.run_folder import building
 from metier.steps.train import learn_job
 from metier.steps.training_folder import is_done
 from metier.tasks.prompt import PromptFormat
 from metier.train import processes
+
+OF_A_BUILD = "--of-a-build"
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LOOPBACK = {"linux": "lo", "darwin": "lo0"}
@@ -67,12 +71,22 @@ def by_processes(
     return facts
 
 
-def take_part(folder: Path) -> None:
-    """Be one of the processes: do what the folder's ``request.json`` says."""
+def take_part(folder: Path, *, of_a_build: bool) -> None:
+    """Be one of the processes: do what the folder's ``request.json`` says.
+
+    Args:
+        folder: the step's.
+        of_a_build: whether a build started them, and holds the run folder; else the first process does.
+
+    Raises:
+        RunError: when somebody else is at work in the run folder.
+    """
     fix = "Start 'metier build JOB --nproc 2' and stop it when the training has begun; then start the processes"
     request = read_json(folder / "request.json", fix)
-    with processes.joined():
+    with processes.joined(), ExitStack() as held:
         console.quiet = not processes.first()
+        if processes.first() and not of_a_build:
+            held.enter_context(building(folder.parent))
         _work(
             Job.model_validate(request["job"]),
             Path(request["data"]),
@@ -91,6 +105,7 @@ def _work(job: Job, data: Path, start: Path, folder: Path, prompt: PromptFormat 
 
 def _launch(count: int, folder: Path) -> None:
     """Start so many processes on this machine, which talk over its loopback, and wait until all are done."""
+    free_memory()  # of the models that this process has asked: the others want the accelerators whole
     try:
         with tempfile.TemporaryDirectory() as logs, _surroundings(count):
             # What the launchers meet by is unpickled: a file of this user's, not a port that others may reach.
@@ -107,7 +122,7 @@ def _launch(count: int, folder: Path) -> None:
                 logs_specs=DefaultLogsSpecs(log_dir=logs),
                 signals_to_handle=",".join(one.name for one in _SIGNALS),
             )
-            elastic_launch(config, sys.executable)("-m", "metier.steps.rank", str(folder))
+            elastic_launch(config, sys.executable)("-m", "metier.steps.rank", str(folder), OF_A_BUILD)
     except ChildFailedError as error:
         raise _cause(error) from error
     except SignalException as stopped:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoConfig
 
 from metier.data.records import Record, each_record, read_records
 from metier.export.huggingface import write_folder
@@ -13,13 +14,14 @@ from metier.model.loading import load_model, load_tokenizer, padding
 from metier.progress import say
 from metier.spec.job import Job
 from metier.spec.training import Training
-from metier.steps.training_folder import COPIES, Write, check_disk, train_once
+from metier.steps.training_folder import Write, check_disk, train_once
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import task_from_json
 from metier.tasks.translation import Translation
 from metier.train.batches import Examples, encode
 from metier.train.joining import joined
 from metier.train.loop import train
+from metier.train.router import gives_room_by_tokens
 
 WATCHED_ROWS = 100
 
@@ -33,9 +35,20 @@ def learn_job(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: P
     return train_once(folder, partial(_learn, job, data, start, prompt, folder))
 
 
-def learned(job: Job, settings: Training) -> dict[str, Any]:
-    """Return what a training's result depends on; a rate that is stated is the same as one by default."""
-    return settings.learned | {"peak_lr": settings.peak(from_scratch=job.base.from_scratch)}
+def learned(job: Job, settings: Training, start: Path) -> dict[str, Any]:
+    """Return what a training's result depends on; a rate that is stated is the same as one by default.
+
+    Args:
+        job: the job.
+        settings: the training's.
+        start: folder of the model that it starts from, which may count the room of experts by what is computed at once.
+    """
+    found = settings.learned | {"peak_lr": settings.peak(from_scratch=job.base.from_scratch)}
+    if settings.micro_batch_tokens is not None:
+        config = AutoConfig.from_pretrained(start, trust_remote_code=False, local_files_only=True)
+        if gives_room_by_tokens(config, settings):
+            found["micro_batch_tokens"] = settings.micro_batch_tokens
+    return found
 
 
 def rows_to_learn(job: Job, data: Path) -> Iterator[Record]:
@@ -49,8 +62,7 @@ def rows_to_learn(job: Job, data: Path) -> Iterator[Record]:
 
 def _learn(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: Path) -> tuple[dict[str, Any], Write]:
     torch.manual_seed(job.seed)
-    small = job.train.lora is not None and "embedding" not in job.train.lora.also
-    check_disk(folder, start, copies=2 if small else COPIES)
+    check_disk(folder, start, job.train)
     tokenizer = load_tokenizer(start)
     examples = encode(tokenizer, prompt, rows_to_learn(job, data), job.train.max_tokens)
     _tell_left_out(examples, job.train.max_tokens)

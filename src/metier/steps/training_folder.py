@@ -10,11 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from metier.artifact import flush, read_json, write_json
-from metier.errors import RunError
+from metier.errors import RunError, told_without_memory
+from metier.model.loading import free_memory
+from metier.spec.estimates import model_bytes, training_bytes
+from metier.spec.folder import shapes_of_folder
+from metier.spec.training import Training
+from metier.spec.weights import Weights
 from metier.train import processes
 
-COPIES = 10
-"""What a training of all weights writes, in sizes of the model: checkpoints with moments, the best and the result."""
+_LESS_MEMORY = (
+    "Lower micro_batch_tokens, write activation_checkpointing = true, train adapters with a table [train.lora], or "
+    "share the model out among several processes with shard = true; 'metier plan' says what each needs"
+)
 
 Write = Callable[[Path], None]
 """Writes a folder that is not there yet."""
@@ -28,15 +35,22 @@ def train_once(folder: Path, train: Callable[[], tuple[dict[str, Any], Write]]) 
     Args:
         folder: where the training works.
         train: trains to the end and returns JSON-able facts, and what writes the model.
+
+    Raises:
+        RunError: when memory runs out, an accelerator's or the machine's.
     """
     facts = processes.agreed(_facts(folder) if processes.first() else None)
     if facts is None:
-        facts, write = train()
+        with told_without_memory(str(folder), _LESS_MEMORY):
+            facts, write = train()
         if processes.first():
             write_whole(folder / "model", write)
             write_json(folder / "facts.json", facts)
+        del write  # which holds the model
+        free_memory()
     if processes.first():
         _clear(folder)
+    processes.wait()  # for the first, which writes
     return facts
 
 
@@ -70,20 +84,22 @@ def write_whole(folder: Path, write: Write) -> None:
     part.rename(folder)
 
 
-def check_disk(folder: Path, start: Path, *, copies: int) -> None:
+def check_disk(folder: Path, start: Path, settings: Training, *, models: int = 0) -> None:
     """Refuse to begin what would fill the disk; what the folder holds already needs no more room.
 
     Args:
         folder: where the training is to work.
         start: the folder of the untrained model.
-        copies: how many times its size will be written.
+        settings: the training's.
+        models: how many models of its size are written beside checkpoints and result.
 
     Raises:
         RunError: when there is less room.
     """
     if not processes.first():
         return
-    needed = copies * sum(file.stat().st_size for file in start.glob("*.safetensors"))
+    weights = Weights(shapes_of_folder(start))
+    needed = training_bytes(weights, settings) + models * model_bytes(weights)
     written = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     free = shutil.disk_usage(folder).free
     if free + written < needed:

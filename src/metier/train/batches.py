@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from metier.data.records import Record
 from metier.tasks.prompt import PromptFormat
+from metier.train.joining import Joined
 
 IGNORED = -100
 """The target where nothing is to be learned."""
@@ -122,23 +123,41 @@ def encode(
 ) -> Examples:
     """Turn records into examples; those longer than ``max_tokens`` are left out.
 
+    Joined rows that are too long together are examples of their own, left out one by one.
     Prompt and answer are tokenized apart, as they meet when the model answers. Records are read as they are needed.
     """
     backend = tokenizer.backend_tokenizer
     backend.no_padding()  # a tokenizer goes on padding, and cutting, after it was asked to once
     backend.no_truncation()
-    end = tokenizer.eos_token_id
     found, left = Examples(), iter(records)
     while rows := list(islice(left, _ENCODED_ROWS)):
-        prompts = backend.encode_batch_fast([prompt.render(row.input) for row in rows])
-        answers = backend.encode_batch_fast([prompt.answer(row.output) for row in rows], add_special_tokens=False)
-        for before, after in zip(prompts, answers, strict=True):
-            example = Example(before.ids, [*after.ids, end])
+        for example in _examples_of(tokenizer, prompt, rows, max_tokens):
             if example.tokens <= max_tokens:
                 found.append(example)
             else:
                 found.left_out += 1
     return found
+
+
+def _examples_of(
+    tokenizer: PreTrainedTokenizerFast, prompt: PromptFormat, rows: Sequence[Record], max_tokens: int
+) -> Iterator[Example]:
+    """Yield an example a row, and one for each of the rows that are joined and too long together."""
+    pairs = list(zip(rows, _encoded(tokenizer, prompt, rows), strict=True))
+    apart = [row.rows for row, example in pairs if isinstance(row, Joined) and example.tokens > max_tokens]
+    ones = iter(_encoded(tokenizer, prompt, [one for joined_rows in apart for one in joined_rows]))
+    for row, example in pairs:
+        if isinstance(row, Joined) and example.tokens > max_tokens:
+            yield from islice(ones, len(row.rows))
+        else:
+            yield example
+
+
+def _encoded(tokenizer: PreTrainedTokenizerFast, prompt: PromptFormat, rows: Sequence[Record]) -> list[Example]:
+    backend, end = tokenizer.backend_tokenizer, tokenizer.eos_token_id
+    prompts = backend.encode_batch_fast([prompt.render(row.input) for row in rows])
+    answers = backend.encode_batch_fast([prompt.answer(row.output) for row in rows], add_special_tokens=False)
+    return [Example(before.ids, [*after.ids, end]) for before, after in zip(prompts, answers, strict=True)]
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int, seed: int) -> Iterator[list[int]]:

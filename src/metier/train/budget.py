@@ -34,42 +34,53 @@ class Plan:
     """Median time of a step when the plan was made; 0 for a budget in steps."""
     probe_seconds: float = 0.0
     """What making the plan took; it counts towards the budget."""
+    precision: str | None = None
+    """Of the products, as the training began; None in plans of earlier versions."""
+
+
+def stored_plan(path: Path) -> Plan | None:
+    """Return the plan of a training that was begun, or None; of several processes the first one reads it for all."""
+    stored = processes.agreed(read_json(path) if processes.first() and path.exists() else None)
+    return Plan(**stored) if stored else None
 
 
 def plan_training(
     path: Path,
-    make_model: Callable[[], PreTrainedModel],
+    model: PreTrainedModel,
     coming: Callable[[], Sequence[Batch]],
     held_out: Sequence[Batch],
     settings: Training,
     losses: Losses = PLAIN,
     numerics: Numerics = EXACT,
     loss_of: LossFunction = batch_loss,
+    begun: float | None = None,
+    loading_seconds: float = 0.0,
 ) -> Plan:
-    """Return the stored plan, or make it: a budget in steps as it is, a wall-clock budget by a probe.
+    """Make the plan and store it: a budget in steps as it is, a wall-clock budget by a probe.
 
-    Of several processes, the first one reads, writes and measures for all.
+    Of several processes, the first one writes and measures for all.
 
     Args:
         path: where the plan is stored.
-        make_model: returns the untrained model, which a probe spoils.
+        model: the untrained model, which a probe spoils.
         coming: returns the first batches of the training, enough to know their mean size.
         held_out: the validation batches.
         settings: budget and schedule.
         losses: what is minimised beside the loss on the targets.
         numerics: how losses are computed.
         loss_of: tells what a batch costs.
+        begun: when the training's time began, on the monotonic clock; None for now.
+        loading_seconds: what another model takes to load, in the place of the spoiled one.
 
     Raises:
         SpecError: when the budget has no room for a single step.
     """
-    stored = processes.agreed(read_json(path) if processes.first() and path.exists() else None)
-    if stored:
-        return Plan(**stored)
+    start = time.monotonic() if begun is None else begun
     if settings.budget_steps is not None:
-        plan = Plan(settings.budget_steps, 0.0)
+        plan = Plan(settings.budget_steps, 0.0, precision=numerics.precision)
     else:
-        plan = _probe(path.parent / "probe", make_model(), coming(), held_out, settings, losses, numerics, loss_of)
+        probed = path.parent / "probe", model, coming(), held_out, settings, losses, numerics, loss_of
+        plan = _probe(*probed, start, loading_seconds)
         say(f"  {plan.steps} steps of {plan.step_seconds:.2f} s fit the budget of {settings.budget}")
     if processes.first():
         write_json(path, asdict(plan))
@@ -85,10 +96,11 @@ def _probe(
     losses: Losses,
     numerics: Numerics,
     loss_of: LossFunction,
+    start: float,
+    loading_seconds: float,
 ) -> Plan:
     """Make a few real steps, a validation and a checkpoint, and divide what is left of the budget by a step's time."""
     assert settings.budget_seconds is not None
-    start = time.monotonic()
     optimizer = optimizer_for(model, settings)
     # by padded tokens, because a probe's batches may be shorter or longer than the mean
     pace = []
@@ -100,10 +112,11 @@ def _probe(
     checkpoint_seconds = _seconds(lambda: save_checkpoint(folder, 0, model, optimizer, {}))
     if processes.first():
         shutil.rmtree(folder)
-    measured = (step_seconds, validation_seconds, checkpoint_seconds, time.monotonic() - start)
-    step_seconds, validation_seconds, checkpoint_seconds, probe_seconds = processes.agreed(measured)
+    measured = (step_seconds, validation_seconds, checkpoint_seconds, time.monotonic() - start, loading_seconds)
+    step_seconds, validation_seconds, checkpoint_seconds, probe_seconds, loading_seconds = processes.agreed(measured)
     # A validation may save the best weights: a third of a checkpoint, which holds the moments, too.
-    aside = probe_seconds + (settings.validations + 1) * (validation_seconds + checkpoint_seconds / 3)
+    validations_seconds = (settings.validations + 1) * (validation_seconds + checkpoint_seconds / 3)
+    aside = probe_seconds + loading_seconds + validations_seconds
     checkpoints_share = checkpoint_seconds / (
         pause_between(settings.checkpoint_seconds, checkpoint_seconds) + checkpoint_seconds
     )
@@ -111,11 +124,11 @@ def _probe(
     if steps < 1:
         raise SpecError(
             settings.key("budget"),
-            f"{settings.budget} has no room for a step of {step_seconds:.1f} s after {aside:.0f} s of probing and "
-            "validation",
+            f"{settings.budget} has no room for a step of {step_seconds:.1f} s after {aside:.0f} s of loading, probing "
+            "and validation",
             f"Write at least '{int(aside + 10 * step_seconds) + 1}s', or a number of steps",
         )
-    return Plan(steps, step_seconds, round(probe_seconds, 1))
+    return Plan(steps, step_seconds, round(probe_seconds, 1), numerics.precision)
 
 
 def pause_between(wished: float, checkpoint_seconds: float) -> float:

@@ -119,11 +119,14 @@ def save_checkpoint(
         part.rename(final)
         for old in sorted(folder.glob("step-????????"))[:-_KEPT]:
             shutil.rmtree(old)
+    processes.wait()  # for the hashes of the first, which take minutes for a large model
 
 
 def resume(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, dict[str, Any]] | None:
     """Load the newest undamaged checkpoint into model and optimizer; return its step and state, or None."""
-    found = processes.agreed(_newest(folder) if processes.first() else None)
+    newest = _newest(folder) if processes.first() else None
+    processes.wait()  # for its hashes
+    found = processes.agreed(newest)
     if found is None:
         return None
     name, facts = found

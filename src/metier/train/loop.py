@@ -16,15 +16,15 @@ from transformers import PreTrainedModel
 
 from metier.artifact import write_atomically
 from metier.errors import ArtifactError, DataError, MetierError, SpecError
-from metier.model.loading import to_accelerator
+from metier.model.loading import free_memory, to_accelerator
 from metier.progress import bar, say
 from metier.spec.training import Losses, Train, Training
 from metier.train import processes
 from metier.train.batches import Batch, Example, JobBatches, Stream, collate, one_pass
-from metier.train.budget import Plan, pause_between, plan_training
+from metier.train.budget import Plan, pause_between, plan_training, stored_plan
 from metier.train.checkpoint import Best, read_best, resume, save_best, save_checkpoint
 from metier.train.lora import merged, with_adapters
-from metier.train.numerics import Numerics, route_exactly
+from metier.train.numerics import Numerics, multiplies_bfloat16, route_exactly
 from metier.train.objective import PLAIN, LossFunction, batch_loss, mean_loss, predict, update
 from metier.train.optimizers import optimizer_for, trained_parameters
 from metier.train.router import freeze_routers, route_as_asked
@@ -139,19 +139,23 @@ def fit(
     def placed() -> PreTrainedModel:
         return _placed(learner(), settings)
 
-    # fitted to the untrained weights, so that a run that goes on after a kill has the same grid
-    model = placed()
-    numerics = Numerics.of(model, settings, quantisation)
-    if timed := settings.budget_seconds is not None:
-        del model  # a probe may come, and has a model of its own: there is to be one at a time in memory
-    if numerics.is_slow_on(device := torch.accelerator.current_accelerator(check_available=True)):
-        say(f'  in float32, which is slow on {device}: {settings.key("precision")} = "auto" is several times as fast')
     path = folder / "plan.json"
-    plan = plan_training(path, placed, partial(_probed, batches), held_out, settings, losses, numerics, loss_of)
+    plan = stored_plan(path)
+    begun = time.monotonic()
+    model = placed()
+    loading_seconds = time.monotonic() - begun
+    # fitted to the untrained weights, so that a run that goes on after a kill has the same grid
+    numerics = Numerics.of(model, settings, quantisation, plan.precision if plan else None)
+    _tell_precision(numerics, settings, model.device)
+    if plan is None:
+        looked_at = partial(_probed, batches), held_out, settings, losses, numerics, loss_of
+        plan = plan_training(path, model, *looked_at, begun, loading_seconds)
+        if settings.budget_seconds is not None:
+            del model  # which the probe has spoiled: there is to be one at a time in memory
+            free_memory()
+            model = placed()
     settings.check_steps(plan.steps)
     how = losses, numerics, loss_of, keep, evenly(plan.steps, kept)
-    if timed:
-        model = placed()
     return _Run(model, learner, plan, settings, peak_lr, folder, held_out, seed, *how).to_the_end(batches)
 
 
@@ -187,7 +191,9 @@ class _Run:
         first = 0
         if checkpoint := resume(self.folder, self.model, self.optimizer):
             first, self.state = checkpoint
-            self.best_step, self.best_loss = processes.agreed(self._kept_best() if processes.first() else (0, 0.0))
+            best = self._kept_best() if processes.first() else (0, 0.0)
+            processes.wait()  # for its hash
+            self.best_step, self.best_loss = processes.agreed(best)
             say(f"  going on after step {first} of {self.plan.steps}")
         coming = batches(self.state["position"])
         saved = time.monotonic()
@@ -256,6 +262,7 @@ class _Run:
                 weights = processes.whole(trained_parameters(self.model, self.optimizer))
                 if processes.first():
                     save_best(self.folder, Best(done, loss_nats, weights))
+            processes.wait()  # for the first, which writes and hashes
         self.state["validation"][str(done)] = loss_nats
         point = {"steps": done, "tokens": self.state["tokens"], "seconds": round(self.state["step_seconds"], 2)}
         self.state["curve"].append(point | {"loss_nats": loss_nats})
@@ -265,6 +272,7 @@ class _Run:
         weights = processes.whole(trained_parameters(self.model, self.optimizer))
         if processes.first():
             self.keep(done, self._with(weights))
+        processes.wait()  # for the first, which writes
 
     def _kept_best(self) -> tuple[int, float]:
         """Return after how many steps the best weights were taken, and their loss; infinity where there are none."""
@@ -308,7 +316,7 @@ class _Run:
             "tokens": self.state["tokens"],
             "seconds": round(self.state["seconds"], 1),
             "probe_seconds": self.plan.probe_seconds,
-            "precision": "bfloat16" if self.numerics.bfloat16 else "float32",
+            "precision": self.numerics.precision,
             "tokens_per_s": round(self.state["tokens"] / max(self.state["seconds"], 1e-9), 1),
             "curve": self.state["curve"],
             "validation_loss_nats": {done: round(loss, 4) for done, loss in losses.items()},
@@ -333,6 +341,16 @@ def _placed(model: PreTrainedModel, settings: Training) -> PreTrainedModel:
     if settings.precision != "float32":
         route_exactly(model)
     return model
+
+
+def _tell_precision(numerics: Numerics, settings: Training, device: torch.device) -> None:
+    """Say where another precision would be faster, or was chosen on other hardware."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if settings.precision == "auto" and numerics.bfloat16 != multiplies_bfloat16(device):
+        say(f"  in {numerics.precision}, as the training began: this hardware alone would choose the other precision")
+    elif numerics.is_slow_on(accelerator):
+        key = settings.key("precision")
+        say(f'  in float32, which is slow on {accelerator}: {key} = "auto" is several times as fast')
 
 
 def _probed(batches: Callable[[Any], Stream]) -> list[Batch]:

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from metier.compress.blocks import BLOCK, fit_scales, rounded
 from metier.spec.training import Training
 from metier.spec.weights import is_router
+from metier.train import processes
 from metier.train.processes import local
 
 
@@ -65,11 +66,28 @@ class Numerics:
     """Most padded tokens that a process computes at once; None for its whole share of a batch."""
 
     @classmethod
-    def of(cls, model: PreTrainedModel, settings: Training, quantisation: str | None) -> Self:
-        """Return what the settings ask for, with a grid that is fitted to the model as it is."""
+    def of(
+        cls, model: PreTrainedModel, settings: Training, quantisation: str | None, begun_in: str | None = None
+    ) -> Self:
+        """Return what the settings ask for, with a grid that is fitted to the model as it is.
+
+        Args:
+            model: as it is before the first step.
+            settings: the training's.
+            quantisation: the GGUF type of the grid, if any.
+            begun_in: the precision that "auto" chose when the training began, to go on in it; None to choose.
+        """
         grid = Grid.fit(model, quantisation) if quantisation else None
-        able = settings.precision == "auto" and multiplies_bfloat16(model.device)
-        return cls(grid, able or settings.precision == "bfloat16", settings.micro_batch_tokens)
+        precision: str = settings.precision
+        if precision == "auto":
+            able = processes.agreed(multiplies_bfloat16(model.device))
+            precision = begun_in or ("bfloat16" if able else "float32")
+        return cls(grid, precision == "bfloat16", settings.micro_batch_tokens)
+
+    @property
+    def precision(self) -> str:
+        """That of the factors of matrix products."""
+        return "bfloat16" if self.bfloat16 else "float32"
 
     @contextmanager
     def weights(self, model: PreTrainedModel) -> Iterator[None]:
@@ -86,7 +104,8 @@ class Numerics:
 
     def products(self, device: torch.device) -> torch.autocast:
         """Return the context of a forward pass."""
-        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bfloat16)
+        # without a cache, which would keep a bfloat16 copy of all weights: a forward pass uses each of them once
+        return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bfloat16, cache_enabled=False)
 
 
 EXACT = Numerics()

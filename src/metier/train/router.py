@@ -45,6 +45,12 @@ def check_routing(config: Any, settings: Training) -> None:
         raise SpecError(settings.key(asked[0]), found, "Remove the key, it is for OpenMoE")
 
 
+def gives_room_by_tokens(config: Any, settings: Training) -> bool:
+    """Whether experts have room by what is computed at once, as a training asks or as its model has it already."""
+    left_open = settings.capacity_factor is None and config.model_type == "openmoe"
+    return settings.limits_room or (left_open and config.router_mode_train != "dropless")
+
+
 def route_as_asked(model: PreTrainedModel, settings: Training) -> PreTrainedModel:
     """Return the model, set to drop and to draw while it learns as a training asks; what is left open stays as it is.
 
