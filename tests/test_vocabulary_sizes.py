@@ -6,8 +6,9 @@ from collections import Counter
 from contextlib import nullcontext
 
 import pytest
-from doubles import counted_animals
+from doubles import counted_animals, phi
 from families import CASES, write_released
+from vocabularies import tokenizer_like
 
 from metier.artifact import Step
 from metier.compress import vocabulary
@@ -50,6 +51,14 @@ def base(folder, name):
     return load(folder)
 
 
+def nats_a_character(model, tokenizer, examples):
+    nats = 0.0
+    for example in examples:
+        loss = batch_loss(model, collate([example], int(tokenizer.pad_token_id)))
+        nats += loss.nats.item() * loss.targets
+    return nats / sum(len(row.output) for row in ROWS[: len(examples)])
+
+
 @pytest.mark.parametrize("name", ["SmolLM2", "Qwen 3 MoE", "Gemma 3"])
 def test_the_numbers_are_those_of_the_trimmed_model(tmp_path, monkeypatch, name):
     monkeypatch.setattr(vocabulary, "LEAST", 10)
@@ -68,11 +77,7 @@ def test_the_numbers_are_those_of_the_trimmed_model(tmp_path, monkeypatch, name)
         keep_rows(again, old)
         cut = small.tokenizer()
         examples = encode(cut, PROMPT, ROWS[:12], 10**9)
-        nats = 0.0
-        for example in examples:
-            loss = batch_loss(again, collate([example], int(cut.pad_token_id)))
-            nats += loss.nats.item() * loss.targets
-        assert size.nats_a_character == pytest.approx(nats / sum(len(row.output) for row in ROWS[:12]), rel=1e-4)
+        assert size.nats_a_character == pytest.approx(nats_a_character(again, cut, examples), rel=1e-4)
         assert size.parameters == again.num_parameters()
         assert size.pieces == len(small)
         answers = [len(cut.encode(PROMPT.answer(row.output), add_special_tokens=False)) for row in ROWS[:12]]
@@ -80,6 +85,18 @@ def test_the_numbers_are_those_of_the_trimmed_model(tmp_path, monkeypatch, name)
         path = tmp_path / "cut.gguf"
         write_gguf(path, again, cut, "Q8_0", name="x", licence="own", prompt=PROMPT, task={})
         assert size.file_mib["Q8_0"] == pytest.approx(path.stat().st_size / 2**20, rel=0.05)
+
+
+def test_an_output_bias_counts_for_a_size(monkeypatch):
+    monkeypatch.setattr(vocabulary, "LEAST", 10)
+    pieces = pieces_of(tokenizer_like("smollm"))
+    model = phi(len(pieces))
+    counts = count_tokens(pieces.tokenizer(), [text for row in ROWS for text in (row.input, row.output)])
+    size = measure(model, pieces, counts, [], ROWS[:4], PROMPT, ["F16"])[0]
+    small, old = pieces.subset(choose(pieces, counts, size.asked))
+    keep_rows(model, old)
+    examples = encode(small.tokenizer(), PROMPT, ROWS[:4], 10**9)
+    assert size.nats_a_character == pytest.approx(nats_a_character(model, small.tokenizer(), examples), rel=1e-4)
 
 
 def size(asked, loss, tokens, mib):
