@@ -1,5 +1,7 @@
 """Smaller models: valid configurations, the same function where what goes does nothing, the given model untouched."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from doubles import gemma
@@ -14,6 +16,8 @@ from metier.export.huggingface import write_folder
 from metier.model.architectures import ARCHITECTURES, architecture_of
 from metier.model.loading import load
 from metier.spec.compress import Compress, Cut
+from metier.steps import compress
+from metier.train.batches import Example
 
 PIECES = 400
 MIXTURES = [name for name, one in ARCHITECTURES.items() if "expert_count" in one.further]
@@ -79,6 +83,33 @@ def test_a_smaller_model_shares_no_memory_with_the_one_it_was_made_from():
     with torch.no_grad():
         for weight in smaller.parameters():
             weight.fill_(3.0)
+    assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+
+
+def memory(model):
+    return {weight.untyped_storage().data_ptr() for weight in model.state_dict().values()}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_model_that_is_only_looked_at_shares_all_memory_and_is_the_same_function_as_a_copy(name, tied):
+    model = of_any_architecture(name, PIECES, tied or name == "gemma3_text")
+    copied, shared = without_layers(model, {0}), without_layers(model, {0}, shared=True)
+    assert memory(shared) < memory(model) and not memory(copied) & memory(model)
+    assert same_function(copied, shared)
+    one_matrix = shared.get_input_embeddings().weight is shared.get_output_embeddings().weight
+    assert one_matrix is bool(model.config.tie_word_embeddings)
+
+
+def test_the_search_for_layers_copies_no_weights_and_leaves_them_as_they_are(tmp_path, monkeypatch):
+    model = of_any_architecture("qwen3", PIECES, True)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    tried = []
+    monkeypatch.setattr(compress, "mean_loss", lambda model, batches: tried.append(memory(model)) or len(tried))
+    asked = SimpleNamespace(compress=SimpleNamespace(layers=[1]), train=SimpleNamespace(batch_tokens=100))
+    found, facts = compress._Smaller(asked, model, 0, [Example([3], [4])], tmp_path).make(Cut(1, 1.0, 1.0))
+    assert len(tried) == 2 and all(used < memory(model) for used in tried)
+    assert facts["layers_dropped"] == [0] and not memory(found) & memory(model)
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
 
 

@@ -120,7 +120,7 @@ class _Smaller:
 
                 def loss(dropped: tuple[int, ...]) -> float:
                     progress.advance(looking)
-                    return mean_loss(without_layers(self.whole, dropped), batches)
+                    return mean_loss(without_layers(self.whole, dropped, shared=True), batches)
 
                 count = int(self.whole.config.num_hidden_layers)
                 found = layers_to_drop(count, max(self._job.compress.layers), loss)
