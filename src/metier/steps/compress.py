@@ -19,7 +19,7 @@ from metier.progress import bar, say
 from metier.spec.compress import Cut
 from metier.spec.job import Job
 from metier.spec.training import Train
-from metier.steps.train import WATCHED_ROWS, rows_to_learn
+from metier.steps.train import WATCHED_ROWS, TextRows, rows_to_learn
 from metier.steps.training_folder import COPIES, Write, check_disk, train_once, write_whole
 from metier.tasks.prompt import PromptFormat
 from metier.train import processes
@@ -77,7 +77,7 @@ def _healer(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder: Pat
         say("  losses.label_smoothing has no part in healing, which learns the whole model's distribution")
     torch.manual_seed(job.seed)
     to_accelerator(teacher)  # the search for layers takes a hundred losses
-    examples = encode(tokenizer, prompt, rows_to_learn(job, data), job.train.max_tokens)
+    examples = encode(tokenizer, prompt, rows_to_learn(job, TextRows(data, tokenizer)), job.train.max_tokens)
     validation = read_records(data / "validation.jsonl")[:WATCHED_ROWS]
     held_out = encode(tokenizer, prompt, validation, job.train.max_tokens)
     return partial(

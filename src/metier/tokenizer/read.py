@@ -66,6 +66,11 @@ def begins_with_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
     return bool(around)
 
 
+def special_names(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """Return the texts that a tokenizer, as llama.cpp in a prompt, reads as special pieces wherever they stand."""
+    return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content]
+
+
 def pieces_of_metadata(found: Mapping[str, Any], where: str) -> Pieces:
     """Read the vocabulary of a GGUF file.
 
