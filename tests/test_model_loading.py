@@ -139,6 +139,34 @@ def test_two_matrices_that_differ_stay_two_whatever_the_configuration_says(tmp_p
     assert torch.allclose(model(ids - 3).logits, whole[..., 3:60], atol=1e-5)
 
 
+def added_to(folder, case, **further):
+    """Write a released model with further weights beside its own."""
+    write_released(CASES[case], folder)
+    weights = load_file(folder / "model.safetensors")
+    weights |= {name: tensor(weights) for name, tensor in further.items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_weights_that_the_configuration_has_no_place_for_are_refused(tmp_path):
+    biases = {f"model.layers.{layer}.self_attn.q_proj.bias": lambda _: torch.ones(96) for layer in (0, 1)}
+    added_to(tmp_path, "SmolLM2", **biases)
+    name = r"model\.layers\.0\.self_attn\.q_proj\.bias"
+    refused(tmp_path, rf"has no place for: {name}, model.*Mend config\.json, where a setting such as attention_bias")
+
+
+def test_weights_that_are_made_anew_or_are_there_twice_are_no_reason_to_refuse_a_model(tmp_path):
+    further = {
+        "lm_head.weight": lambda weights: weights["model.embed_tokens.weight"].clone(),  # of tied matrices
+        "model.layers.0.self_attn.rotary_emb.inv_freq": lambda _: torch.ones(12),
+        "transformer.h.0.attn.attention.bias": lambda _: torch.ones(1, 1, 4, 4),  # GPT-Neo's mask
+        "transformer.h.0.attn.masked_bias": lambda _: torch.tensor(-1e9),
+    }
+    added_to(tmp_path / "more", "SmolLM2", **further)
+    write_released(CASES["SmolLM2"], tmp_path / "plain")
+    model, plain = load(tmp_path / "more").model, load(tmp_path / "plain").model
+    assert same_logits(model, plain, (2, 30, 31)) == 0 and model.config.tie_word_embeddings
+
+
 def test_settings_that_a_fine_tuning_left_in_a_tokenizer_cut_and_pad_nothing(copied):
     path = copied / "tokenizer.json"
     left = {
