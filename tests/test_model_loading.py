@@ -455,6 +455,11 @@ def test_what_a_file_can_say_is_accepted(kind):
         assert architectures.architecture_of(config(kind, **free), "x").model_type == kind
 
 
+@pytest.mark.parametrize("kind", ["olmoe", "qwen2"])
+def test_a_width_of_heads_that_is_stated_and_is_what_llama_cpp_takes_for_granted_is_accepted(kind):
+    assert architectures.architecture_of(config(kind, head_dim=128), "x").model_type == kind
+
+
 @pytest.mark.parametrize(
     ("kind", "changes", "found"),
     [
@@ -467,6 +472,8 @@ def test_what_a_file_can_say_is_accepted(kind):
         ("olmoe", {"norm_topk_prob": True}, "norm_topk_prob = True"),
         ("olmoe", {"clip_qkv": 8.0}, "clip_qkv = 8.0"),
         ("olmoe", {"num_key_value_heads": 4}, "num_key_value_heads = 4"),
+        ("olmoe", {"head_dim": 64}, "head_dim = 64, where llama.cpp's 'olmoe' has 128"),
+        ("qwen2", {"head_dim": 64}, "head_dim = 64, where llama.cpp's 'qwen2' has 128"),
         ("llama", {"mlp_bias": True}, "mlp_bias = True"),
         ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "rope_parameters = "),
         ("mistral", {"sliding_window": 128}, "sliding_window = 128"),
