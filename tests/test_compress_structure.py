@@ -168,6 +168,20 @@ def test_experts_that_are_never_chosen_have_no_importance_and_go_first(name):
     assert torch.equal(model(input_ids=ids).logits, with_experts(model, [torch.arange(4)] * 2)(input_ids=ids).logits)
 
 
+@pytest.mark.parametrize("name", MIXTURES)
+def test_importance_of_an_expert_is_the_mean_weight_of_its_answers_in_the_model(name):
+    model = of_any_architecture(name, PIECES, True)
+    ids, mask = text()
+    used = []
+    gate = model.model.layers[1].mlp.gate
+    hook = gate.register_forward_hook(lambda _, inputs, outputs: used.append(outputs[1:]))
+    found = expert_importance(model, [(ids, mask)])[1]
+    hook.remove()
+    weights_NE = torch.zeros(mask.numel(), 4).scatter(1, used[0][1], used[0][0])
+    assert torch.allclose(found.float(), weights_NE[mask.flatten().bool()].mean(0), atol=1e-6)
+    assert found.sum() < 0.99 if name == "olmoe" else found.sum().item() == pytest.approx(1)
+
+
 def test_padding_has_no_say_in_what_is_important():
     model = of_any_architecture("qwen3", PIECES, True)
     ids, mask = text()

@@ -79,7 +79,9 @@ def channel_importance(model: PreTrainedModel, batches: Iterable[Rows]) -> list[
 
 @torch.no_grad()
 def expert_importance(model: PreTrainedModel, batches: Iterable[Rows]) -> list[torch.Tensor]:
-    """Return for each layer and expert the mean of the weights that the router gives it where it is chosen, else 0.
+    """Return for each layer and expert the mean of the weights that its answers have where it is chosen, else 0.
+
+    Those of a token's experts add up to one wherever the model lets them.
 
     Args:
         model: a mixture of experts.
@@ -89,6 +91,7 @@ def expert_importance(model: PreTrainedModel, batches: Iterable[Rows]) -> list[t
         A tensor of shape (E,) a layer.
     """
     chosen = int(model.config.num_experts_per_tok)
+    adds_up_to_one = getattr(model.config, "norm_topk_prob", True)  # Mixtral's always do, and it has no setting for it
     sums: list[torch.Tensor] = []
     tokens = 0
     for ids, mask in batches:
@@ -99,6 +102,8 @@ def expert_importance(model: PreTrainedModel, batches: Iterable[Rows]) -> list[t
         for sum_E, logits_NE in zip(sums, routers, strict=True):
             scores_NE = logits_NE.reshape(-1, len(sum_E))[real_N].cpu().double()
             weights_NK, experts_NK = scores_NE.softmax(-1).topk(chosen)
+            if adds_up_to_one:
+                weights_NK /= weights_NK.sum(-1, keepdim=True)
             sum_E.scatter_add_(0, experts_NK.flatten(), weights_NK.flatten())
     return [sum_E / tokens for sum_E in sums]
 
