@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen3MoeConfig
 
 from metier.errors import ArtifactError, DataError, MetierError, RunError
 from metier.model import architectures, load
-from metier.model.bases import find_base
+from metier.model.bases import content_of, find_base
 from metier.model.loading import load_model, load_tokenizer
 from metier.model.rows import keep_rows
 from metier.run.gguf_header import read_header
@@ -298,6 +298,31 @@ def test_a_refused_conversion_leaves_nothing_that_is_trusted(gguf_of, tmp_path):
     path = rewritten(gguf_of("F16", "gemma"), tmp_path / "changed.gguf", drop=["blk.1.attn_k.weight"])
     for _ in range(2):
         refused(path, "is missing")
+
+
+def test_a_folder_is_the_same_while_the_files_that_are_loaded_are(copied):
+    (copied / "tokenizer.model").write_bytes(b"pieces")
+    (copied / "chat_template.jinja").write_text("{{ 1 }}")
+    first = content_of(str(copied))
+    every = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(copied.iterdir())]
+    assert first == [str(copied), *every], "as it was when every file of a folder was hashed"
+    for stray in ("README.md", ".DS_Store", "counts.gguf", "notes.txt"):
+        (copied / stray).write_text("not loaded")
+    assert content_of(str(copied)) == first
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer.model", "chat_template.jinja"):
+        before = (copied / name).read_bytes()
+        (copied / name).write_bytes(before + b" ")
+        assert content_of(str(copied)) != first, name
+        (copied / name).write_bytes(before)
+    assert content_of(str(copied)) == first
+
+
+def test_weights_of_an_openmoe_folder_count_whatever_they_are_called(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "openmoe"}')
+    (tmp_path / "pytorch_model.bin").write_bytes(b"weights")
+    first = content_of(str(tmp_path))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"others")
+    assert len(first) == 3 and content_of(str(tmp_path)) != first
 
 
 @pytest.fixture

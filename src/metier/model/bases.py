@@ -25,6 +25,9 @@ from metier.spec.contestants import kind_and_name
 
 _PART = re.compile(r"\.gguf(\.part\d+)?$")
 
+_LOADED = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.*")
+"""Files of a folder that a model and its tokenizer are loaded from; OpenMoE's weights have other names, too."""
+
 _LICENCES = {"gemma": "Gemma", "apache-2.0": "Apache-2.0", "mit": "MIT"}
 """Model licences as hubs and GGUF files spell them, in the ledger's spelling."""
 
@@ -89,7 +92,7 @@ def find_base(reference: str) -> Base:
 
 
 def content_of(reference: str) -> list[str]:
-    """Return what says whether a model is still the same: its name, and the content of local files.
+    """Return what says whether a model is still the same: its name, and the content of local files that are loaded.
 
     Args:
         reference: as in `find_base`.
@@ -98,8 +101,14 @@ def content_of(reference: str) -> list[str]:
     if kind != "path":
         return [reference]
     path = Path(name).expanduser()
-    files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.is_file())
+    files = [path] if path.is_file() else _loaded_files(path)
     return [reference, *(sha256_file(file) for file in files)]
+
+
+def _loaded_files(folder: Path) -> list[Path]:
+    """Return the files of a model's folder that can be loaded: a note or a file for another program is none."""
+    found = {file for pattern in _LOADED for file in folder.glob(pattern) if file.is_file()}
+    return sorted({*found, *weight_files(folder)} if is_openmoe(folder) else found)
 
 
 def _of_gguf(reference: str, path: Path) -> Base:
