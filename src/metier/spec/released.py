@@ -10,7 +10,7 @@ from metier.artifact import read_json
 from metier.errors import ArtifactError
 from metier.home import home, run_dir
 from metier.run.gguf_header import read_header
-from metier.spec.contestants import kind_and_name
+from metier.spec.contestants import kind_and_name, name_and_revision
 from metier.spec.job import Job
 from metier.spec.weights import EMBEDDING, EXPERTS, Weights, of_shape, part_of
 
@@ -78,8 +78,9 @@ def _in_hub_cache(name: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
+    repository, revision = name_and_revision(name)
     try:
-        config = try_to_load_from_cache(name, "config.json")
+        config = try_to_load_from_cache(repository, "config.json", revision=revision)
     except HFValidationError:
         return None
     folder = Path(config).parent if isinstance(config, str) else None
