@@ -295,6 +295,20 @@ def test_a_damaged_mixture_is_refused_by_what_is_wrong(gguf_of, tmp_path, change
     refused(path, found)
 
 
+def test_a_part_of_a_split_file_is_refused_with_what_to_do(tmp_path):
+    first = tiny_gguf(tmp_path / "tiny-00001-of-00002.gguf", metadata={"split.no": 0, "split.count": 2})
+    refused(first, r"is one of the 2 parts of a split file\. Merge them with 'llama-gguf-split --merge")
+    alone = tiny_gguf(tmp_path / "tiny-00001-of-00001.gguf", metadata={"split.no": 0, "split.count": 1})
+    assert load(alone).model.config.num_hidden_layers == 2
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes"])
+def test_a_quantised_folder_is_refused_with_what_to_name_instead(copied, method):
+    config = copied / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": {"quant_method": method}}))
+    refused(copied, rf"its weights are quantised \({method}\), and are not read\. Name the unquantised release, or a")
+
+
 def test_a_refused_conversion_leaves_nothing_that_is_trusted(gguf_of, tmp_path):
     path = rewritten(gguf_of("F16", "gemma"), tmp_path / "changed.gguf", drop=["blk.1.attn_k.weight"])
     for _ in range(2):

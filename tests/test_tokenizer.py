@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 from vocabularies import BYTE_LEVEL, KINDS, QWEN_3, SENTENCEPIECE, TEXTS, tokenizer_like
 
@@ -19,7 +19,7 @@ from metier.tokenizer.learn import learn
 from metier.tokenizer.pieces import Kind, merge_path
 from metier.tokenizer.pre_tokenizers import PRE_TOKENIZERS
 from metier.tokenizer.read import pieces_of, pieces_of_metadata
-from metier.tokenizer.sentencepiece import SentencePieces
+from metier.tokenizer.sentencepiece import SPACE, SentencePieces
 from metier.tokenizer.trim import choose, count_tokens
 
 WORDS = sorted({word for text in TEXTS for word in text.split()})
@@ -284,6 +284,14 @@ def test_a_file_with_another_vocabulary_is_refused(changes, found):
     metadata = {key: value for key, value in (full("qwen").metadata() | changes).items() if value is not None}
     with pytest.raises(ArtifactError, match=found):
         pieces_of_metadata(metadata, "x")
+
+
+def test_a_tokenizer_with_two_pieces_of_one_text_is_refused_by_it():
+    tokenizer = full("gemma").tokenizer()
+    tokenizer.add_tokens([AddedToken(SPACE * 4, special=False, normalized=False)])
+    tokenizer.add_tokens([AddedToken(" " * 4, special=False, normalized=False)])
+    with pytest.raises(ArtifactError, match=r"cannot be written as GGUF \('    ' is the text of two pieces\)"):
+        pieces_of(tokenizer)
 
 
 @pytest.mark.parametrize(

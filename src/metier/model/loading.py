@@ -1,5 +1,6 @@
 """A model and its tokenizer in memory, from anywhere a base can come from."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,6 +121,7 @@ def _only_ids(found: GenerationConfig | None) -> GenerationConfig:
 
 
 def _of_a_library_class(folder: Path) -> PreTrainedModel:
+    _check_unquantised(folder)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -146,6 +148,17 @@ def _of_a_library_class(folder: Path) -> PreTrainedModel:
     if whole._can_set_experts_implementation() and all(map(_is_plain, whole.modules())):
         whole.set_experts_implementation(SORTED)  # the library's own takes no widths that 16 bytes do not divide
     return whole
+
+
+def _check_unquantised(folder: Path) -> None:
+    try:
+        stored = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config")
+    except (OSError, ValueError, AttributeError):  # told when the model is loaded
+        return
+    if stored:
+        method = stored.get("quant_method", "a method of its own") if isinstance(stored, dict) else stored
+        fix = "Name the unquantised release, or a GGUF file of the model"
+        raise ArtifactError(str(folder), f"its weights are quantised ({method!s:.40}), and are not read", fix)
 
 
 def _is_plain(module: Any) -> bool:

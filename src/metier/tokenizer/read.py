@@ -24,9 +24,17 @@ def pieces_of(tokenizer: PreTrainedTokenizerFast) -> Pieces:
     space around them.
 
     Raises:
-        ArtifactError: when llama.cpp has no such tokenizer (Unigram, WordPiece, an unknown pre-tokenizer).
+        ArtifactError: when llama.cpp has no such tokenizer (Unigram, WordPiece, an unknown pre-tokenizer, two pieces of
+            one text).
     """
     where = f"the tokenizer of {tokenizer.name_or_path or 'the base'}"
+    try:
+        return _pieces_of(tokenizer, where)
+    except ValueError as error:
+        raise ArtifactError(where, f"its vocabulary cannot be written as GGUF ({error!s:.200})", _OTHER_BASE) from error
+
+
+def _pieces_of(tokenizer: PreTrainedTokenizerFast, where: str) -> Pieces:
     backend = tokenizer.backend_tokenizer
     state = json.loads(backend.to_str())
     model = state["model"]
