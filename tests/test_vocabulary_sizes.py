@@ -163,10 +163,13 @@ def test_a_start_measures_and_leaves_a_table_and_a_plot(tmp_path, monkeypatch, c
     assert load(begun).model.config.vocab_size == facts["pieces"]
 
 
-def test_counts_of_special_pieces_are_no_rung(tmp_path):
-    pieces = pieces_of(base(tmp_path, "SmolLM2").tokenizer)
-    counts = Counter({pieces.eos: 3, pieces.byte_ids()[0]: 2})
-    assert len(choose(pieces, counts, 1)) == len(choose(pieces, counts, 5))
+def test_counts_of_special_pieces_are_no_rung_and_take_no_place(tmp_path):
+    model, tokenizer = base(tmp_path, "SmolLM2")
+    pieces = pieces_of(tokenizer)
+    merged = [i for text, i in pieces.normal_ids().items() if len(text) == 2]
+    counts = Counter({pieces.eos: 30, tokenizer.unk_token_id: 20, merged[0]: 2, merged[1]: 1})
+    assert merged[0] in choose(pieces, counts, 1) and merged[1] not in choose(pieces, counts, 1)
+    assert [size.asked for size in measure(model, pieces, counts, [], ROWS[:2], PROMPT, ["F16"])] == [2]
 
 
 @pytest.mark.parametrize("pieces", ["all", 40])
