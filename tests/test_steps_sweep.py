@@ -14,6 +14,7 @@ from doubles import counted_animals, tiny_gguf
 from metier.artifact import read_json
 from metier.data.records import Record, write_records
 from metier.errors import ArtifactError, RunError, SpecError
+from metier.evaluate.answers import read_answers
 from metier.evaluate.candidates import Candidate
 from metier.model.loading import load, load_model, padding
 from metier.spec.job import Job
@@ -80,6 +81,17 @@ def test_a_file_that_cannot_be_loaded_is_told_as_failed_and_the_others_go_on(tra
     assert (tmp_path / "sweep.svg").stat().st_size > 2000
     best = Candidate.from_json(found["candidates"]["Q8_0"])
     assert best.ram_mib > 10 and best.tokens_per_s > 1 and best.score.n == best.comparison.n == 40
+
+
+def test_intervals_of_checkpoint_and_file_count_rows_about_one_subject_together(trained, tmp_path, monkeypatch):
+    rows = [Record(row.input, "wrong" if at % 4 else row.output) for at, row in enumerate(trained.held_out[:40])]
+    write_records(tmp_path / "validation.jsonl", rows)
+    monkeypatch.setattr(parity, "subjects_of", lambda job, path, rows: [f"subject {at % 4}" for at in range(len(rows))])
+    described = job(export={"quantisations": ["F16"]})
+    found = swept(described, tmp_path, {ship.WHOLE: trained.folder}, trained.prompt, tmp_path)()
+    one, other = (read_answers(tmp_path / "parity" / f"{name}.jsonl") for name in ("checkpoint", "F16"))
+    assert one == other, "the double is decided"
+    assert found["checkpoint"] == found["candidates"]["F16"]["score"]
 
 
 def test_another_margin_other_limits_and_preferences_measure_nothing_again(trained, data, tmp_path):
