@@ -214,6 +214,9 @@ def test_layers_are_dropped_by_the_loss_that_is_left():
     assert layers_to_drop(5, 3, loss) == [(), (3,), (1, 3), (1, 2, 3)]
     assert len(asked) == len(set(asked)), "a loss was taken twice"
     assert layers_to_drop(5, 0, loss) == [()]
+    whole, asked[:] = list(asked), []
+    assert layers_to_drop(5, 3, loss, [[], [3]]) == [(), (3,), (1, 3), (1, 2, 3)], "the search goes on"
+    assert asked == [dropped for dropped in whole if len(dropped) > 1]
 
 
 def test_a_run_of_neighbours_is_found_that_no_single_layer_leads_to():

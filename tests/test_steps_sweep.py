@@ -1,6 +1,7 @@
 """The sweep beside the checkpoint: cuts are healed and go on after a kill, and what llama.cpp cannot run is told."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import pytest
 import torch
 from doubles import counted_animals, tiny_gguf
 
-from metier.artifact import read_json
+from metier import artifact
+from metier.artifact import read_json, run_step, sha256_file
 from metier.data.records import Record, write_records
 from metier.errors import ArtifactError, RunError, SpecError
 from metier.evaluate.answers import read_answers
@@ -223,6 +225,47 @@ def test_cuts_that_are_done_are_not_done_again_and_need_no_room(cut, trained, da
     assert again == json.loads(json.dumps(facts))
     with pytest.raises(RunError, match="0 MiB free, training needs about"):
         compress.compress_job(wanted, data, trained.folder, trained.prompt, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "healed"),
+    [
+        ({"feed_forward": [1.0, 0.5, 0.25]}, ["ff25", "drop1-ff25"]),
+        ({"layers": [1], "feed_forward": [1.0]}, []),
+        ({"heal": "31 steps"}, ["ff50", "drop1", "drop1-ff50"]),
+    ],
+    ids=["more", "fewer", "healed otherwise"],
+)
+def test_other_cuts_of_the_same_model_leave_those_that_are_done(
+    cut, trained, data, tmp_path, monkeypatch, change, healed
+):
+    _, folder, facts = cut
+    found = []
+
+    def heal(*asked):
+        found.append(asked[-2].name)
+        return {"healed": "anew"}, lambda part: part.mkdir(parents=True)
+
+    def step(work, **changes):
+        asked = job(compress=CUTS | changes)
+        inputs = {"compress": asked.compress.model_dump(exclude={"prefer"}), "train": "its key"}
+        return run_step(tmp_path / "compress", inputs, lambda place: work(asked, place), aside=True)
+
+    monkeypatch.setattr(artifact, "LONG_S", 0)
+    monkeypatch.setattr(compress, "_heal", heal)
+    step(lambda _, place: shutil.copytree(folder, place, dirs_exist_ok=True) and facts)
+    given = (data, trained.folder, trained.prompt)
+    made = step(lambda asked, place: compress.compress_job(asked, *given, place), **change)
+    assert found == healed
+    for name in made.result.keys() - {*healed}:
+        assert made.result[name] == json.loads(json.dumps(facts[name]))
+        assert {one: made.hashes[one] for one in made.hashes if one.startswith(f"{name}/")} == {
+            f"{name}/{one.relative_to(folder / name)}": sha256_file(one)
+            for one in (folder / name).rglob("*")
+            if one.is_file()
+        }
+    taken = (tmp_path / "compress" / "layers.json").exists()
+    assert taken is ("heal" not in change), "how layers were found is as good as it was"
 
 
 def test_a_healing_without_room_for_a_step_names_its_own_key(trained, data, tmp_path):

@@ -20,7 +20,9 @@ Rows = tuple[torch.Tensor, torch.Tensor]
 """Token ids and a mask, 1 where there is a token and 0 in the padding, both of shape (rows, places)."""
 
 
-def layers_to_drop(count: int, most: int, loss: Callable[[tuple[int, ...]], float]) -> list[tuple[int, ...]]:
+def layers_to_drop(
+    count: int, most: int, loss: Callable[[tuple[int, ...]], float], known: Sequence[Sequence[int]] = ((),)
+) -> list[tuple[int, ...]]:
     """Return the layers to drop for every number of layers from 0 to the most.
 
     One more is dropped by adding a layer to those found before, or by dropping a run of neighbours instead:
@@ -30,10 +32,11 @@ def layers_to_drop(count: int, most: int, loss: Callable[[tuple[int, ...]], floa
         count: layers of the model.
         most: most layers to drop.
         loss: tells the loss without some layers.
+        known: what was found for a lower most: the search goes on from there.
     """
     measured = cache(loss)
-    found: list[tuple[int, ...]] = [()]
-    for number in range(1, most + 1):
+    found = [tuple(layers) for layers in known]
+    for number in range(len(found), most + 1):
         longer = {tuple(sorted({*found[-1], layer})) for layer in range(count) if layer not in found[-1]}
         runs = {tuple(range(first, first + number)) for first in range(count - number + 1)}
         found.append(min(sorted(longer | runs), key=measured))
