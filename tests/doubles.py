@@ -193,6 +193,25 @@ def of_any_architecture(name: str, pieces: int, tied: bool) -> Any:
     return loud(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
 
 
+def phi(pieces: int) -> Any:
+    """A small loud model whose output matrix has a bias, as Phi's, GPT-J's and CodeGen's have."""
+    import torch
+    from transformers import AutoModelForCausalLM, PhiConfig
+
+    config = PhiConfig(
+        vocab_size=pieces,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=512,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=2,
+    )
+    return loud(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
+
+
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _ANIMALS = ("cat", "dog", "fox", "owl", "hen", "pig", "cow", "bee", "ant", "elk")

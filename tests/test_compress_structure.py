@@ -1,5 +1,7 @@
 """Smaller models: valid configurations, the same function where what goes does nothing, the given model untouched."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from doubles import gemma
@@ -14,6 +16,8 @@ from metier.export.huggingface import write_folder
 from metier.model.architectures import ARCHITECTURES, architecture_of
 from metier.model.loading import load
 from metier.spec.compress import Compress, Cut
+from metier.steps import compress
+from metier.train.batches import Example
 
 PIECES = 400
 MIXTURES = [name for name, one in ARCHITECTURES.items() if "expert_count" in one.further]
@@ -82,6 +86,33 @@ def test_a_smaller_model_shares_no_memory_with_the_one_it_was_made_from():
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
 
 
+def memory(model):
+    return {weight.untyped_storage().data_ptr() for weight in model.state_dict().values()}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_model_that_is_only_looked_at_shares_all_memory_and_is_the_same_function_as_a_copy(name, tied):
+    model = of_any_architecture(name, PIECES, tied or name == "gemma3_text")
+    copied, shared = without_layers(model, {0}), without_layers(model, {0}, shared=True)
+    assert memory(shared) < memory(model) and not memory(copied) & memory(model)
+    assert same_function(copied, shared)
+    one_matrix = shared.get_input_embeddings().weight is shared.get_output_embeddings().weight
+    assert one_matrix is bool(model.config.tie_word_embeddings)
+
+
+def test_the_search_for_layers_copies_no_weights_and_leaves_them_as_they_are(tmp_path, monkeypatch):
+    model = of_any_architecture("qwen3", PIECES, True)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    tried = []
+    monkeypatch.setattr(compress, "mean_loss", lambda model, batches: tried.append(memory(model)) or len(tried))
+    asked = SimpleNamespace(compress=SimpleNamespace(layers=[1]), train=SimpleNamespace(batch_tokens=100))
+    found, facts = compress._Smaller(asked, model, 0, [Example([3], [4])], tmp_path).make(Cut(1, 1.0, 1.0))
+    assert len(tried) == 2 and all(used < memory(model) for used in tried)
+    assert facts["layers_dropped"] == [0] and not memory(found) & memory(model)
+    assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
+
+
 @settings(max_examples=30)
 @given(data=st.data(), name=st.sampled_from(DENSE))
 def test_a_model_narrowed_by_channels_of_zero_weight_is_the_same_function(data, name):
@@ -137,6 +168,20 @@ def test_experts_that_are_never_chosen_have_no_importance_and_go_first(name):
     assert torch.equal(model(input_ids=ids).logits, with_experts(model, [torch.arange(4)] * 2)(input_ids=ids).logits)
 
 
+@pytest.mark.parametrize("name", MIXTURES)
+def test_importance_of_an_expert_is_the_mean_weight_of_its_answers_in_the_model(name):
+    model = of_any_architecture(name, PIECES, True)
+    ids, mask = text()
+    used = []
+    gate = model.model.layers[1].mlp.gate
+    hook = gate.register_forward_hook(lambda _, inputs, outputs: used.append(outputs[1:]))
+    found = expert_importance(model, [(ids, mask)])[1]
+    hook.remove()
+    weights_NE = torch.zeros(mask.numel(), 4).scatter(1, used[0][1], used[0][0])
+    assert torch.allclose(found.float(), weights_NE[mask.flatten().bool()].mean(0), atol=1e-6)
+    assert found.sum() < 0.99 if name == "olmoe" else found.sum().item() == pytest.approx(1)
+
+
 def test_padding_has_no_say_in_what_is_important():
     model = of_any_architecture("qwen3", PIECES, True)
     ids, mask = text()
@@ -169,6 +214,9 @@ def test_layers_are_dropped_by_the_loss_that_is_left():
     assert layers_to_drop(5, 3, loss) == [(), (3,), (1, 3), (1, 2, 3)]
     assert len(asked) == len(set(asked)), "a loss was taken twice"
     assert layers_to_drop(5, 0, loss) == [()]
+    whole, asked[:] = list(asked), []
+    assert layers_to_drop(5, 3, loss, [[], [3]]) == [(), (3,), (1, 3), (1, 2, 3)], "the search goes on"
+    assert asked == [dropped for dropped in whole if len(dropped) > 1]
 
 
 def test_a_run_of_neighbours_is_found_that_no_single_layer_leads_to():

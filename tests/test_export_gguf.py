@@ -2,6 +2,7 @@
 
 import json
 import random
+import weakref
 
 import gguf
 import pytest
@@ -172,8 +173,51 @@ def test_the_file_says_its_name_licence_and_task(gguf_of, trained):
     assert metadata["tokenizer.chat_template"] == trained.prompt.chat_template()
 
 
+@pytest.mark.parametrize(("kind", "quantisation"), [("dense", "F16"), ("dense", "Q4_1"), ("moe", "Q4_0-embed-Q8_0")])
+def test_a_file_has_the_bytes_that_gguf_writes_of_the_same_tensors_held_all_at_once(
+    taught, tmp_path, monkeypatch, kind, quantisation
+):
+    class AtOnce(gguf.GGUFWriter):
+        """Keeps the tensors that it is given one by one, and writes them together at the end."""
+
+        def write_ti_data_to_file(self):
+            if all(tensor.tensor is not None for tensor in self.tensors[0].values()):
+                super().write_ti_data_to_file()
+
+        def write_tensor_data(self, tensor):
+            next(info for info in self.tensors[0].values() if info.tensor is None).tensor = tensor
+
+        def close(self):
+            self.write_tensors_to_file()
+            super().close()
+
+    trained, written = taught(kind), {}
+    for writer in (gguf.GGUFWriter, AtOnce):
+        monkeypatch.setattr(export_gguf.gguf, "GGUFWriter", writer)
+        path = tmp_path / f"{writer.__name__}.gguf"
+        about = {"name": "x", "licence": "own", "prompt": trained.prompt, "task": {}}
+        export_gguf.write_gguf(path, trained.model, trained.tokenizer, quantisation, **about)
+        written[writer] = path.read_bytes()
+    assert written[gguf.GGUFWriter] == written[AtOnce]
+
+
+def test_no_tensor_is_held_when_the_next_one_is_made(trained, tmp_path, monkeypatch):
+    made, quantise = [], export_gguf.quantise
+
+    def watched(values, kind):
+        assert not any(earlier() is not None for earlier in made)
+        stored = quantise(values + 0, kind)  # F32 is stored as it is: this is no view of the model
+        made.append(weakref.ref(stored))
+        return stored
+
+    monkeypatch.setattr(export_gguf, "quantise", watched)
+    about = {"name": "x", "licence": "own", "prompt": trained.prompt, "task": {}}
+    export_gguf.write_gguf(tmp_path / "a.gguf", trained.model, trained.tokenizer, "Q8_0", **about)
+    assert len(made) == len(gguf.GGUFReader(tmp_path / "a.gguf").tensors)
+
+
 def test_a_writer_that_dies_leaves_no_file(trained, tmp_path, monkeypatch):
-    def no_space(_):
+    def no_space(*_):
         raise OSError(28, "No space left on device")
 
     def write():
@@ -189,7 +233,7 @@ def test_a_writer_that_dies_leaves_no_file(trained, tmp_path, monkeypatch):
         )
 
     with monkeypatch.context() as patch:
-        patch.setattr(gguf.GGUFWriter, "write_tensors_to_file", no_space)
+        patch.setattr(gguf.GGUFWriter, "write_tensor_data", no_space)
         with pytest.raises(OSError, match="No space"):
             write()
     assert not list(tmp_path.glob("*.gguf"))

@@ -147,6 +147,7 @@ def test_whole_numbers_serve_where_fractions_are_meant(tmp_path):
         (GOOD.replace("pypi:some", "pipy:some"), "base.model: 'pipy:some-model' is no kind of model"),
         (GOOD.replace("pypi:some", "hf:a/b/some"), "base.model: 'a/b/some-model' is no possible name of a repository"),
         (GOOD.replace("pypi:some", "hf:a/some model"), "base.model: 'a/some model-model' is no possible name"),
+        (GOOD.replace("pypi:some-model", "hf:@v1"), "base.model: 'hf:@v1' lacks a name or a revision"),
         (GOOD.replace("pypi:some-model", "scrach"), "Did you mean 'scratch'?"),
         (GOOD.replace("pypi:some-model", "no/model.gguf"), "there is no folder or file"),
         (GOOD.replace("file:pairs", "ftp:pairs"), "data.train[0].source: 'ftp:pairs.tsv' is no kind of"),

@@ -20,10 +20,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen3MoeConfig
 
 from metier.errors import ArtifactError, DataError, MetierError, RunError
 from metier.model import architectures, load
-from metier.model.bases import find_base
+from metier.model.bases import content_of, find_base
 from metier.model.loading import load_model, load_tokenizer
 from metier.model.rows import keep_rows
 from metier.run.gguf_header import read_header
+from metier.spec import released
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +138,34 @@ def test_two_matrices_that_differ_stay_two_whatever_the_configuration_says(tmp_p
     assert torch.equal(model.get_output_embeddings().weight, output[3:60])
     assert torch.equal(model.get_input_embeddings().weight, weights["model.embed_tokens.weight"][3:60])
     assert torch.allclose(model(ids - 3).logits, whole[..., 3:60], atol=1e-5)
+
+
+def added_to(folder, case, **further):
+    """Write a released model with further weights beside its own."""
+    write_released(CASES[case], folder)
+    weights = load_file(folder / "model.safetensors")
+    weights |= {name: tensor(weights) for name, tensor in further.items()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_weights_that_the_configuration_has_no_place_for_are_refused(tmp_path):
+    biases = {f"model.layers.{layer}.self_attn.q_proj.bias": lambda _: torch.ones(96) for layer in (0, 1)}
+    added_to(tmp_path, "SmolLM2", **biases)
+    name = r"model\.layers\.0\.self_attn\.q_proj\.bias"
+    refused(tmp_path, rf"has no place for: {name}, model.*Mend config\.json, where a setting such as attention_bias")
+
+
+def test_weights_that_are_made_anew_or_are_there_twice_are_no_reason_to_refuse_a_model(tmp_path):
+    further = {
+        "lm_head.weight": lambda weights: weights["model.embed_tokens.weight"].clone(),  # of tied matrices
+        "model.layers.0.self_attn.rotary_emb.inv_freq": lambda _: torch.ones(12),
+        "transformer.h.0.attn.attention.bias": lambda _: torch.ones(1, 1, 4, 4),  # GPT-Neo's mask
+        "transformer.h.0.attn.masked_bias": lambda _: torch.tensor(-1e9),
+    }
+    added_to(tmp_path / "more", "SmolLM2", **further)
+    write_released(CASES["SmolLM2"], tmp_path / "plain")
+    model, plain = load(tmp_path / "more").model, load(tmp_path / "plain").model
+    assert same_logits(model, plain, (2, 30, 31)) == 0 and model.config.tie_word_embeddings
 
 
 def test_settings_that_a_fine_tuning_left_in_a_tokenizer_cut_and_pad_nothing(copied):
@@ -266,10 +295,49 @@ def test_a_damaged_mixture_is_refused_by_what_is_wrong(gguf_of, tmp_path, change
     refused(path, found)
 
 
+def test_a_part_of_a_split_file_is_refused_with_what_to_do(tmp_path):
+    first = tiny_gguf(tmp_path / "tiny-00001-of-00002.gguf", metadata={"split.no": 0, "split.count": 2})
+    refused(first, r"is one of the 2 parts of a split file\. Merge them with 'llama-gguf-split --merge")
+    alone = tiny_gguf(tmp_path / "tiny-00001-of-00001.gguf", metadata={"split.no": 0, "split.count": 1})
+    assert load(alone).model.config.num_hidden_layers == 2
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes"])
+def test_a_quantised_folder_is_refused_with_what_to_name_instead(copied, method):
+    config = copied / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"quantization_config": {"quant_method": method}}))
+    refused(copied, rf"its weights are quantised \({method}\), and are not read\. Name the unquantised release, or a")
+
+
 def test_a_refused_conversion_leaves_nothing_that_is_trusted(gguf_of, tmp_path):
     path = rewritten(gguf_of("F16", "gemma"), tmp_path / "changed.gguf", drop=["blk.1.attn_k.weight"])
     for _ in range(2):
         refused(path, "is missing")
+
+
+def test_a_folder_is_the_same_while_the_files_that_are_loaded_are(copied):
+    (copied / "tokenizer.model").write_bytes(b"pieces")
+    (copied / "chat_template.jinja").write_text("{{ 1 }}")
+    first = content_of(str(copied))
+    every = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(copied.iterdir())]
+    assert first == [str(copied), *every], "as it was when every file of a folder was hashed"
+    for stray in ("README.md", ".DS_Store", "counts.gguf", "notes.txt"):
+        (copied / stray).write_text("not loaded")
+    assert content_of(str(copied)) == first
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer.model", "chat_template.jinja"):
+        before = (copied / name).read_bytes()
+        (copied / name).write_bytes(before + b" ")
+        assert content_of(str(copied)) != first, name
+        (copied / name).write_bytes(before)
+    assert content_of(str(copied)) == first
+
+
+def test_weights_of_an_openmoe_folder_count_whatever_they_are_called(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "openmoe"}')
+    (tmp_path / "pytorch_model.bin").write_bytes(b"weights")
+    first = content_of(str(tmp_path))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"others")
+    assert len(first) == 3 and content_of(str(tmp_path)) != first
 
 
 @pytest.fixture
@@ -290,6 +358,21 @@ def test_a_model_of_the_hub_is_taken_from_its_cache(trained, hub):
     assert same_logits(load("hf:someone/counts").model, trained.model) == 0
     base = find_base("hf:someone/counts")
     assert (base.licence, base.gguf) == ("Apache-2.0", None)
+
+
+def test_a_revision_of_the_hub_is_taken_and_the_commit_is_in_what_it_is_called(hub):
+    other, commit = hub.with_name("b" * 40), "b" * 40
+    shutil.copytree(hub, other)
+    (other / "README.md").write_text("---\nlicense: mit\n---\n")
+    (hub.parent.parent / "refs" / "v1").write_text(commit)
+    newest = find_base("hf:someone/counts")
+    assert (newest.folder, newest.origin) == (hub, f"someone/counts, commit {hub.name}")
+    for revision in ("v1", commit):
+        base = find_base(f"hf:someone/counts@{revision}")
+        assert (base.folder, base.licence) == (other, "MIT")
+        assert released._place(f"hf:someone/counts@{revision}") == other, "what a plan looks at"
+        assert (base.reference, base.origin) == (f"hf:someone/counts@{revision}", f"someone/counts, commit {commit}")
+    refused("hf:someone/counts@v2", "'hf:someone/counts@v2': cannot be fetched .* the name, the revision", RunError)
 
 
 @pytest.mark.parametrize("name", ["someone/else", "no name at all", "a/b/c"])
@@ -376,6 +459,30 @@ def test_a_wheels_own_record_is_what_a_whole_file_is_checked_against(gguf_of, ho
     assert find_base("pypi:counts==1.0") == found
 
 
+def test_packages_and_versions_with_files_of_one_name_are_kept_beside_each_other(home):
+    (home / "cache" / "archives").mkdir(parents=True)
+    versions = (("counts", "1.0"), ("counts", "2.0"), ("other_counts", "1.0"))
+    for seed, (name, version) in enumerate(versions):
+        data = tiny_gguf(home / "made.gguf", seed=seed).read_bytes()
+        with zipfile.ZipFile(home / "cache" / "archives" / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+            archive.writestr(f"{name}/model.gguf", data)
+            archive.writestr(f"{name}-{version}.dist-info/RECORD", record(f"{name}/model.gguf", data))
+    found = [find_base(f"pypi:{name.replace('_', '-')}=={version}") for name, version in versions]
+    assert len({base.gguf for base in found}) == len({base.gguf.read_bytes() for base in found}) == 3
+    assert [base.gguf.name for base in found] == ["model.gguf"] * 3
+
+
+def test_a_file_that_an_earlier_version_put_together_is_found_where_it_matches(gguf_of, home, monkeypatch):
+    package(home, gguf_of("Q8_0"), 2)
+    earlier = home / "cache" / "bases" / "counts.gguf"
+    earlier.parent.mkdir()
+    shutil.copyfile(gguf_of("Q8_0"), earlier)
+    assert find_base("pypi:counts").gguf == earlier
+    earlier.write_bytes(b"of another package")
+    assert find_base("pypi:counts").gguf == home / "cache" / "bases" / "counts-1.0" / "counts.gguf"
+    assert earlier.read_bytes() == b"of another package"
+
+
 def test_a_whole_file_that_is_not_the_recorded_one_is_refused(gguf_of, home):
     data = gguf_of("Q8_0").read_bytes()
     wheel(home, {"counts/x.gguf": data, "counts-1.0.dist-info/RECORD": record("counts/x.gguf", data[:-1])})
@@ -427,6 +534,11 @@ def test_what_a_file_can_say_is_accepted(kind):
         assert architectures.architecture_of(config(kind, **free), "x").model_type == kind
 
 
+@pytest.mark.parametrize("kind", ["olmoe", "qwen2"])
+def test_a_width_of_heads_that_is_stated_and_is_what_llama_cpp_takes_for_granted_is_accepted(kind):
+    assert architectures.architecture_of(config(kind, head_dim=128), "x").model_type == kind
+
+
 @pytest.mark.parametrize(
     ("kind", "changes", "found"),
     [
@@ -439,6 +551,8 @@ def test_what_a_file_can_say_is_accepted(kind):
         ("olmoe", {"norm_topk_prob": True}, "norm_topk_prob = True"),
         ("olmoe", {"clip_qkv": 8.0}, "clip_qkv = 8.0"),
         ("olmoe", {"num_key_value_heads": 4}, "num_key_value_heads = 4"),
+        ("olmoe", {"head_dim": 64}, "head_dim = 64, where llama.cpp's 'olmoe' has 128"),
+        ("qwen2", {"head_dim": 64}, "head_dim = 64, where llama.cpp's 'qwen2' has 128"),
         ("llama", {"mlp_bias": True}, "mlp_bias = True"),
         ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "rope_parameters = "),
         ("mistral", {"sliding_window": 128}, "sliding_window = 128"),

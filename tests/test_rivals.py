@@ -38,6 +38,7 @@ def described(against, must_beat="", text=GOOD):
     [
         (described("'pipy:x'"), "evaluate.against: 'pipy:x' is no kind of model"),
         (described("'hf:a--b'"), "evaluate.against: 'a--b' is no possible name of a repository"),
+        (described("'hf:a/b@'"), "evaluate.against: 'hf:a/b@' lacks a name or a revision"),
         (described("'scratch'"), "evaluate.against: found 'scratch', which is no released model"),
         (described("'base'"), "evaluate.against: found 'base', which sits the exam anyway"),
         (described("'pypi:x', 'pypi:x'"), "evaluate.against: 'pypi:x' is named twice"),
@@ -94,6 +95,11 @@ def test_rivals_have_short_names_that_are_different():
         "tiny-model",
     ]
     assert list(short_names(["hf:a/one", "hf:b/one", "pypi:two"], "x")) == ["hf-a-one", "hf-b-one", "two"]
+    assert list(short_names(["hf:a/one@refs/pr/2", "hf:b/two@v1", "hf:b/two"], "x")) == [
+        "one",
+        "hf-b-two-v1",
+        "hf-b-two",
+    ]
     mine = short_names(["/old/x-Q8_0.gguf", "/base", "/a b", "/a-b"], "x")
     assert list(mine) == ["old-x-Q8_0.gguf", "base-2", "a-b", "a-b-2"]
 

@@ -1,6 +1,7 @@
 """The sweep beside the checkpoint: cuts are healed and go on after a kill, and what llama.cpp cannot run is told."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,11 @@ import pytest
 import torch
 from doubles import counted_animals, tiny_gguf
 
-from metier.artifact import read_json
+from metier import artifact
+from metier.artifact import read_json, run_step, sha256_file
 from metier.data.records import Record, write_records
 from metier.errors import ArtifactError, RunError, SpecError
+from metier.evaluate.answers import read_answers
 from metier.evaluate.candidates import Candidate
 from metier.model.loading import load, load_model, padding
 from metier.spec.job import Job
@@ -80,6 +83,17 @@ def test_a_file_that_cannot_be_loaded_is_told_as_failed_and_the_others_go_on(tra
     assert (tmp_path / "sweep.svg").stat().st_size > 2000
     best = Candidate.from_json(found["candidates"]["Q8_0"])
     assert best.ram_mib > 10 and best.tokens_per_s > 1 and best.score.n == best.comparison.n == 40
+
+
+def test_intervals_of_checkpoint_and_file_count_rows_about_one_subject_together(trained, tmp_path, monkeypatch):
+    rows = [Record(row.input, "wrong" if at % 4 else row.output) for at, row in enumerate(trained.held_out[:40])]
+    write_records(tmp_path / "validation.jsonl", rows)
+    monkeypatch.setattr(parity, "subjects_of", lambda job, path, rows: [f"subject {at % 4}" for at in range(len(rows))])
+    described = job(export={"quantisations": ["F16"]})
+    found = swept(described, tmp_path, {ship.WHOLE: trained.folder}, trained.prompt, tmp_path)()
+    one, other = (read_answers(tmp_path / "parity" / f"{name}.jsonl") for name in ("checkpoint", "F16"))
+    assert one == other, "the double is decided"
+    assert found["checkpoint"] == found["candidates"]["F16"]["score"]
 
 
 def test_another_margin_other_limits_and_preferences_measure_nothing_again(trained, data, tmp_path):
@@ -211,6 +225,47 @@ def test_cuts_that_are_done_are_not_done_again_and_need_no_room(cut, trained, da
     assert again == json.loads(json.dumps(facts))
     with pytest.raises(RunError, match="0 MiB free, training needs about"):
         compress.compress_job(wanted, data, trained.folder, trained.prompt, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "healed"),
+    [
+        ({"feed_forward": [1.0, 0.5, 0.25]}, ["ff25", "drop1-ff25"]),
+        ({"layers": [1], "feed_forward": [1.0]}, []),
+        ({"heal": "31 steps"}, ["ff50", "drop1", "drop1-ff50"]),
+    ],
+    ids=["more", "fewer", "healed otherwise"],
+)
+def test_other_cuts_of_the_same_model_leave_those_that_are_done(
+    cut, trained, data, tmp_path, monkeypatch, change, healed
+):
+    _, folder, facts = cut
+    found = []
+
+    def heal(*asked):
+        found.append(asked[-2].name)
+        return {"healed": "anew"}, lambda part: part.mkdir(parents=True)
+
+    def step(work, **changes):
+        asked = job(compress=CUTS | changes)
+        inputs = {"compress": asked.compress.model_dump(exclude={"prefer"}), "train": "its key"}
+        return run_step(tmp_path / "compress", inputs, lambda place: work(asked, place), aside=True)
+
+    monkeypatch.setattr(artifact, "LONG_S", 0)
+    monkeypatch.setattr(compress, "_heal", heal)
+    step(lambda _, place: shutil.copytree(folder, place, dirs_exist_ok=True) and facts)
+    given = (data, trained.folder, trained.prompt)
+    made = step(lambda asked, place: compress.compress_job(asked, *given, place), **change)
+    assert found == healed
+    for name in made.result.keys() - {*healed}:
+        assert made.result[name] == json.loads(json.dumps(facts[name]))
+        assert {one: made.hashes[one] for one in made.hashes if one.startswith(f"{name}/")} == {
+            f"{name}/{one.relative_to(folder / name)}": sha256_file(one)
+            for one in (folder / name).rglob("*")
+            if one.is_file()
+        }
+    taken = (tmp_path / "compress" / "layers.json").exists()
+    assert taken is ("heal" not in change), "how layers were found is as good as it was"
 
 
 def test_a_healing_without_room_for_a_step_names_its_own_key(trained, data, tmp_path):

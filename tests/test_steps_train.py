@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 from doubles import counted_animals
+from vocabularies import KINDS, tokenizer_like
 
 from metier.artifact import read_json
-from metier.data.records import Record, write_records
+from metier.data.records import Record, read_records, write_records
 from metier.errors import DataError
 from metier.model.loading import load, load_model
 from metier.model.scratch import scratch
@@ -57,6 +58,31 @@ def test_rows_that_are_too_long_are_counted_and_told(trained, place, capsys, lon
     assert (facts["examples"], facts["left_out"]) == (100 - long_rows, long_rows)
     said = capsys.readouterr().err
     assert told in said and ("left out" in said) == bool(told)
+
+
+def test_rows_with_the_name_of_a_special_piece_are_not_learned_and_are_told(trained, place, capsys):
+    folder = place.data(0)
+    rows = read_records(folder / "train.jsonl")
+    rows[3] = Record("mark it up", "<s>old</s>: these are no pieces here")
+    rows[5:7] = [Record("which mark ends a text?", "it is <eos> here"), Record("what is <pad> for?", "to fill up")]
+    write_records(folder / "train.jsonl", rows)
+    assert [*train.TextRows(folder, trained.tokenizer)] == [*rows[:5], *rows[7:]]
+    facts = train.learn_job(job(), folder, trained.folder, trained.prompt, place.folder)
+    assert (facts["examples"], facts["left_out"], facts["left_out_special"]) == (98, 0, 2)
+    assert "  2 rows are left out: they hold the name of a special piece" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_row_that_is_learned_is_read_with_a_special_piece_in_it(kind, place):
+    tokenizer = tokenizer_like(kind)
+    folder = place.data(0)
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    plain = [Record("<", "|im_end|"), Record("< / s >", "<extra"), Record("a<tool_call>b", "c")]
+    write_records(folder / "train.jsonl", [*plain, *(Record("which?", f"this{name}, or another") for name in special)])
+    found = list(train.TextRows(folder, tokenizer))
+    assert found == plain
+    ids = {i for row in found for text in row[:2] for i in tokenizer.encode(text, add_special_tokens=False)}
+    assert special and not ids & set(tokenizer.convert_tokens_to_ids(special))
 
 
 def test_rows_of_which_none_is_short_enough_are_refused(trained, place):

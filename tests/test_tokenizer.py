@@ -7,18 +7,19 @@ from functools import cache
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
-from vocabularies import BYTE_LEVEL, KINDS, SENTENCEPIECE, TEXTS, tokenizer_like
+from vocabularies import BYTE_LEVEL, KINDS, QWEN_3, SENTENCEPIECE, TEXTS, tokenizer_like
 
 from metier.errors import ArtifactError
+from metier.tasks.prompt import candidates
 from metier.tokenizer.byte_level import ALPHABET, BytePieces
 from metier.tokenizer.chat import turn_of
 from metier.tokenizer.learn import learn
 from metier.tokenizer.pieces import Kind, merge_path
 from metier.tokenizer.pre_tokenizers import PRE_TOKENIZERS
 from metier.tokenizer.read import pieces_of, pieces_of_metadata
-from metier.tokenizer.sentencepiece import SentencePieces
+from metier.tokenizer.sentencepiece import SPACE, SentencePieces
 from metier.tokenizer.trim import choose, count_tokens
 
 WORDS = sorted({word for text in TEXTS for word in text.split()})
@@ -285,6 +286,14 @@ def test_a_file_with_another_vocabulary_is_refused(changes, found):
         pieces_of_metadata(metadata, "x")
 
 
+def test_a_tokenizer_with_two_pieces_of_one_text_is_refused_by_it():
+    tokenizer = full("gemma").tokenizer()
+    tokenizer.add_tokens([AddedToken(SPACE * 4, special=False, normalized=False)])
+    tokenizer.add_tokens([AddedToken(" " * 4, special=False, normalized=False)])
+    with pytest.raises(ArtifactError, match=r"cannot be written as GGUF \('    ' is the text of two pieces\)"):
+        pieces_of(tokenizer)
+
+
 @pytest.mark.parametrize(
     ("kind", "before", "after", "end"),
     [
@@ -301,6 +310,16 @@ def test_a_file_with_another_vocabulary_is_refused(changes, found):
 def test_a_chat_model_is_asked_through_its_own_template(kind, before, after, end):
     turn = turn_of(tokenizer_like(kind))
     assert (turn.before, turn.after, turn.next) == (before, after, end + before)
+
+
+def test_examples_end_as_the_template_ends_them_though_it_puts_empty_thoughts_before_the_answer_alone():
+    tokenizer = full("qwen").tokenizer()
+    tokenizer.chat_template = QWEN_3
+    chat = candidates("Japanese", "English", "Translate.", turn_of(tokenizer))[-1]
+    shown = chat.with_shots((("犬", "dog"), ("鳥", "bird"))).render("猫")
+    asked = "<|im_start|>user\nTranslate.\n{}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    turns = [f"{asked.format('犬')}dog<|im_end|>\n", f"{asked.format('鳥')}bird<|im_end|>\n", asked.format("猫")]
+    assert shown == "".join(turns)
 
 
 def test_a_template_that_knows_one_message_alone_has_a_turn_and_no_next(trained):

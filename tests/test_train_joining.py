@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metier.data.records import Record, write_records
+from metier.data.records import Record
 from metier.spec.job import Job
 from metier.steps.train import rows_to_learn
 from metier.tasks.translation import Translation
@@ -36,13 +36,12 @@ def test_about_so_many_examples_are_joined_and_another_seed_joins_others():
     assert all(" " in row.output for row in list(joined(rows, 1.0, 256, JA_EN, 1))[:-1])
 
 
-def test_a_training_and_its_healing_read_rows_joined_as_the_job_says(tmp_path):
+def test_a_training_and_its_healing_read_rows_joined_as_the_job_says():
     rows = [Record(f"{n}。", f"{n}.", "own") for n in range(300)]
-    write_records(tmp_path / "train.jsonl", rows)
     table = {"name": "short", "task": "translation", "translation": {"source": "ja", "target": "en"}}
     table |= {"base": {"model": "pypi:base"}, "data": {"train": [{"source": "file:rows.tsv", "licence": "own"}]}}
-    assert list(rows_to_learn(Job.model_validate(table), tmp_path)) == rows
-    found = list(rows_to_learn(Job.model_validate({**table, "train": {"joined_share": 0.5}}), tmp_path))
+    assert list(rows_to_learn(Job.model_validate(table), rows)) == rows
+    found = list(rows_to_learn(Job.model_validate({**table, "train": {"joined_share": 0.5}}), rows))
     assert len(found) < 230 and " ".join(row.output for row in found) == " ".join(row.output for row in rows)
 
 

@@ -6,9 +6,9 @@ from collections import Counter
 from contextlib import nullcontext
 
 import pytest
-from doubles import counted_animals
+from doubles import counted_animals, phi
 from families import CASES, write_released
-from vocabularies import TEXTS
+from vocabularies import TEXTS, tokenizer_like
 
 from metier.artifact import Step
 from metier.compress import vocabulary
@@ -53,6 +53,14 @@ def base(folder, name):
     return load(folder)
 
 
+def nats_a_character(model, tokenizer, examples):
+    nats = 0.0
+    for example in examples:
+        loss = batch_loss(model, collate([example], int(tokenizer.pad_token_id)))
+        nats += loss.nats.item() * loss.targets
+    return nats / sum(len(row.output) for row in ROWS[: len(examples)])
+
+
 @pytest.mark.parametrize("name", ["SmolLM2", "Qwen 3 MoE", "Gemma 3"])
 def test_the_numbers_are_those_of_the_trimmed_model(tmp_path, monkeypatch, name):
     monkeypatch.setattr(vocabulary, "LEAST", 10)
@@ -71,11 +79,7 @@ def test_the_numbers_are_those_of_the_trimmed_model(tmp_path, monkeypatch, name)
         keep_rows(again, old)
         cut = small.tokenizer()
         examples = encode(cut, PROMPT, ROWS[:12], 10**9)
-        nats = 0.0
-        for example in examples:
-            loss = batch_loss(again, collate([example], int(cut.pad_token_id)))
-            nats += loss.nats.item() * loss.targets
-        assert size.nats_a_character == pytest.approx(nats / sum(len(row.output) for row in ROWS[:12]), rel=1e-4)
+        assert size.nats_a_character == pytest.approx(nats_a_character(again, cut, examples), rel=1e-4)
         assert size.parameters == again.num_parameters()
         assert size.pieces == len(small)
         answers = [len(cut.encode(PROMPT.answer(row.output), add_special_tokens=False)) for row in ROWS[:12]]
@@ -83,6 +87,18 @@ def test_the_numbers_are_those_of_the_trimmed_model(tmp_path, monkeypatch, name)
         path = tmp_path / "cut.gguf"
         write_gguf(path, again, cut, "Q8_0", name="x", licence="own", prompt=PROMPT, task={})
         assert size.file_mib["Q8_0"] == pytest.approx(path.stat().st_size / 2**20, rel=0.05)
+
+
+def test_an_output_bias_counts_for_a_size(monkeypatch):
+    monkeypatch.setattr(vocabulary, "LEAST", 10)
+    pieces = pieces_of(tokenizer_like("smollm"))
+    model = phi(len(pieces))
+    counts = count_tokens(pieces.tokenizer(), [text for row in ROWS for text in (row.input, row.output)])
+    size = measure(model, pieces, counts, [], ROWS[:4], PROMPT, ["F16"])[0]
+    small, old = pieces.subset(choose(pieces, counts, size.asked))
+    keep_rows(model, old)
+    examples = encode(small.tokenizer(), PROMPT, ROWS[:4], 10**9)
+    assert size.nats_a_character == pytest.approx(nats_a_character(model, small.tokenizer(), examples), rel=1e-4)
 
 
 def size(asked, loss, tokens, mib):
@@ -176,10 +192,13 @@ def test_where_every_used_piece_is_kept_every_prompt_and_answer_is_cut_as_before
                 assert made.tokenize(text) == whole.tokenize(text)
 
 
-def test_counts_of_special_pieces_are_no_rung(tmp_path):
-    pieces = pieces_of(base(tmp_path, "SmolLM2").tokenizer)
-    counts = Counter({pieces.eos: 3, pieces.byte_ids()[0]: 2})
-    assert len(choose(pieces, counts, 1)) == len(choose(pieces, counts, 5))
+def test_counts_of_special_pieces_are_no_rung_and_take_no_place(tmp_path):
+    model, tokenizer = base(tmp_path, "SmolLM2")
+    pieces = pieces_of(tokenizer)
+    merged = [i for text, i in pieces.normal_ids().items() if len(text) == 2]
+    counts = Counter({pieces.eos: 30, tokenizer.unk_token_id: 20, merged[0]: 2, merged[1]: 1})
+    assert merged[0] in choose(pieces, counts, 1) and merged[1] not in choose(pieces, counts, 1)
+    assert [size.asked for size in measure(model, pieces, counts, [], ROWS[:2], PROMPT, ["F16"])] == [2]
 
 
 @pytest.mark.parametrize("pieces", ["all", 40])

@@ -225,6 +225,16 @@ def load_step(folder: Path) -> Step:
     return Step(folder, _checked(path))
 
 
+def put_aside(folder: Path) -> Step | None:
+    """Return the finished step of other inputs that was put aside when this one was begun; None if none is whole."""
+    old = folder.with_name(f"{folder.name}.old")
+    try:
+        manifest = _checked(old / "manifest.json")
+    except ArtifactError:
+        return None
+    return None if _damaged(old, manifest) else Step(old, manifest)
+
+
 def _finished(folder: Path, key: str) -> dict[str, Any] | None:
     """Return the manifest of a folder that is finished under a key and undamaged."""
     path = folder / "manifest.json"

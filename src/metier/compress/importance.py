@@ -20,7 +20,9 @@ Rows = tuple[torch.Tensor, torch.Tensor]
 """Token ids and a mask, 1 where there is a token and 0 in the padding, both of shape (rows, places)."""
 
 
-def layers_to_drop(count: int, most: int, loss: Callable[[tuple[int, ...]], float]) -> list[tuple[int, ...]]:
+def layers_to_drop(
+    count: int, most: int, loss: Callable[[tuple[int, ...]], float], known: Sequence[Sequence[int]] = ((),)
+) -> list[tuple[int, ...]]:
     """Return the layers to drop for every number of layers from 0 to the most.
 
     One more is dropped by adding a layer to those found before, or by dropping a run of neighbours instead:
@@ -30,10 +32,11 @@ def layers_to_drop(count: int, most: int, loss: Callable[[tuple[int, ...]], floa
         count: layers of the model.
         most: most layers to drop.
         loss: tells the loss without some layers.
+        known: what was found for a lower most: the search goes on from there.
     """
     measured = cache(loss)
-    found: list[tuple[int, ...]] = [()]
-    for number in range(1, most + 1):
+    found = [tuple(layers) for layers in known]
+    for number in range(len(found), most + 1):
         longer = {tuple(sorted({*found[-1], layer})) for layer in range(count) if layer not in found[-1]}
         runs = {tuple(range(first, first + number)) for first in range(count - number + 1)}
         found.append(min(sorted(longer | runs), key=measured))
@@ -79,7 +82,9 @@ def channel_importance(model: PreTrainedModel, batches: Iterable[Rows]) -> list[
 
 @torch.no_grad()
 def expert_importance(model: PreTrainedModel, batches: Iterable[Rows]) -> list[torch.Tensor]:
-    """Return for each layer and expert the mean of the weights that the router gives it where it is chosen, else 0.
+    """Return for each layer and expert the mean of the weights that its answers have where it is chosen, else 0.
+
+    Those of a token's experts add up to one wherever the model lets them.
 
     Args:
         model: a mixture of experts.
@@ -89,6 +94,7 @@ def expert_importance(model: PreTrainedModel, batches: Iterable[Rows]) -> list[t
         A tensor of shape (E,) a layer.
     """
     chosen = int(model.config.num_experts_per_tok)
+    adds_up_to_one = getattr(model.config, "norm_topk_prob", True)  # Mixtral's always do, and it has no setting for it
     sums: list[torch.Tensor] = []
     tokens = 0
     for ids, mask in batches:
@@ -99,6 +105,8 @@ def expert_importance(model: PreTrainedModel, batches: Iterable[Rows]) -> list[t
         for sum_E, logits_NE in zip(sums, routers, strict=True):
             scores_NE = logits_NE.reshape(-1, len(sum_E))[real_N].cpu().double()
             weights_NK, experts_NK = scores_NE.softmax(-1).topk(chosen)
+            if adds_up_to_one:
+                weights_NK /= weights_NK.sum(-1, keepdim=True)
             sum_E.scatter_add_(0, experts_NK.flatten(), weights_NK.flatten())
     return [sum_E / tokens for sum_E in sums]
 

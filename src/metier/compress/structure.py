@@ -1,7 +1,7 @@
 """Smaller models made of a model: fewer layers, narrower feed-forward layers, fewer experts.
 
-A new model has its own memory and a valid configuration, and the given one is left as it is. All architectures of
-`metier.model.architectures` call these parts the same.
+A new model has a valid configuration and, unless asked otherwise, its own memory; the given one is left as it is. All
+architectures of `metier.model.architectures` call these parts the same.
 
 E experts, F width of a feed-forward layer, H width of the model.
 """
@@ -45,7 +45,7 @@ def _all_kept(key: str, share: float, of: str) -> SpecError:
     return SpecError(f"compress.{key}", f"{share:g} keeps all of {of}", "Write a smaller share, or remove it")
 
 
-def without_layers(model: PreTrainedModel, dropped: Collection[int]) -> PreTrainedModel:
+def without_layers(model: PreTrainedModel, dropped: Collection[int], *, shared: bool = False) -> PreTrainedModel:
     """Return the model without some of its layers.
 
     Gemma 3's kinds of attention go by the place of a layer: one that moves up may become of the other kind.
@@ -53,6 +53,7 @@ def without_layers(model: PreTrainedModel, dropped: Collection[int]) -> PreTrain
     Args:
         model: any of the architectures.
         dropped: numbers of layers from 0.
+        shared: whether the weights are those of the given model, and no copies: for one that is only looked at.
     """
     config = copy.deepcopy(model.config)
     kept = [layer for layer in range(config.num_hidden_layers) if layer not in dropped]
@@ -68,7 +69,7 @@ def without_layers(model: PreTrainedModel, dropped: Collection[int]) -> PreTrain
             weights[name] = weight
         elif (layer := int(place["layer"])) in kept:
             weights[f"{place['before']}{kept.index(layer)}{place['part']}"] = weight
-    return _made(model, config, weights)
+    return _made(model, config, weights, shared)
 
 
 def narrowed(model: PreTrainedModel, channels: Sequence[torch.Tensor]) -> PreTrainedModel:
@@ -110,11 +111,13 @@ def _chosen(
     return weights
 
 
-def _made(model: PreTrainedModel, config: PreTrainedConfig, weights: Mapping[str, torch.Tensor]) -> PreTrainedModel:
+def _made(
+    model: PreTrainedModel, config: PreTrainedConfig, weights: Mapping[str, torch.Tensor], shared: bool = False
+) -> PreTrainedModel:
     build: Any = type(model)
     with no_init_weights():
         smaller: PreTrainedModel = build(config)
-    smaller.load_state_dict(weights)
+    smaller.load_state_dict(weights, assign=shared)
     smaller.tie_weights()
     move: Any = smaller.eval().to
     placed: PreTrainedModel = move(model.device, model.dtype)

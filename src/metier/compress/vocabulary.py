@@ -95,17 +95,19 @@ def measure(
     """
     weights = Weights({name: tuple(weight.shape) for name, weight in model.named_parameters()})
     states = _States(model)
-    output_VH = model.get_output_embeddings().weight.detach()
+    output: Any = model.get_output_embeddings()
+    output_VH, bias_V = output.weight.detach(), getattr(output, "bias", None)
     found = []
     rungs = ladder(sum(pieces.kinds[i] is Kind.NORMAL for i in counts))
     for asked in track(rungs, "measuring vocabularies"):
         small, old = pieces.subset(choose(pieces, counts, asked, always))
         cut = weights.with_pieces(len(small))
         inputs, outputs, nats, characters = 0, 0, 0.0, 0
-        tokenizer, kept_VH = small.tokenizer(), output_VH[torch.tensor(old)]
+        tokenizer, rows_V = small.tokenizer(), torch.tensor(old)
+        kept_VH, kept_V = output_VH[rows_V], None if bias_V is None else bias_V.detach()[rows_V]
         for row in rows:
             ids, answer = _ids(tokenizer, prompt, row)
-            logits_AV = states([old[i] for i in ids], len(answer)) @ kept_VH.T
+            logits_AV = functional.linear(states([old[i] for i in ids], len(answer)), kept_VH, kept_V)
             nats += float(functional.cross_entropy(logits_AV, torch.tensor(answer), reduction="sum"))
             characters += len(row.output)
             inputs += len(tokenizer.encode(row.input, add_special_tokens=False))

@@ -1,16 +1,18 @@
 """Write the model as one GGUF file: weights, vocabulary, stop token, chat template, task."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from metier.compress.blocks import quantise
 from metier.errors import ArtifactError
-from metier.model.architectures import architecture_of
+from metier.model.architectures import Architecture, architecture_of
 from metier.model.gguf_names import gguf_names, to_gguf
 from metier.model.rotation import FACTORS, factors, is_scaled
 from metier.progress import track
@@ -33,7 +35,7 @@ def write_gguf(
     prompt: PromptFormat,
     task: dict[str, Any],
 ) -> None:
-    """Write a model as a GGUF file, whole or not at all.
+    """Write a model as a GGUF file, whole or not at all, one tensor at a time.
 
     Matrices are stored in the types of the quantisation wherever their rows divide into its blocks, else in F16; norms
     and routers in F32.
@@ -70,21 +72,40 @@ def write_gguf(
         raise ArtifactError(name, found, "Keep fewer pieces, or choose another base")
     _add_vocabulary(writer, pieces)
     writer.add_chat_template(prompt.chat_template(bos=pieces.add_bos))
-    weights = model.state_dict()
-    names = gguf_names(weights, architecture, model.config)
-    for ours, theirs in track(names.items(), f"writing {quantisation}", total=len(names)):
-        tensors = to_gguf(ours, weights[ours].float().cpu(), architecture, model.config)
-        for other, tensor in zip(theirs, tensors, strict=True):
-            values = tensor.numpy()
-            kind = kind_of(other, values.shape, quantisation)
-            writer.add_tensor(other, quantise(values, kind), raw_dtype=kind)
-    if is_scaled(model.config):
-        writer.add_tensor(FACTORS, factors(model.config).numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
+    _write_tensors(writer, model, architecture, quantisation)
     writer.close()
     part.replace(path)
+
+
+def _write_tensors(
+    writer: gguf.GGUFWriter, model: PreTrainedModel, architecture: Architecture, quantisation: str
+) -> None:
+    """Write all that the writer was given, then the weights: none is held longer than it takes to write it."""
+    weights, config = model.state_dict(), model.config
+    names = gguf_names(weights, architecture, config)
+    kinds = {}
+    for ours, theirs in names.items():  # a file says where its tensors are before the first: their sizes are enough
+        shapes = [tensor.shape for tensor in to_gguf(ours, weights[ours].to("meta"), architecture, config)]
+        for other, shape in zip(theirs, shapes, strict=True):
+            kinds[other] = kind_of(other, shape, quantisation)
+            _announce(writer, other, shape, kinds[other])
+    rotation = factors(config).numpy() if is_scaled(config) else None
+    if rotation is not None:
+        _announce(writer, FACTORS, rotation.shape, gguf.GGMLQuantizationType.F32)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for ours, theirs in track(names.items(), f"writing {quantisation}", total=len(names)):
+        tensors = to_gguf(ours, weights[ours].float().cpu(), architecture, config)
+        for other, tensor in zip(theirs, tensors, strict=True):
+            writer.write_tensor_data(quantise(tensor.numpy(), kinds[other]))
+    if rotation is not None:
+        writer.write_tensor_data(rotation)
+
+
+def _announce(writer: gguf.GGUFWriter, name: str, shape: Sequence[int], kind: gguf.GGMLQuantizationType) -> None:
+    weights, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    writer.add_tensor_info(name, shape, np.dtype(np.float32), prod(shape) // weights * block_bytes, raw_dtype=kind)
 
 
 def _add_vocabulary(writer: gguf.GGUFWriter, pieces: Pieces) -> None:

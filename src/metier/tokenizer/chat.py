@@ -33,10 +33,15 @@ def turn_of(tokenizer: PreTrainedTokenizerFast) -> Turn | None:
 
 
 def _next(tokenizer: PreTrainedTokenizerFast, after: str) -> str | None:
-    """Return what stands between an answer and the user's next words, if a second turn goes on as the first did."""
+    """Return what stands between an answer and the user's next words, if a second turn goes on as the first did.
+
+    What is put in front of an answer alone, as Qwen 3's empty thoughts are, may be missing in an earlier turn.
+    """
     first, found, rest = _filled(tokenizer, _WORDS, _ANSWER, _WORDS).partition(_ANSWER)
     following, again, _ = rest.partition(_WORDS)
-    return following if found and again and first.endswith(f"{_WORDS}{after}") else None
+    said = first.rpartition(_WORDS)[2]
+    goes_on = said == after or (said and after.startswith(said))
+    return following if found and again and goes_on else None
 
 
 def _filled(tokenizer: PreTrainedTokenizerFast, *words: str) -> str:

@@ -7,6 +7,7 @@ here, so that they cannot disagree.
 
 import heapq
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -46,8 +47,11 @@ class Pieces(ABC):
     """What a GGUF file calls the kind of vocabulary."""
 
     def __post_init__(self) -> None:
-        if len(self.texts) != len(self.kinds) or len(set(self.texts)) != len(self.texts):
-            raise ValueError("texts and kinds differ in length, or a text comes twice")
+        if len(self.texts) != len(self.kinds):
+            raise ValueError("texts and kinds differ in length")
+        if len(set(self.texts)) != len(self.texts):
+            twice = next(text for text, times in Counter(self.texts).items() if times > 1)
+            raise ValueError(f"{twice!r} is the text of two pieces")
         for name in _ROLES:
             if (i := getattr(self, name)) is not None and not 0 <= i < len(self.texts):
                 raise ValueError(f"the {name} piece is number {i} of {len(self.texts)}")

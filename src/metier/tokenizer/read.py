@@ -24,9 +24,17 @@ def pieces_of(tokenizer: PreTrainedTokenizerFast) -> Pieces:
     space around them.
 
     Raises:
-        ArtifactError: when llama.cpp has no such tokenizer (Unigram, WordPiece, an unknown pre-tokenizer).
+        ArtifactError: when llama.cpp has no such tokenizer (Unigram, WordPiece, an unknown pre-tokenizer, two pieces of
+            one text).
     """
     where = f"the tokenizer of {tokenizer.name_or_path or 'the base'}"
+    try:
+        return _pieces_of(tokenizer, where)
+    except ValueError as error:
+        raise ArtifactError(where, f"its vocabulary cannot be written as GGUF ({error!s:.200})", _OTHER_BASE) from error
+
+
+def _pieces_of(tokenizer: PreTrainedTokenizerFast, where: str) -> Pieces:
     backend = tokenizer.backend_tokenizer
     state = json.loads(backend.to_str())
     model = state["model"]
@@ -64,6 +72,11 @@ def begins_with_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
             _OTHER_BASE,
         )
     return bool(around)
+
+
+def special_names(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """Return the texts that a tokenizer, as llama.cpp in a prompt, reads as special pieces wherever they stand."""
+    return [token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content]
 
 
 def pieces_of_metadata(found: Mapping[str, Any], where: str) -> Pieces:
