@@ -19,12 +19,14 @@ from metier.data.questions.about import about_path, write_about
 from metier.data.records import read_records, write_records
 from metier.errors import DataError
 from metier.evaluate.answers import Answer
+from metier.evaluate.verdict import Contestant
 from metier.facts.confidence import Calibration
 from metier.run.engine import Engine
 from metier.spec.facts import FactSource
 from metier.spec.job import Job
 from metier.steps import bundle, confidence, rivals
 from metier.steps import exam as exam_step
+from metier.steps.run_folder import Steps
 from metier.tasks.prompt import PromptFormat
 
 JOB = {
@@ -65,7 +67,8 @@ class Knowing:
         self.asked: list[str] = []
         self.dies_after = dies_after
 
-    def answer_surely(self, questions: Sequence[str]) -> list[Answer]:
+    def answer(self, questions: Sequence[str], *, likely: bool = False) -> list[Answer]:
+        assert likely
         self.asked += questions
         if len(self.asked) > self.dies_after:
             raise KeyboardInterrupt
@@ -224,3 +227,30 @@ def test_a_build_asks_the_file_its_base_and_its_rival_once_whatever_the_risk(
     assert known("hf:some/base", 0.3) == ["history-Q8_0", "base", "other"]
     assert len(asked) == 4, "the base and the rival are asked once"
     assert known("scratch", 0.3) == ["history-Q8_0", "other"]
+
+
+def test_a_rival_is_compared_by_what_it_was_asked_with_its_likelihood(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(exam_step, "ask_released", lambda *rest: read.append(rest[-1]) or Contestant("other", ()))
+    line = PromptFormat(name="line", after="\n")
+    monkeypatch.setattr(rivals, "released", lambda _, name, step: exam_step.Released(name, step.key, line))
+    asked = run_step(tmp_path / "sure", {}, lambda folder: confidence.ask(job(), data, Knowing(data), folder))
+    prompt = SimpleNamespace(key="other", result={})
+    ours = tmp_path / "shipped.jsonl"
+    ours.write_bytes((asked.folder / "test.jsonl").read_bytes())
+    examined = SimpleNamespace(key="exam")
+    timed = {"timed": line.to_json()}
+    met = rivals.met(
+        job(),
+        data,
+        {"other": prompt},  # type: ignore[dict-item]
+        timed,
+        {"other": asked},
+        examined,  # type: ignore[arg-type]
+        ours,
+        Steps(tmp_path / "run"),
+    )
+    assert read == [asked.folder / "test.jsonl"]
+    assert (met["other"]["comparison"]["difference"], met["other"]["comparison"]["n"]) == (0, 40)

@@ -10,7 +10,7 @@ from typing import Any
 from metier.data.questions.about import About, about_path, read_about
 from metier.data.records import Record, read_records
 from metier.errors import DataError
-from metier.evaluate.answers import SureAnswerer, collect_surely, read_surely
+from metier.evaluate.answers import Answerer, collect, read_surely
 from metier.evaluate.confidence import Asked, Knowledge, asked, knowledge_of
 from metier.export.contestants import ShippedFile
 from metier.model.bases import is_file
@@ -27,7 +27,7 @@ _TEST = (TEST, "test_unknown.jsonl")
 EXAMS = (*_VALIDATION, *_TEST)
 
 
-def ask(job: Job, data: Path, answerer: SureAnswerer, folder: Path) -> dict[str, Any]:
+def ask(job: Job, data: Path, answerer: Answerer, folder: Path) -> dict[str, Any]:
     """Ask a contestant all four exams; return how many questions that were.
 
     Args:
@@ -38,7 +38,7 @@ def ask(job: Job, data: Path, answerer: SureAnswerer, folder: Path) -> dict[str,
     """
     exams = {exam: _rows(job, data, exam)[0] for exam in EXAMS}
     for exam, rows in exams.items():
-        collect_surely(answerer, rows, folder / exam)
+        collect(answerer, rows, folder / exam, likely=True)
     return {"asked": sum(map(len, exams.values()))}
 
 

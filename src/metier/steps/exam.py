@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from metier.artifact import Step
 from metier.data.questions.about import about_path, read_about
 from metier.data.records import Record, read_records
-from metier.evaluate.answers import collect, read_answers, take_over
+from metier.evaluate.answers import collect, read_answers
 from metier.evaluate.candidates import Candidate
 from metier.evaluate.confidence import Knowledge
 from metier.evaluate.metrics import score
@@ -37,7 +37,7 @@ from metier.tasks.registry import task_from_json
 
 TEST = "test.jsonl"
 """The exam."""
-_OURS, THEIRS = "shipped.jsonl", "base.jsonl"
+OURS, THEIRS = "shipped.jsonl", "base.jsonl"
 """Where the answers are kept."""
 
 
@@ -110,10 +110,7 @@ def examine_base(job: Job, data: Path, prompts: dict[str, Any], sure: Path | Non
         sure: in a job about facts, the folder in which its answers are kept with their likelihood.
         folder: where the answers are kept, so that a killed exam goes on.
     """
-    exam = exam_in(job, data)
-    if sure and (sure / TEST).exists():
-        take_over(sure / TEST, exam.rows, folder / THEIRS)
-    return asdict(ask_base(job, prompts, exam, folder))
+    return asdict(ask_base(job, prompts, exam_in(job, data), answers_at(sure, folder, THEIRS)))
 
 
 def examine(
@@ -126,21 +123,30 @@ def examine(
         data: the folder of the rows.
         ours: the chosen file, or the checkpoint's folder where there is none.
         prompts: the result of the step ``prompt``.
-        base: the folder of the base's answers; None for a model from scratch.
+        base: the base's answers; None for a model from scratch.
         sure: in a job about facts, the folder in which the file's answers are kept with their likelihood.
         folder: where the answers are kept, so that a killed exam goes on.
     """
-    exam = exam_in(job, data)
-    if sure:
-        take_over(sure / TEST, exam.rows, folder / _OURS)
-    contestant = ask_ours(job, ours, prompts, exam, folder)
+    exam, answers = exam_in(job, data), answers_at(sure, folder, OURS)
+    contestant = ask_ours(job, ours, prompts, exam, answers)
     return {
         "contestant": asdict(contestant),
-        "comparison": asdict(against(job, exam, folder, read_answers(base / THEIRS))) if base else None,
+        "comparison": asdict(against(job, exam, answers, read_answers(base))) if base else None,
         "ram_mib": None
         if ours.is_dir()
         else memory_mib(ours, asked_first(exam.rows), store_of(data), session_tokens(job)),
     }
+
+
+def answers_at(sure: Path | None, folder: Path, name: str) -> Path:
+    """Return where a contestant's answers to the test set are kept: what it was asked already is not asked again.
+
+    Args:
+        sure: in a job about facts, the folder in which they are kept with their likelihood.
+        folder: the folder of the step that asks for the answers alone.
+        name: of the file there.
+    """
+    return sure / TEST if sure and (sure / TEST).exists() else folder / name
 
 
 def judge(
@@ -210,22 +216,22 @@ def _parity(swept: dict[str, Any]) -> Parity:
     )
 
 
-def ask_ours(job: Job, ours: Path, prompts: dict[str, Any], exam: Exam, folder: Path) -> Contestant:
-    """Ask the shipped file, or the checkpoint in a folder; the answers are kept in another folder."""
+def ask_ours(job: Job, ours: Path, prompts: dict[str, Any], exam: Exam, path: Path) -> Contestant:
+    """Ask the shipped file, or the checkpoint in a folder; the answers are kept in a file."""
     limit = job.evaluate.max_answer_tokens
     if ours.is_dir():
         checkpoint = Checkpoint(job.name, *load_fast(ours), PromptFormat.from_json(prompts["prompt"]), limit)
-        return graded(job, "checkpoint", collect(checkpoint, exam.rows, folder / _OURS), exam)
+        return graded(job, "checkpoint", [one.text for one in collect(checkpoint, exam.rows, path)], exam)
     with Engine(ours, slots=SLOTS, context_tokens=session_tokens(job)) as engine:
-        answers = collect(ShippedFile(job.name, engine, limit), exam.rows, folder / _OURS)
+        answers = [one.text for one in collect(ShippedFile(job.name, engine, limit), exam.rows, path)]
         speed = tokens_per_s(engine, _timed(PromptFormat.from_json(prompts["prompt"]), exam.rows))
         return graded(job, ours.stem, answers, exam, ours, speed)
 
 
-def ask_base(job: Job, prompts: dict[str, Any], exam: Exam, folder: Path) -> Contestant:
-    """Ask the base with the best prompt found for it; the answers are kept in a folder, as `THEIRS`."""
+def ask_base(job: Job, prompts: dict[str, Any], exam: Exam, path: Path) -> Contestant:
+    """Ask the base with the best prompt found for it; the answers are kept in a file."""
     timed = PromptFormat.from_json(prompts["prompt"])
-    return ask_released(job, base_of(job, prompts), timed, exam, folder / THEIRS)
+    return ask_released(job, base_of(job, prompts), timed, exam, path)
 
 
 def ask_released(job: Job, released: Released, timed: PromptFormat, exam: Exam, path: Path) -> Contestant:
@@ -239,7 +245,7 @@ def ask_released(job: Job, released: Released, timed: PromptFormat, exam: Exam, 
         path: where the answers are kept.
     """
     with opened(released, job.evaluate.max_answer_tokens, stop_of(released.prompt, exam.rows)) as asked:
-        answers = collect(asked, exam.rows, path)
+        answers = [one.text for one in collect(asked, exam.rows, path)]
         if isinstance(asked, Checkpoint):
             return graded(job, released.name, answers, exam)
         speed = tokens_per_s(asked.engine, _timed(timed, exam.rows))
@@ -287,12 +293,12 @@ def asked_first(rows: Sequence[Record]) -> list[str]:
     return [row.input for row in rows[:TIMED_ROWS]]
 
 
-def against(job: Job, exam: Exam, folder: Path, theirs: Sequence[str]) -> Comparison:
-    """Return by how much the job's model, whose answers are kept in a folder, is better than others' answers."""
+def against(job: Job, exam: Exam, ours: Path, theirs: Sequence[str]) -> Comparison:
+    """Return by how much the job's model, whose answers are kept in a file, is better than others' answers."""
     task, references = task_from_json(job.task_settings), [row.output for row in exam.rows]
     return compare(
         task.primary_metric,
-        read_answers(folder / _OURS),
+        read_answers(ours),
         theirs,
         references,
         seed=job.seed,

@@ -153,7 +153,8 @@ class _Exam:
         self._subjects = subjects_of(job, path, self._rows)
         self.metric = task_from_json(job.task_settings).primary_metric
         checkpoint = Checkpoint("checkpoint", *load_fast(whole), prompt, job.evaluate.max_answer_tokens)
-        self.theirs = collect(checkpoint, self._rows, folder / "checkpoint.jsonl", chunk_rows=256)
+        said = collect(checkpoint, self._rows, folder / "checkpoint.jsonl", chunk_rows=256)
+        self.theirs = [one.text for one in said]
 
     def decided_by(self, model_folder: Path) -> tuple[Decided, ...]:
         """Return what a checkpoint says at the positions where it is decided."""
