@@ -18,11 +18,13 @@ from metier.data.questions.invent import Inventor
 from metier.data.questions.naming import Names
 from metier.data.questions.phrasings import Book
 from metier.data.questions.prepare import exam_rows, inputs, prepare_questions
+from metier.data.questions.unknown import years_told
 from metier.data.questions.withheld import Mentions
 from metier.data.records import read_records
 from metier.data.similarity import comparable
 from metier.errors import DataError
-from metier.facts import names
+from metier.facts import dates, names
+from metier.facts.dates import NotADateError
 from metier.facts.fact import RELATIONS
 from metier.facts.store import open_store
 from metier.spec.data import Data
@@ -510,3 +512,26 @@ def test_what_is_invented_is_new_every_time(known, seed):
     assert len({names.key(name) for name in made}) == len(made)
     assert not keys & {names.key(name) for name in made}
     assert inventor.name("place", dice) is None
+
+
+WHEN = (
+    "1203",
+    "circa 1066",
+    "12th century",
+    "5 May 1210",
+    "44 BC",
+    "circa 3 BC",
+    "1198 to 1204",
+    "AD 9",
+    "circa 490s BC",
+)
+
+
+@given(st.lists(st.sampled_from(WHEN), max_size=3), st.integers(-520, 1240))
+def test_a_year_is_told_of_if_a_date_of_the_sources_agrees_with_it(texts, year):
+    there = [dates.parse(text) for text in texts]
+    try:
+        whole = dates.year(year)
+    except NotADateError:
+        return
+    assert (year in years_told(there)) is any(whole.agrees(date) for date in there)
