@@ -535,3 +535,12 @@ def test_a_year_is_told_of_if_a_date_of_the_sources_agrees_with_it(texts, year):
     except NotADateError:
         return
     assert (year in years_told(there)) is any(whole.agrees(date) for date in there)
+
+
+FEW_WORDS = st.lists(st.sampled_from(["ada", "brook", "of", "wick"]), min_size=1, max_size=4).map(" ".join)
+
+
+@given(st.lists(FEW_WORDS, max_size=6), FEW_WORDS)
+def test_a_text_names_those_whose_words_it_has_one_after_the_other(called, text):
+    owners = Mentions((name, f"{name} {at}") for at, name in enumerate(called)).owners(text)
+    assert owners == {f"{name} {at}" for at, name in enumerate(called) if f" {name} " in f" {text} "}
