@@ -15,7 +15,7 @@ from metier.data.ledger import with_base
 from metier.data.questions.about import About, about_path, read_about, write_about
 from metier.data.questions.frames import beside, packaged
 from metier.data.questions.invent import Inventor
-from metier.data.questions.naming import Names
+from metier.data.questions.naming import Names, within
 from metier.data.questions.phrasings import Book
 from metier.data.questions.prepare import exam_rows, inputs, prepare_questions
 from metier.data.questions.unknown import years_told
@@ -26,7 +26,7 @@ from metier.errors import DataError
 from metier.facts import dates, names
 from metier.facts.dates import NotADateError
 from metier.facts.fact import RELATIONS
-from metier.facts.store import open_store
+from metier.facts.store import Entry, open_store
 from metier.spec.data import Data
 from metier.spec.facts import FactSource
 from metier.spec.task import Phrasings, Qa
@@ -544,3 +544,11 @@ FEW_WORDS = st.lists(st.sampled_from(["ada", "brook", "of", "wick"]), min_size=1
 def test_a_text_names_those_whose_words_it_has_one_after_the_other(called, text):
     owners = Mentions((name, f"{name} {at}") for at, name in enumerate(called)).owners(text)
     assert owners == {f"{name} {at}" for at, name in enumerate(called) if f" {name} " in f" {text} "}
+
+
+@given(st.lists(FEW_WORDS, min_size=1, max_size=6), FEW_WORDS)
+def test_words_of_a_name_resemble_it_as_if_all_names_were_searched(called, text):
+    known = Names([Entry("one", "", tuple(dict.fromkeys(called)))], {}, {})
+    wanted = any(f" {text} " in f" {name} " for name in called)
+    parts = {part for part in within(text) if part in called}
+    assert known.resembles(text) is (wanted or bool(parts))
