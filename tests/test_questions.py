@@ -15,6 +15,7 @@ from metier.data.ledger import with_base
 from metier.data.questions.about import About, about_path, read_about, write_about
 from metier.data.questions.frames import beside, packaged
 from metier.data.questions.invent import Inventor
+from metier.data.questions.known import alone
 from metier.data.questions.naming import Names, within
 from metier.data.questions.phrasings import Book
 from metier.data.questions.prepare import exam_rows, inputs, prepare_questions
@@ -25,7 +26,7 @@ from metier.data.similarity import comparable
 from metier.errors import DataError
 from metier.facts import dates, names
 from metier.facts.dates import NotADateError
-from metier.facts.fact import RELATIONS
+from metier.facts.fact import RELATIONS, Fact, Origin
 from metier.facts.store import Entry, open_store
 from metier.spec.data import Data
 from metier.spec.facts import FactSource
@@ -552,3 +553,15 @@ def test_words_of_a_name_resemble_it_as_if_all_names_were_searched(called, text)
     wanted = any(f" {text} " in f" {name} " for name in called)
     parts = {part for part in within(text) if part in called}
     assert known.resembles(text) is (wanted or bool(parts))
+
+
+@given(st.lists(FEW_WORDS, min_size=1, max_size=8))
+def test_a_value_is_one_subjects_alone_if_no_others_value_has_all_its_words(values):
+    origin = Origin("own", "file:own.csv", "own", "")
+    facts = [Fact(f"Bo {at}", "born in", value, None, value, "line", origin) for at, value in enumerate(values)]
+    wanted = {
+        (fact.subject, "born in")
+        for fact in facts
+        if not any(set(fact.value.split()) <= set(other.value.split()) for other in facts if other is not fact)
+    }
+    assert alone([fact] for fact in facts) == wanted

@@ -89,8 +89,8 @@ def read_known(
                 left[fact.origin.name][reason or "its name gives the answer away"] += 1
         else:
             found.append(one)
-    alone = _alone(groups.values())
-    return [replace(one, reverse=(one.subject, one.relation) in alone and not _is_vague(one)) for one in found]
+    theirs = alone(groups.values())
+    return [replace(one, reverse=(one.subject, one.relation) in theirs and not _is_vague(one)) for one in found]
 
 
 def _is_vague(one: Known) -> bool:
@@ -147,15 +147,15 @@ def _hints_at(hint: str, value: str) -> bool:
     return len(told & names.telling(hint)) >= _GIVES_AWAY * max(1, len(told))
 
 
-def _alone(groups: Iterable[list[Fact]]) -> set[tuple[str, str]]:
+def alone(groups: Iterable[list[Fact]]) -> set[tuple[str, str]]:
     """Return subjects and relations whose value no other subject of the store has, nor one that could be it."""
     by_relation: dict[str, list[list[Fact]]] = defaultdict(list)
     for facts in groups:
         by_relation[facts[0].relation].append(facts)
     found: set[tuple[str, str]] = set()
     for said, of_subjects in by_relation.items():
-        alone = _alone_dates if relation(said).asks_for == "date" else _alone_texts
-        found |= {(facts[0].subject, said) for facts in alone(of_subjects)}
+        of_one = _alone_dates if relation(said).asks_for == "date" else _alone_texts
+        found |= {(facts[0].subject, said) for facts in of_one(of_subjects)}
     return found
 
 
@@ -190,5 +190,10 @@ def _alone_texts(of_subjects: list[list[Fact]]) -> Iterator[list[Fact]]:
                 having[word].add(fact.subject)
     for facts in of_subjects:
         words = [names.key(fact.value).split() for fact in facts]
-        if all(each and len(set.intersection(*(having[word] for word in each))) == 1 for each in words):
+        if all(each and _is_alone([having[word] for word in each]) for each in words):
             yield facts
+
+
+def _is_alone(having: list[set[str]]) -> bool:
+    """Return whether the sets, all of which hold one subject, have no other in common."""
+    return any(len(each) == 1 for each in having) or len(set.intersection(*sorted(having, key=len))) == 1
