@@ -12,7 +12,6 @@ from metier.facts import names
 from metier.facts.dates import CIRCA_YEARS, Date
 from metier.facts.fact import Fact, Kind, relation
 from metier.facts.mentions import holds
-from metier.facts.store import Store
 
 _FIGURES = re.compile(r"\d+")
 _LONGEST_SPAN = 200
@@ -22,7 +21,7 @@ _GIVES_AWAY = 0.5
 """Part of an answer's telling words that a hint may not have."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Known:
     """One thing that sources say, as it can be asked."""
 
@@ -64,28 +63,28 @@ class Known:
 
 
 def read_known(
-    store: Store, known: Names, relations: Sequence[str] | None, left: dict[str, Counter[str]]
+    facts: Iterable[Fact], known: Names, relations: Sequence[str] | None, left: dict[str, Counter[str]]
 ) -> list[Known]:
     """Return all that can be asked.
 
     Args:
-        store: of facts.
+        facts: of a store.
         known: the names in it.
         relations: those to ask for; None for all.
         left: by source, counts the facts that are not asked for, by reason.
     """
     groups: dict[tuple[str, str], list[Fact]] = defaultdict(list)
-    for fact in store:
+    for fact in facts:
         groups[fact.subject, fact.relation].append(fact)
     found = []
-    for (_, said), facts in groups.items():
+    for (_, said), group in groups.items():
         reason = "relation not asked for" if relations is not None and said not in relations else None
-        answer = None if reason else _answer(facts)
-        one = None if answer is None else _known(facts, answer, known)
+        answer = None if reason else _answer(group)
+        one = None if answer is None else _known(group, answer, known)
         if reason is None and answer is None:
-            reason = "disputed" if any(fact.disputed for fact in facts) else "several values"
+            reason = "disputed" if any(fact.disputed for fact in group) else "several values"
         if one is None:
-            for fact in facts:
+            for fact in group:
                 left[fact.origin.name][reason or "its name gives the answer away"] += 1
         else:
             found.append(one)
