@@ -15,10 +15,11 @@ from fabricated import UNKNOWN, exam
 from metier import build
 from metier.artifact import run_step, write_json
 from metier.data.facts.build import build_store
-from metier.data.questions.about import about_path, write_about
+from metier.data.questions.about import about_path, read_about, write_about
 from metier.data.records import read_records, write_records
 from metier.errors import DataError
 from metier.evaluate.answers import Answer
+from metier.evaluate.confidence import Asked
 from metier.evaluate.verdict import Contestant
 from metier.facts.confidence import Calibration
 from metier.run.engine import Engine
@@ -103,6 +104,30 @@ def test_another_risk_is_another_threshold_of_the_same_answers(data: Path, tmp_p
     step = SimpleNamespace(hashes={f"{name}.jsonl": name for name in EXAMS})
     keys = [exam_step.inputs(job(risk=risk), step, *confidence.EXAMS) for risk in (0.01, 0.3)]  # type: ignore[arg-type]
     assert keys[0] == keys[1] and set(keys[0]["rows"]) == set(step.hashes)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "counted"),
+    [
+        ((40, 20, 30, 30), (20, 15)),
+        ((30, 30, 40, 20), (15, 20)),
+        ((30, 15, 40, 20), (15, 20)),
+        ((40, 40, 40, 40), (40, 40)),
+    ],
+)
+def test_both_exams_have_as_many_unknown_questions_to_a_known_one(
+    data: Path, tmp_path: Path, sizes: tuple[int, ...], counted: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, rows in zip(EXAMS, sizes, strict=True):
+        path = data / f"{name}.jsonl"
+        write_about(about_path(path), read_about(about_path(path))[:rows])
+        write_records(path, read_records(path)[:rows])
+    assert confidence.ask(job(), data, Knowing(data), tmp_path) == {"asked": sum(sizes)}
+    measured: list[list[Asked]] = []
+    monkeypatch.setattr(confidence, "knowledge_of", lambda name, *exams: measured.extend(exams[:2]))
+    confidence.knowledge(job(), data, "file", tmp_path)
+    assert tuple(sum(not one.known for one in exam) for exam in measured) == counted
+    assert [sum(one.known for one in exam) for exam in measured] == [sizes[0], sizes[2]]
 
 
 def test_rows_and_what_they_are_about_belong_together(data: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Only the answers are kept in the step. What is measured of them, and the thresho
 anew at every build, so that another risk asks nobody again.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,12 +81,18 @@ def knowledge(job: Job, data: Path, name: str, folder: Path) -> Knowledge:
         rows, abouts = _rows(job, data, exam)
         return asked(rows, read_surely(folder / exam), abouts, job.qa.unknown)
 
-    validation, test = ([one for exam in exams for one in answered(exam)] for exams in (_VALIDATION, _TEST))
+    validation, test = _mixed_alike([(answered(known), answered(unknown)) for known, unknown in (_VALIDATION, _TEST)])
     return knowledge_of(name, validation, test, job.qa.risk)
 
 
+def _mixed_alike(exams: Sequence[tuple[list[Asked], list[Asked]]]) -> list[list[Asked]]:
+    """Return exams of known questions and as many unknown ones for each of these: as the exam with fewest has them."""
+    share = min((len(unknown) / len(known) for known, unknown in exams if known), default=0.0)
+    return [[*known, *unknown[: round(share * len(known))]] for known, unknown in exams]
+
+
 def _rows(job: Job, data: Path, exam: str) -> tuple[list[Record], list[About]]:
-    """Return the first rows of an exam, of each as many at most, so that all are mixed alike; and their subjects."""
+    """Return the first rows of an exam, of each as many at most, and what they are about."""
     path = data / exam
     rows, abouts = read_records(path), read_about(about_path(path))
     if len(rows) != len(abouts):
