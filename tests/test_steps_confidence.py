@@ -15,11 +15,11 @@ from fabricated import UNKNOWN, exam
 from metier import build
 from metier.artifact import run_step, write_json
 from metier.data.facts.build import build_store
-from metier.data.questions.about import about_path, read_about, write_about
-from metier.data.records import read_records, write_records
+from metier.data.questions.about import About, Form, about_path, read_about, write_about
+from metier.data.records import Record, read_records, write_records
 from metier.errors import DataError
 from metier.evaluate.answers import Answer
-from metier.evaluate.confidence import Asked
+from metier.evaluate.confidence import Asked, asked, knowledge_of
 from metier.evaluate.verdict import Contestant
 from metier.facts.confidence import Calibration
 from metier.run.engine import Engine
@@ -55,6 +55,13 @@ def data(tmp_path: Path) -> Path:
         write_records(folder / f"{name}.jsonl", records)
         write_about(about_path(folder / f"{name}.jsonl"), abouts)
     return folder
+
+
+def write_answers(path: Path, rows: list[Record], answers: list[str]) -> None:
+    lines = (
+        {"input": row.input, "output": row.output, "answer": said} for row, said in zip(rows, answers, strict=True)
+    )
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
 
 class Knowing:
@@ -214,10 +221,10 @@ def test_the_folder_that_is_passed_on_has_report_numbers_store_and_calibration(
 def test_a_build_asks_the_file_its_base_and_its_rival_once_whatever_the_risk(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Path] = []
+    folders: list[Path] = []
 
     def ask(job: Job, rows: Path, *rest: Path | str | PromptFormat) -> dict[str, int]:
-        asked.append(rest[-1])  # type: ignore[arg-type]
+        folders.append(rest[-1])  # type: ignore[arg-type]
         return confidence.ask(job, rows, Knowing(rows), rest[-1])  # type: ignore[arg-type]
 
     monkeypatch.setattr(confidence, "ask_shipped", ask)
@@ -246,11 +253,11 @@ def test_a_build_asks_the_file_its_base_and_its_rival_once_whatever_the_risk(
         return list(told)
 
     assert known("hf:some/base", 0.05) == known("hf:some/base", 0.3) == ["history-Q8_0", "base", "other"]
-    places = [str(folder.relative_to(run)) for folder in asked]
+    places = [str(folder.relative_to(run)) for folder in folders]
     assert places == ["confidence", "base_confidence", "rivals/other/confidence"]
     measured.swept["chosen"] = "Q4_0"
     assert known("hf:some/base", 0.3) == ["history-Q8_0", "base", "other"]
-    assert len(asked) == 4, "the base and the rival are asked once"
+    assert len(folders) == 4, "the base and the rival are asked once"
     assert known("scratch", 0.3) == ["history-Q8_0", "other"]
 
 
@@ -261,10 +268,10 @@ def test_a_rival_is_compared_by_what_it_was_asked_with_its_likelihood(
     monkeypatch.setattr(exam_step, "ask_released", lambda *rest: read.append(rest[-1]) or Contestant("other", ()))
     line = PromptFormat(name="line", after="\n")
     monkeypatch.setattr(rivals, "released", lambda _, name, step: exam_step.Released(name, step.key, line))
-    asked = run_step(tmp_path / "sure", {}, lambda folder: confidence.ask(job(), data, Knowing(data), folder))
+    before = run_step(tmp_path / "sure", {}, lambda folder: confidence.ask(job(), data, Knowing(data), folder))
     prompt = SimpleNamespace(key="other", result={})
     ours = tmp_path / "shipped.jsonl"
-    ours.write_bytes((asked.folder / "test.jsonl").read_bytes())
+    ours.write_bytes((before.folder / "test.jsonl").read_bytes())
     examined = SimpleNamespace(key="exam")
     timed = {"timed": line.to_json()}
     met = rivals.met(
@@ -272,10 +279,47 @@ def test_a_rival_is_compared_by_what_it_was_asked_with_its_likelihood(
         data,
         {"other": prompt},  # type: ignore[dict-item]
         timed,
-        {"other": asked},
+        {"other": before},
         examined,  # type: ignore[arg-type]
         ours,
         Steps(tmp_path / "run"),
     )
-    assert read == [asked.folder / "test.jsonl"]
+    assert read == [before.folder / "test.jsonl"]
     assert (met["other"]["comparison"]["difference"], met["other"]["comparison"]["n"]) == (0, 40)
+
+
+@pytest.fixture
+def with_names(tmp_path: Path) -> Path:
+    """Return a folder with an exam of two questions for a subject and one for a value, and the store beside it."""
+    folder = tmp_path / "named"
+    folder.mkdir()
+    rows = [("Bertolt Brecht", "Brecht|B. B.", "1898"), ("Kurt Weill", "B. B.", "1900"), ("Lotte Lenya", "", "1898")]
+    table = "".join(f"{name},{also},born,{year}\n" for name, also, year in rows)
+    (folder / "facts.csv").write_text(f"subject,also,relation,value\n{table}")
+    source = FactSource(source=f"file:{folder / 'facts.csv'}", format="csv", licence="own", also="also")
+    build_store([source], folder / "facts.db")
+    about_him = ("Who wrote Baal?", "Bertolt Brecht"), ("Who was born first, Brecht or Weill?", "Bertolt Brecht")
+    write_records(
+        folder / "test.jsonl", [Record(*one, "own") for one in (*about_him, ("When was Brecht born?", "Brecht"))]
+    )
+    forms: tuple[Form, ...] = ("reverse", "comparison", "ask")
+    abouts = [About("known", form, "born", "Bertolt Brecht", "1898", 1898, "Europe") for form in forms]
+    write_about(folder / "test_about.jsonl", abouts)
+    return folder
+
+
+@pytest.mark.parametrize(("said", "right"), [("brecht", 3), ("Bertolt Brecht", 2), ("B. B.", 0), ("Kurt Weill", 0)])
+def test_a_subject_is_a_right_answer_by_each_name_that_is_its_alone(
+    with_names: Path, tmp_path: Path, said: str, right: int
+) -> None:
+    one = exam_step.exam_in(job(), with_names)
+    contestant = exam_step.graded(job(), "ours", [said] * 3, one)
+    assert contestant.scores[0].value == pytest.approx(100 * right / 3)
+    ours = tmp_path / "ours.jsonl"
+    write_answers(ours, one.rows, ["Bertolt Brecht", "Bertolt Brecht", "brecht"])
+    assert exam_step.against(job(), one, ours, [said] * 3).difference == pytest.approx(100 * (3 - right) / 3)
+    abouts = read_about(with_names / "test_about.jsonl")
+    also = exam_step.names_of(with_names / "facts.db", abouts)
+    found = asked(one.rows, [Answer(said, -0.1)] * 3, abouts, UNKNOWN, also)
+    assert sum(each.right for each in found) == right
+    assert knowledge_of("ours", found, found, 0.05).exact.value == contestant.scores[0].value

@@ -19,7 +19,8 @@ from metier.run.engine import Engine
 from metier.spec.estimates import session_tokens
 from metier.spec.job import Job
 from metier.steps.answering import SLOTS
-from metier.steps.exam import TEST, Released, opened
+from metier.steps.data import store_of
+from metier.steps.exam import TEST, Released, names_of, opened
 
 _VALIDATION = ("validation.jsonl", "validation_unknown.jsonl")
 """Exams to calibrate on: with an answer, and without one."""
@@ -79,7 +80,8 @@ def knowledge(job: Job, data: Path, name: str, folder: Path) -> Knowledge:
 
     def answered(exam: str) -> list[Asked]:
         rows, abouts = _rows(job, data, exam)
-        return asked(rows, read_surely(folder / exam), abouts, job.qa.unknown)
+        also = names_of(store_of(data), abouts)
+        return asked(rows, read_surely(folder / exam), abouts, job.qa.unknown, also)
 
     validation, test = _mixed_alike([(answered(known), answered(unknown)) for known, unknown in (_VALIDATION, _TEST)])
     return knowledge_of(name, validation, test, job.qa.risk)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metier.artifact import Step
-from metier.data.questions.about import about_path, read_about
+from metier.data.questions.about import About, about_path, read_about
 from metier.data.records import Record, read_records
 from metier.evaluate.answers import collect, read_answers
 from metier.evaluate.candidates import Candidate
@@ -21,7 +21,9 @@ from metier.evaluate.significance import Comparison, compare
 from metier.evaluate.verdict import Contestant, Licences, Limit, Parity, Verdict, decide
 from metier.export.contestants import PromptedFile, ShippedFile, tokens_per_s
 from metier.export.parity import AGREEMENT
-from metier.facts import answers as answers_of_facts
+from metier.facts import names
+from metier.facts.answers import RULES, settled
+from metier.facts.store import Store, open_store
 from metier.model.answer import Checkpoint
 from metier.model.bases import find_base
 from metier.model.loading import load_fast
@@ -46,6 +48,15 @@ class Exam(NamedTuple):
 
     rows: list[Record]
     subjects: list[str] | None = None
+    also: list[tuple[str, ...]] | None = None
+    """Of each row other names of the wanted answer, see `names_of`."""
+
+    def settled(self, answers: Sequence[str]) -> Sequence[str]:
+        """Return answers as they are graded: the wanted one where one is another of its names."""
+        if self.also is None:
+            return answers
+        rows = zip(answers, self.rows, self.also, strict=True)
+        return [settled(said, row.output, also) for said, row, also in rows]
 
 
 class Released(NamedTuple):
@@ -75,7 +86,7 @@ def inputs(job: Job, data: Step, *exams: str) -> dict[str, Any]:
 
 def rules_of(job: Job) -> dict[str, int]:
     """Return what scores that are kept depend on beside the answers: our own rules of what counts as right."""
-    return {"rules": answers_of_facts.RULES} if job.task == "qa" else {}
+    return {"rules": RULES} if job.task == "qa" else {}
 
 
 def base_of(job: Job, prompts: dict[str, Any]) -> Released:
@@ -191,15 +202,40 @@ def judge(
 
 def exam_in(job: Job, data: Path) -> Exam:
     """Return the exam that lies in the folder of the rows."""
-    rows = read_records(data / TEST)[: job.evaluate.test_rows]
-    return Exam(rows, subjects_of(job, data / TEST, rows))
+    return exam_of(job, data / TEST, job.evaluate.test_rows)
 
 
-def subjects_of(job: Job, path: Path, rows: Sequence[Record]) -> list[str] | None:
-    """Return what each of an exam's first rows is about; None of a job that is not about facts."""
+def exam_of(job: Job, path: Path, first: int) -> Exam:
+    """Return the first rows of a file as an exam; in a job about facts with what they are about.
+
+    Args:
+        job: the job description.
+        path: the file, in the folder of the rows.
+        first: how many rows.
+    """
+    rows = read_records(path)[:first]
     if job.task != "qa":
-        return None
-    return [one.subject or row.input for one, row in zip(read_about(about_path(path)), rows, strict=False)]
+        return Exam(rows)
+    abouts = read_about(about_path(path))[:first]
+    subjects = [one.subject or row.input for one, row in zip(abouts, rows, strict=False)]
+    return Exam(rows, subjects, names_of(store_of(path.parent), abouts))
+
+
+def names_of(store: Path | None, abouts: Sequence[About]) -> list[tuple[str, ...]]:
+    """Return of each question the names by which its answer is right, too: those that nothing else in the store has.
+
+    There are none where a value is asked for, or where there is no store.
+    """
+    if store is None:
+        return [()] * len(abouts)
+    with open_store(store) as opened:
+        return [() if one.form == "ask" else _own_names(opened, one.subject) for one in abouts]
+
+
+def _own_names(store: Store, subject: str) -> tuple[str, ...]:
+    keys = {name: names.key(name) for name in store.names(subject)}
+    holders = store.known(keys.values())
+    return tuple(name for name, key in keys.items() if len(holders[key]) == 1)
 
 
 def _parity(swept: dict[str, Any]) -> Parity:
@@ -298,8 +334,8 @@ def against(job: Job, exam: Exam, ours: Path, theirs: Sequence[str]) -> Comparis
     task, references = task_from_json(job.task_settings), [row.output for row in exam.rows]
     return compare(
         task.primary_metric,
-        read_answers(ours),
-        theirs,
+        exam.settled(read_answers(ours)),
+        exam.settled(theirs),
         references,
         seed=job.seed,
         language=task.output_language,
@@ -318,5 +354,6 @@ def graded(
     """Return a contestant with its scores by all metrics of the task; its file and speed where they are known."""
     task, references = task_from_json(job.task_settings), [row.output for row in exam.rows]
     language, groups = task.output_language, exam.subjects
-    scores = tuple(score(metric, answers, references, language=language, groups=groups) for metric in task.metrics)
+    said = exam.settled(answers)
+    scores = tuple(score(metric, said, references, language=language, groups=groups) for metric in task.metrics)
     return Contestant(name, scores, path.stat().st_size / 2**20 if path else None, speed)
