@@ -21,13 +21,16 @@ from metier.errors import DataError
 from metier.evaluate.answers import Answer
 from metier.evaluate.confidence import Asked, asked, knowledge_of
 from metier.evaluate.verdict import Contestant
+from metier.export.parity import Walk
 from metier.facts.confidence import Calibration
 from metier.run.engine import Engine
 from metier.spec.facts import FactSource
 from metier.spec.job import Job
-from metier.steps import bundle, confidence, rivals
+from metier.steps import bundle, confidence, parity, rivals
 from metier.steps import exam as exam_step
+from metier.steps.answering import Told
 from metier.steps.run_folder import Steps
+from metier.steps.ship import File
 from metier.tasks.prompt import PromptFormat
 
 JOB = {
@@ -323,3 +326,19 @@ def test_a_subject_is_a_right_answer_by_each_name_that_is_its_alone(
     found = asked(one.rows, [Answer(said, -0.1)] * 3, abouts, UNKNOWN, also)
     assert sum(each.right for each in found) == right
     assert knowledge_of("ours", found, found, 0.05).exact.value == contestant.scores[0].value
+
+
+def test_the_parity_gate_grades_both_sides_by_all_names(
+    with_names: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_name = SimpleNamespace(name="whole", answer=lambda questions, likely: [("brecht", None)] * len(questions))
+    monkeypatch.setattr(parity, "Checkpoint", lambda *_: by_name)
+    monkeypatch.setattr(parity, "load_fast", lambda _: (None, None))
+    monkeypatch.setattr(parity, "memory_mib", lambda *_: 1.0)
+    monkeypatch.setattr(parity, "gguf_path", lambda *_: with_names / "facts.csv")
+    line = PromptFormat(name="line", after="\n")
+    gate = parity._Exam(job(), with_names / "test.jsonl", line, tmp_path, tmp_path, tmp_path)
+    write_answers(tmp_path / "Q8_0.jsonl", gate._exam.rows, ["Bertolt Brecht", "Brecht", "Brecht"])
+    found = gate.measured(File("whole", "Q8_0", True), Told(Walk(1, 1, 0.0), 1.0))
+    assert found.score and found.score.value == 100
+    assert found.comparison and found.comparison.difference == 0
