@@ -15,14 +15,16 @@ from metier.data.ledger import with_base
 from metier.data.questions.about import About, about_path, read_about, write_about
 from metier.data.questions.frames import beside, packaged
 from metier.data.questions.invent import Inventor
-from metier.data.questions.known import alone
+from metier.data.questions.known import Known, alone
 from metier.data.questions.naming import Names, within
 from metier.data.questions.phrasings import Book
 from metier.data.questions.prepare import exam_rows, inputs, prepare_questions
+from metier.data.questions.rows import training_of
 from metier.data.questions.unknown import years_told
 from metier.data.questions.withheld import Mentions
 from metier.data.records import read_records
 from metier.data.similarity import comparable
+from metier.data.split import in_seeded_order
 from metier.errors import DataError
 from metier.facts import dates, names
 from metier.facts.dates import NotADateError
@@ -565,3 +567,20 @@ def test_a_value_is_one_subjects_alone_if_no_others_value_has_all_its_words(valu
         if not any(set(fact.value.split()) <= set(other.value.split()) for other in facts if other is not fact)
     }
     assert alone([fact] for fact in facts) == wanted
+
+
+def test_training_rows_are_in_seeded_order(made, tmp_path):
+    rows = rows_of(made, "train")
+    assert rows == in_seeded_order(sorted(rows), 0)
+    other = prepared(tmp_path, seed=7)
+    assert (again := rows_of(other, "train")) == in_seeded_order(sorted(again), 7) and again != rows
+
+
+def test_questions_about_a_fact_share_what_they_are_about():
+    one = Known(
+        *("Ada Brook", "person", "born", "born", "1802", dates.year(1802), 1802, "own", ("own",), "Ada Brook", ()),
+        *("Europe", True),
+    )
+    questions = training_of(one, Book(), 12, 0)
+    assert {question.about.form for question in questions} == {"ask", "reverse"}
+    assert len(questions) == 12 and len({id(question.about) for question in questions}) == 2
