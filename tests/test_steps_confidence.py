@@ -342,3 +342,46 @@ def test_the_parity_gate_grades_both_sides_by_all_names(
     found = gate.measured(File("whole", "Q8_0", True), Told(Walk(1, 1, 0.0), 1.0))
     assert found.score and found.score.value == 100
     assert found.comparison and found.comparison.difference == 0
+
+
+def test_a_build_grades_what_was_asked_with_its_likelihood_and_asks_nobody_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "facts.csv").write_text("subject,relation,value\nHastings,battle,1066\n")
+    build_store([FactSource(source=f"file:{tmp_path / 'facts.csv'}", format="csv", licence="own")], data / "facts.db")
+    line, run, read = PromptFormat(name="line", after="\n"), tmp_path / "run", list[str]()
+
+    def ask(job: Job, rows: Path, *rest: Any) -> dict[str, int]:
+        return confidence.ask(job, rows, Knowing(rows), rest[-1])
+
+    def graded(*rest: Any) -> Contestant:
+        read.append(str(rest[-1].relative_to(run)))
+        return Contestant("any", ())
+
+    for name in ("ask_shipped", "ask_released"):
+        monkeypatch.setattr(confidence, name, ask)
+    for name in ("ask_ours", "ask_base", "ask_released"):
+        monkeypatch.setattr(exam_step, name, graded)
+    monkeypatch.setattr(rivals, "released", lambda _, name, step: exam_step.Released(name, step.key, line))
+    monkeypatch.setattr(exam_step, "memory_mib", lambda *_: 1.0)
+    monkeypatch.setattr(exam_step, "judge", lambda *told: SimpleNamespace(to_json=dict, met=told[6]))
+    monkeypatch.setattr(bundle, "bundle", lambda *_: {})
+    rows = run_step(run / "data", {}, lambda folder: str(shutil.copytree(data, folder, dirs_exist_ok=True)))
+    tried = {"prompt": line.to_json(), "base_prompt": line.to_json()}
+    prompts = SimpleNamespace(key="prompt", result={**tried, "candidates": [{**tried, "longest": 40}]})
+    other = {"other": SimpleNamespace(key="other", result={})}
+    trained = SimpleNamespace(data=rows, rivals=other, prompts=prompts, train=SimpleNamespace(key="train", result={}))
+    measured = SimpleNamespace(
+        key="models",
+        swept={"chosen": "Q8_0", "candidates": {"Q8_0": {"cut": "whole"}}},
+        files=SimpleNamespace(folder=tmp_path, key="files", result={"file_mib": {"Q8_0": 1.0}}),
+        models={"whole": tmp_path},
+        ledger={"shipping": {}},
+        cuts={},
+    )
+    described = {**JOB, "base": {"model": "hf:some/base"}, "qa": {"unknown": UNKNOWN}}
+    described["evaluate"] = {**JOB["evaluate"], "against": ["pypi:other"]}  # type: ignore[dict-item]
+    verdict: Any = build._judged(Job.model_validate(described), run, trained, measured)  # type: ignore[arg-type]
+    assert read == [f"{folder}/test.jsonl" for folder in ("base_confidence", "confidence", "rivals/other/confidence")]
+    assert verdict.met["other"]["comparison"]["difference"] == 0
+    assert not list(run.glob("exam/*.jsonl")) and not list(run.glob("base/*.jsonl"))
