@@ -62,7 +62,8 @@ class Questions(NamedTuple):
 
     def ask(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> list[str]:
         """Return one answer a question, in order."""
-        return Checkpoint("trained", model.eval(), tokenizer, self.prompt, self.max_answer_tokens).answer(self.inputs)
+        checkpoint = Checkpoint("trained", model.eval(), tokenizer, self.prompt, self.max_answer_tokens)
+        return [text for text, _ in checkpoint.answer(self.inputs)]
 
 
 def trl_training(

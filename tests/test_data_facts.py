@@ -14,6 +14,7 @@ from test_data_archives import zip_bytes
 
 from metier.data.archives import File
 from metier.data.facts import build
+from metier.data.facts import merge as merge_of_facts
 from metier.data.facts.build import build_store
 from metier.data.facts.calendar import read_calendar
 from metier.data.facts.elements import read_elements
@@ -760,3 +761,26 @@ def test_a_known_relation_and_an_era_are_known_however_they_are_written(table):
     found = table("subject,relation,value\nOdo Wick,Born,44 bc\nOdo Wick,Lived,5th Century BC\nOdo Wick,Height,2 m\n")
     assert said(found) == [("born", "44 BC"), ("lived", "5th century BC"), ("Height", "2 m")]
     assert not merged(found).left
+
+
+@pytest.mark.parametrize(("relation", "value"), [("founded", "{}"), ("capital", "Place{}")])
+def test_a_subject_with_too_many_values_is_told_and_not_compared_value_by_value(monkeypatch, relation, value):
+    rows = "".join(f"Mercia,{relation},{value.format(1000 + number)}\n" for number in range(300))
+    items = table_of(f"subject,relation,value\n{rows}Wessex,{relation},{value.format(1999)}\n")
+    told, compared = [], []
+    same = merge_of_facts._same
+    monkeypatch.setattr(merge_of_facts, "say", told.append)
+    monkeypatch.setattr(merge_of_facts, "_same", lambda *both: compared.append(both) or same(*both))
+    found = facts_of(merged(items))
+    assert {(shown, marked) for shown, *_, marked in found} == {("Mercia", True), ("Wessex", False)}
+    assert len(found) == 301 and len(compared) < 2 * 301
+    assert told == [
+        f"  source 1: 'Mercia' has 300 values of '{relation}', of which one can be right: all are disputed. "
+        "Check which column has the subjects"
+    ]
+
+
+def test_fifty_values_are_compared_as_ever():
+    rows = "".join(f"Mercia,capital,Place{number}\n" for number in range(49))
+    found = facts_of(merged(table_of(f"subject,relation,value\n{rows}Mercia,capital,Place\n")))
+    assert len(found) == 50 and all(marked for *_, marked in found)

@@ -62,8 +62,8 @@ def test_a_chats_probability_is_that_of_the_answer_and_its_end(trained, engine):
 def test_a_checkpoint_says_how_likely_its_answers_are_as_its_file_does(trained, engine, max_tokens):
     questions = [row.input for row in trained.held_out[:12]]
     checkpoint = Checkpoint("checkpoint", trained.model, trained.tokenizer, trained.prompt, max_tokens)
-    likely = checkpoint.answer_surely(questions)
-    assert [text for text, _ in likely] == checkpoint.answer(questions)
+    likely = checkpoint.answer(questions, likely=True)
+    assert [(text, None) for text, _ in likely] == checkpoint.answer(questions)
     for question, (text, logprob) in zip(questions, likely, strict=True):
         reply = engine.complete(trained.prompt.render(question), max_tokens=max_tokens, probabilities=1)
         assert (reply.text.strip(), reply.logprob) == (text, pytest.approx(logprob, abs=0.05))
@@ -75,20 +75,20 @@ def test_before_a_stop_text_a_checkpoint_counts_what_its_file_does(trained, engi
     for row in trained.held_out[:6]:
         stop = row.output[stop_at]
         checkpoint = Checkpoint("checkpoint", trained.model, trained.tokenizer, trained.prompt, 30, stop=stop)
-        ((text, logprob),) = checkpoint.answer_surely([row.input])
+        ((text, logprob),) = checkpoint.answer([row.input], likely=True)
         reply = engine.complete(trained.prompt.render(row.input), max_tokens=30, stop=(stop,), probabilities=1)
         assert (reply.text.strip(), reply.logprob) == (text, pytest.approx(logprob, abs=0.05))
-        assert checkpoint.answer([row.input]) == [text] and stop not in text
+        assert checkpoint.answer([row.input]) == [(text, None)] and stop not in text
 
 
 def test_an_answer_ends_at_whatever_token_the_model_names_as_an_end(trained):
     question = trained.held_out[0].input
-    (whole,) = Checkpoint("all", trained.model, trained.tokenizer, trained.prompt, 30).answer([question])
+    ((whole, _),) = Checkpoint("all", trained.model, trained.tokenizer, trained.prompt, 30).answer([question])
     first, *rest = trained.tokenizer(trained.prompt.answer(whole), add_special_tokens=False).input_ids
     model = copy.copy(trained.model)
     model.generation_config = GenerationConfig(eos_token_id=[trained.tokenizer.eos_token_id, first])
     checkpoint = Checkpoint("some", model, trained.tokenizer, trained.prompt, 30)
-    ((text, logprob),) = checkpoint.answer_surely([question])
+    ((text, logprob),) = checkpoint.answer([question], likely=True)
     assert rest and text == trained.tokenizer.decode([first]).strip() != whole
     prompt = trained.tokenizer(trained.prompt.render(question)).input_ids
     assert logprob == pytest.approx(by_torch(trained.model, prompt, [first]), abs=0.05)

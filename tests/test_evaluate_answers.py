@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from metier.data.records import Record
 from metier.errors import RunError
-from metier.evaluate.answers import Answer, collect, collect_surely, read_answers, read_surely, take_over
+from metier.evaluate.answers import Answer, collect, read_answers, read_surely
 
 RECORDS = [Record(f"question {number}", f"wanted {number}", "own") for number in range(10)]
 
 
 class Shouter:
-    """Answers in capitals; is killed when asked one question too many."""
+    """Answers in capitals, each with another log-probability if asked; is killed when asked one question too many."""
 
     name = "shouter"
 
@@ -24,11 +24,12 @@ class Shouter:
         self.asked: list[list[str]] = []
         self.dies_after = dies_after
 
-    def answer(self, questions: Sequence[str]) -> list[str]:
+    def answer(self, questions: Sequence[str], *, likely: bool = False) -> list[Answer]:
         if sum(map(len, self.asked)) + len(questions) > self.dies_after:
             raise KeyboardInterrupt
         self.asked.append(list(questions))
-        return [question.upper() for question in questions]
+        texts = [question.upper() for question in questions]
+        return [Answer(text, -1 / (3 + hash(text) % 7) if likely else None) for text in texts]
 
 
 class Fixed:
@@ -37,13 +38,14 @@ class Fixed:
     name = "fixed"
 
     def __init__(self, *answers: str) -> None:
-        self.answers = list(answers)
+        self.answers = [Answer(text) for text in answers]
 
-    def answer(self, questions: Sequence[str]) -> list[str]:
+    def answer(self, questions: Sequence[str], *, likely: bool = False) -> list[Answer]:
         return self.answers
 
 
-WANTED = [record.input.upper() for record in RECORDS]
+QUESTIONS = [record.input for record in RECORDS]
+WANTED, SURE = Shouter().answer(QUESTIONS), Shouter().answer(QUESTIONS, likely=True)
 
 
 def test_questions_are_asked_in_fixed_chunks_and_answered_in_order(tmp_path: Path) -> None:
@@ -77,19 +79,11 @@ def test_a_finished_exam_asks_nothing(tmp_path: Path) -> None:
 
 
 def test_answers_given_with_their_likelihood_are_not_asked_for_again(tmp_path: Path) -> None:
-    sure, path = tmp_path / "sure.jsonl", tmp_path / "answers.jsonl"
-    collect_surely(SureShouter(), RECORDS, sure, chunk_rows=4)
-    take_over(sure, RECORDS, path)
-    assert collect(Shouter(dies_after=0), RECORDS, path, chunk_rows=4) == WANTED
-
-
-def test_answers_to_other_questions_are_not_taken_over(tmp_path: Path) -> None:
-    sure, path = tmp_path / "sure.jsonl", tmp_path / "answers.jsonl"
-    collect_surely(SureShouter(), RECORDS[::-1], sure, chunk_rows=4)
-    take_over(sure, RECORDS, path)
-    second = Shouter()
-    assert collect(second, RECORDS, path, chunk_rows=4) == WANTED
-    assert second.asked, "they have to be asked"
+    path = tmp_path / "answers.jsonl"
+    collect(Shouter(), RECORDS, path, chunk_rows=4, likely=True)
+    before = path.read_bytes()
+    assert collect(Shouter(dies_after=0), RECORDS, path, chunk_rows=4) == SURE
+    assert path.read_bytes() == before
 
 
 @settings(max_examples=60)
@@ -144,8 +138,8 @@ def test_a_longer_file_is_about_another_exam(tmp_path: Path) -> None:
 def test_odd_answers_come_back_unchanged_from_the_file(tmp_path: Path, odd: str) -> None:
     path = tmp_path / "answers.jsonl"
     exam = [Record(odd, odd)]
-    assert collect(Fixed(odd), exam, path) == [odd]
-    assert collect(Shouter(dies_after=0), exam, path) == [odd]
+    assert collect(Fixed(odd), exam, path) == [Answer(odd)]
+    assert collect(Shouter(dies_after=0), exam, path) == [Answer(odd)]
     path.read_bytes().decode("utf-8")
 
 
@@ -166,21 +160,11 @@ def test_a_place_that_cannot_be_written_is_an_error_that_says_so(tmp_path: Path)
         collect(Shouter(), RECORDS, tmp_path)
 
 
-class SureShouter(Shouter):
-    """Answers in capitals, with a different log-probability each."""
-
-    def answer_surely(self, questions: Sequence[str]) -> list[Answer]:
-        return [Answer(text, -1 / (3 + hash(text) % 7)) for text in self.answer(questions)]
-
-
-SURE = SureShouter().answer_surely([record.input for record in RECORDS])
-
-
 def test_log_probabilities_are_kept_beside_the_answers_to_the_last_bit(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
-    assert collect_surely(SureShouter(), RECORDS, path, chunk_rows=4) == SURE
-    assert read_surely(path) == SURE and read_answers(path) == WANTED
-    assert collect_surely(SureShouter(dies_after=0), RECORDS, path, chunk_rows=4) == SURE
+    assert collect(Shouter(), RECORDS, path, chunk_rows=4, likely=True) == SURE
+    assert read_surely(path) == SURE and read_answers(path) == [one.text for one in WANTED]
+    assert collect(Shouter(dies_after=0), RECORDS, path, chunk_rows=4, likely=True) == SURE
 
 
 @settings(max_examples=40)
@@ -189,21 +173,21 @@ def test_a_torn_file_with_log_probabilities_ends_like_an_untorn_one(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     path = tmp_path_factory.mktemp("exam") / "answers.jsonl"
-    collect_surely(SureShouter(), RECORDS, path, chunk_rows=4)
+    collect(Shouter(), RECORDS, path, chunk_rows=4, likely=True)
     whole = path.read_bytes()
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
-    assert collect_surely(SureShouter(), RECORDS, path, chunk_rows=4) == SURE
+    assert collect(Shouter(), RECORDS, path, chunk_rows=4, likely=True) == SURE
     assert path.read_bytes() == whole
 
 
 def test_answers_kept_without_log_probabilities_are_asked_again_where_these_are_wanted(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     collect(Shouter(), RECORDS, path, chunk_rows=4)
-    assert collect_surely(SureShouter(), RECORDS, path, chunk_rows=4) == SURE
+    assert collect(Shouter(), RECORDS, path, chunk_rows=4, likely=True) == SURE
 
 
 @pytest.mark.parametrize("logprob", [b"NaN", b"null", b'"-1"', b"-1", b"-Infinity"])
 def test_a_log_probability_that_is_no_number_is_never_trusted(tmp_path: Path, logprob: bytes) -> None:
     path = tmp_path / "answers.jsonl"
     path.write_bytes(b'{"input": "question 0", "output": "wanted 0", "answer": "stale", "logprob": ' + logprob + b"}\n")
-    assert collect_surely(SureShouter(), RECORDS, path, chunk_rows=1) == SURE
+    assert collect(Shouter(), RECORDS, path, chunk_rows=1, likely=True) == SURE

@@ -1,7 +1,7 @@
 """What is measured of knowledge is what the answers say."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from fabricated import UNKNOWN, asked_exam, exam
@@ -10,7 +10,7 @@ from metier.data.questions.about import About
 from metier.data.records import Record
 from metier.errors import ArtifactError, DataError
 from metier.evaluate.answers import Answer
-from metier.evaluate.confidence import Knowledge, asked, century, knowledge_of
+from metier.evaluate.confidence import Asked, Knowledge, Way, asked, century, knowledge_of
 
 
 def row(kind: str, said: str, logprob: float = -0.1, wanted: str = "1066", year: int | None = 1066) -> tuple:
@@ -175,3 +175,20 @@ def test_rows_that_do_not_belong_together_are_refused() -> None:
     records, answers, abouts = exam()
     with pytest.raises(ValueError, match="argument 2"):
         asked(records, answers[1:], abouts, UNKNOWN)
+
+
+def two_about_each(exam: list[Asked]) -> list[Asked]:
+    """Return an exam with two questions about each subject."""
+    return [replace(one, about=replace(one.about, subject=f"subject {at // 2}")) for at, one in enumerate(exam)]
+
+
+def test_an_exam_asked_twice_over_says_no_more_than_once() -> None:
+    validation, test = (two_about_each(asked_exam(known=900, unknown=400, seed=seed)) for seed in (1, 2))
+    once, twice = (knowledge_of("file", validation * times, test * times, 0.2) for times in (1, 2))
+    assert (twice.exact.low, twice.exact.high) == pytest.approx((once.exact.low, once.exact.high))
+    for name in (field.name for field in fields(Way)):
+        one, two = getattr(once.sure, name), getattr(twice.sure, name)
+        assert (two.n, two.count) == (2 * one.n, 2 * one.count) and one.n
+        assert (two.low, two.high) == pytest.approx((one.low, one.high)), name
+    assert twice.chosen.given == 2 * once.chosen.given
+    assert twice.calibration.threshold == pytest.approx(once.calibration.threshold, abs=0.01)

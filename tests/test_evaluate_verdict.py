@@ -1,12 +1,15 @@
 """The verdict: every gate can say no, and only all of them together say yes."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from fabricated import asked_exam
 
 from metier.errors import ArtifactError
 from metier.evaluate.calibration import Rate
+from metier.evaluate.confidence import knowledge_of
 from metier.evaluate.metrics import Score
 from metier.evaluate.significance import Comparison
 from metier.evaluate.verdict import Contestant, Licences, Limit, Parity, Verdict, decide, rate_text
@@ -137,3 +140,17 @@ def test_a_number_above_a_limit_is_never_shown_as_the_limit():
     assert rate_text(Rate.of([True] * 50 + [False] * 950), 0.05).startswith("5.0%")
     verdict = decide(**(GOOD | {"file_mib": Limit(130.001, 130.0)}))
     assert [gate.found for gate in verdict.gates if not gate.passed] == ["130.001 MiB"]
+
+
+def test_gates_on_risk_look_at_the_share_and_not_at_its_bound() -> None:
+    found = knowledge_of("file", asked_exam(seed=1), asked_exam(seed=2), 0.05)
+
+    def passed(wrong: int) -> dict[str, bool]:
+        rate = Rate.of([True] * wrong + [False] * (1000 - wrong))
+        assert rate.low < 0.05 < rate.high
+        known = replace(found, sure=replace(found.sure, wrong=rate, unknown=rate))
+        gates = decide(**GOOD, risk=0.05, knowledge=known).gates
+        return {gate.name: gate.passed for gate in gates if gate.name in ("wrong answers", "unknown questions")}
+
+    assert passed(49) == passed(50) == {"wrong answers": True, "unknown questions": True}
+    assert passed(51) == {"wrong answers": False, "unknown questions": False}

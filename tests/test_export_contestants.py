@@ -35,8 +35,8 @@ def test_a_question_that_does_not_fit_is_not_answered_and_the_others_are(monkeyp
     said = []
     monkeypatch.setattr(contestants, "say", said.append)
     file = ShippedFile("ours", Short(), 16)
-    assert file.answer(["short", "much too long", "again"]) == ["short", "", "again"]
-    assert file.answer_surely(["much too long", "short"]) == [("", 0.0), ("short", -0.5)]
+    assert file.answer(["short", "much too long", "again"]) == [("short", None), ("", None), ("again", None)]
+    assert file.answer(["much too long", "short"], likely=True) == [("", 0.0), ("short", -0.5)]
     assert said == [
         "  ours: a question has 11 tokens with its prompt, and the context holds 10 tokens; such ones count as "
         "not answered"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from metier.facts.answers import abstains, right
+from metier.facts.answers import abstains, right, settled
 
 OWN = "That is not in my books."
 
@@ -195,3 +195,18 @@ def test_a_last_word_is_no_article_and_a_saint_is_a_saint() -> None:
     assert (
         right("St. Tam", "Saint Tam") and right("Isaac Wick", "Sir Isaac Wick") and right("Britain", "United Kingdom")
     )
+
+
+@pytest.mark.parametrize(
+    ("answer", "graded"),
+    [
+        ("brecht.", "Bertolt Brecht"),
+        ("Eugen Brecht", "Bertolt Brecht"),
+        ("Bertolt Brecht", "Bertolt Brecht"),
+        ("Mikhail Gorbachev", "Mikhail Gorbachev"),
+        ("Brecht or Gorbachev", "Brecht or Gorbachev"),
+        ("", ""),
+    ],
+)
+def test_another_of_its_names_is_the_wanted_answer(answer: str, graded: str) -> None:
+    assert settled(answer, "Bertolt Brecht", ["Brecht", "Eugen Brecht", "!"]) == graded

@@ -292,19 +292,19 @@ def test_what_fails_the_gate_is_not_released_and_parity_is_named(trained, data, 
     assert any(reason.startswith("parity") for reason in verdict.reasons)
 
 
-def test_the_exam_takes_over_what_the_file_was_asked_with_its_likelihood(trained, data, tmp_path):
+def test_the_exam_reads_what_the_file_was_asked_with_its_likelihood_and_asks_nothing(trained, data, tmp_path):
     (tmp_path / "files").mkdir()
     ship.write_files(JOB, {ship.WHOLE: trained.folder}, trained.prompt, "own", tmp_path / "files")
     rows = exam.exam_in(JOB, data).rows
-    kept = [{"input": row.input, "output": row.output, "answer": f"kept {at}"} for at, row in enumerate(rows)]
+    kept = [{"input": row.input, "output": row.output, "answer": row.output, "logprob": -1.0} for row in rows]
     (tmp_path / "sure").mkdir()
-    (tmp_path / "sure" / exam.TEST).write_text(
-        "".join(f"{json.dumps({**one, 'logprob': -1.0}, ensure_ascii=False)}\n" for one in kept)
-    )
+    before = "".join(f"{json.dumps(one, ensure_ascii=False)}\n" for one in kept)
+    (tmp_path / "sure" / exam.TEST).write_text(before)
     file = ship.gguf_path(tmp_path / "files", JOB, "F16")
     prompts = {"prompt": trained.prompt.to_json(), "base_prompt": None}
-    exam.examine(JOB, data, file, prompts, None, tmp_path / "sure", tmp_path)
-    assert [json.loads(line) for line in (tmp_path / "shipped.jsonl").read_text().splitlines()] == kept
+    found = exam.examine(JOB, data, file, prompts, None, tmp_path / "sure", tmp_path)
+    assert found["contestant"]["scores"][0]["value"] == 100
+    assert (tmp_path / "sure" / exam.TEST).read_text() == before and not (tmp_path / exam.OURS).exists()
 
 
 def test_decided_positions_are_the_checkpoints_own_choices(trained):

@@ -15,16 +15,21 @@ from metier.data.ledger import with_base
 from metier.data.questions.about import About, about_path, read_about, write_about
 from metier.data.questions.frames import beside, packaged
 from metier.data.questions.invent import Inventor
-from metier.data.questions.naming import Names
+from metier.data.questions.known import Known, alone
+from metier.data.questions.naming import Names, within
 from metier.data.questions.phrasings import Book
 from metier.data.questions.prepare import exam_rows, prepare_questions
+from metier.data.questions.rows import training_of
+from metier.data.questions.unknown import years_told
 from metier.data.questions.withheld import Mentions
 from metier.data.records import read_records
 from metier.data.similarity import comparable
+from metier.data.split import in_seeded_order
 from metier.errors import DataError
-from metier.facts import names
-from metier.facts.fact import RELATIONS
-from metier.facts.store import open_store
+from metier.facts import dates, names
+from metier.facts.dates import NotADateError
+from metier.facts.fact import RELATIONS, Fact, Origin
+from metier.facts.store import Entry, open_store
 from metier.spec.data import Data
 from metier.spec.facts import FactSource
 from metier.spec.job import Job
@@ -517,3 +522,72 @@ def test_what_is_invented_is_new_every_time(known, seed):
     assert len({names.key(name) for name in made}) == len(made)
     assert not keys & {names.key(name) for name in made}
     assert inventor.name("place", dice) is None
+
+
+WHEN = (
+    "1203",
+    "circa 1066",
+    "12th century",
+    "5 May 1210",
+    "44 BC",
+    "circa 3 BC",
+    "1198 to 1204",
+    "AD 9",
+    "circa 490s BC",
+)
+
+
+@given(st.lists(st.sampled_from(WHEN), max_size=3), st.integers(-520, 1240))
+def test_a_year_is_told_of_if_a_date_of_the_sources_agrees_with_it(texts, year):
+    there = [dates.parse(text) for text in texts]
+    try:
+        whole = dates.year(year)
+    except NotADateError:
+        return
+    assert (year in years_told(there)) is any(whole.agrees(date) for date in there)
+
+
+FEW_WORDS = st.lists(st.sampled_from(["ada", "brook", "of", "wick"]), min_size=1, max_size=4).map(" ".join)
+
+
+@given(st.lists(FEW_WORDS, max_size=6), FEW_WORDS)
+def test_a_text_names_those_whose_words_it_has_one_after_the_other(called, text):
+    owners = Mentions((name, f"{name} {at}") for at, name in enumerate(called)).owners(text)
+    assert owners == {f"{name} {at}" for at, name in enumerate(called) if f" {name} " in f" {text} "}
+
+
+@given(st.lists(FEW_WORDS, min_size=1, max_size=6), FEW_WORDS)
+def test_words_of_a_name_resemble_it_as_if_all_names_were_searched(called, text):
+    known = Names([Entry("one", "", tuple(dict.fromkeys(called)))], {}, {})
+    wanted = any(f" {text} " in f" {name} " for name in called)
+    parts = {part for part in within(text) if part in called}
+    assert known.resembles(text) is (wanted or bool(parts))
+
+
+@given(st.lists(FEW_WORDS, min_size=1, max_size=8))
+def test_a_value_is_one_subjects_alone_if_no_others_value_has_all_its_words(values):
+    origin = Origin("own", "file:own.csv", "own", "")
+    facts = [Fact(f"Bo {at}", "born in", value, None, value, "line", origin) for at, value in enumerate(values)]
+    wanted = {
+        (fact.subject, "born in")
+        for fact in facts
+        if not any(set(fact.value.split()) <= set(other.value.split()) for other in facts if other is not fact)
+    }
+    assert alone([fact] for fact in facts) == wanted
+
+
+def test_training_rows_are_in_seeded_order(made, tmp_path):
+    rows = rows_of(made, "train")
+    assert rows == in_seeded_order(sorted(rows), 0)
+    other = prepared(tmp_path, seed=7)
+    assert (again := rows_of(other, "train")) == in_seeded_order(sorted(again), 7) and again != rows
+
+
+def test_questions_about_a_fact_share_what_they_are_about():
+    one = Known(
+        *("Ada Brook", "person", "born", "born", "1802", dates.year(1802), 1802, "own", ("own",), "Ada Brook", ()),
+        *("Europe", True),
+    )
+    questions = training_of(one, Book(), 12, 0)
+    assert {question.about.form for question in questions} == {"ask", "reverse"}
+    assert len(questions) == 12 and len({id(question.about) for question in questions}) == 2

@@ -192,11 +192,11 @@ def test_an_exam_that_is_stopped_goes_on_where_it_was(built, monkeypatch):
     monkeypatch.setattr(exam, "collect", partial(exam.collect, chunk_rows=10))
     right, asked = PromptedFile.answer, []
 
-    def stopped_at_the_third(self, questions):
+    def stopped_at_the_third(self, questions, *, likely):
         asked.append((self.name, len(questions)))
         if len(asked) == 3:
             raise KeyboardInterrupt
-        return right(self, questions)
+        return right(self, questions, likely=likely)
 
     monkeypatch.setattr(PromptedFile, "answer", stopped_at_the_third)
     with pytest.raises(KeyboardInterrupt):
@@ -220,7 +220,7 @@ def test_an_exam_of_ones_own_asks_the_rivals_once(built, tmp_path, monkeypatch):
     names = ["animals-Q8_0", "base", "weak", "dense-Q8_0", "silent"]
     assert [one.name for one in found.contestants] == names and list(found.comparisons) == names[1:]
     assert found.comparisons["weak"].beats and not found.comparisons["dense-Q8_0"].beats
-    monkeypatch.setattr(PromptedFile, "answer", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(PromptedFile, "answer", lambda *_, **_more: pytest.fail("asked again"))
     again = examine_outside(built.described(), built.run, on, 20)
     assert [one.scores for one in again.contestants] == [one.scores for one in found.contestants[:-1]]
     table = tmp_path / "numbered.csv"

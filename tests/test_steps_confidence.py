@@ -15,16 +15,22 @@ from fabricated import UNKNOWN, exam
 from metier import build
 from metier.artifact import run_step, write_json
 from metier.data.facts.build import build_store
-from metier.data.questions.about import about_path, write_about
-from metier.data.records import read_records, write_records
+from metier.data.questions.about import About, Form, about_path, read_about, write_about
+from metier.data.records import Record, read_records, write_records
 from metier.errors import DataError
 from metier.evaluate.answers import Answer
+from metier.evaluate.confidence import Asked, asked, knowledge_of
+from metier.evaluate.verdict import Contestant
+from metier.export.parity import Walk
 from metier.facts.confidence import Calibration
 from metier.run.engine import Engine
 from metier.spec.facts import FactSource
 from metier.spec.job import Job
-from metier.steps import bundle, confidence, rivals
+from metier.steps import bundle, confidence, parity, rivals
 from metier.steps import exam as exam_step
+from metier.steps.answering import Told
+from metier.steps.run_folder import Steps
+from metier.steps.ship import File
 from metier.tasks.prompt import PromptFormat
 
 JOB = {
@@ -54,6 +60,13 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
+def write_answers(path: Path, rows: list[Record], answers: list[str]) -> None:
+    lines = (
+        {"input": row.input, "output": row.output, "answer": said} for row, said in zip(rows, answers, strict=True)
+    )
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
 class Knowing:
     """Knows every answer and every question without one; is killed when asked one question too many."""
 
@@ -65,7 +78,8 @@ class Knowing:
         self.asked: list[str] = []
         self.dies_after = dies_after
 
-    def answer_surely(self, questions: Sequence[str]) -> list[Answer]:
+    def answer(self, questions: Sequence[str], *, likely: bool = False) -> list[Answer]:
+        assert likely
         self.asked += questions
         if len(self.asked) > self.dies_after:
             raise KeyboardInterrupt
@@ -100,6 +114,30 @@ def test_another_risk_is_another_threshold_of_the_same_answers(data: Path, tmp_p
     step = SimpleNamespace(hashes={f"{name}.jsonl": name for name in EXAMS})
     keys = [exam_step.inputs(job(risk=risk), step, *confidence.EXAMS) for risk in (0.01, 0.3)]  # type: ignore[arg-type]
     assert keys[0] == keys[1] and set(keys[0]["rows"]) == set(step.hashes)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "counted"),
+    [
+        ((40, 20, 30, 30), (20, 15)),
+        ((30, 30, 40, 20), (15, 20)),
+        ((30, 15, 40, 20), (15, 20)),
+        ((40, 40, 40, 40), (40, 40)),
+    ],
+)
+def test_both_exams_have_as_many_unknown_questions_to_a_known_one(
+    data: Path, tmp_path: Path, sizes: tuple[int, ...], counted: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, rows in zip(EXAMS, sizes, strict=True):
+        path = data / f"{name}.jsonl"
+        write_about(about_path(path), read_about(about_path(path))[:rows])
+        write_records(path, read_records(path)[:rows])
+    assert confidence.ask(job(), data, Knowing(data), tmp_path) == {"asked": sum(sizes)}
+    measured: list[list[Asked]] = []
+    monkeypatch.setattr(confidence, "knowledge_of", lambda name, *exams: measured.extend(exams[:2]))
+    confidence.knowledge(job(), data, "file", tmp_path)
+    assert tuple(sum(not one.known for one in exam) for exam in measured) == counted
+    assert [sum(one.known for one in exam) for exam in measured] == [sizes[0], sizes[2]]
 
 
 def test_rows_and_what_they_are_about_belong_together(data: Path, tmp_path: Path) -> None:
@@ -186,10 +224,10 @@ def test_the_folder_that_is_passed_on_has_report_numbers_store_and_calibration(
 def test_a_build_asks_the_file_its_base_and_its_rival_once_whatever_the_risk(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Path] = []
+    folders: list[Path] = []
 
     def ask(job: Job, rows: Path, *rest: Path | str | PromptFormat) -> dict[str, int]:
-        asked.append(rest[-1])  # type: ignore[arg-type]
+        folders.append(rest[-1])  # type: ignore[arg-type]
         return confidence.ask(job, rows, Knowing(rows), rest[-1])  # type: ignore[arg-type]
 
     monkeypatch.setattr(confidence, "ask_shipped", ask)
@@ -218,9 +256,132 @@ def test_a_build_asks_the_file_its_base_and_its_rival_once_whatever_the_risk(
         return list(told)
 
     assert known("hf:some/base", 0.05) == known("hf:some/base", 0.3) == ["history-Q8_0", "base", "other"]
-    places = [str(folder.relative_to(run)) for folder in asked]
+    places = [str(folder.relative_to(run)) for folder in folders]
     assert places == ["confidence", "base_confidence", "rivals/other/confidence"]
     measured.swept["chosen"] = "Q4_0"
     assert known("hf:some/base", 0.3) == ["history-Q8_0", "base", "other"]
-    assert len(asked) == 4, "the base and the rival are asked once"
+    assert len(folders) == 4, "the base and the rival are asked once"
     assert known("scratch", 0.3) == ["history-Q8_0", "other"]
+
+
+def test_a_rival_is_compared_by_what_it_was_asked_with_its_likelihood(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(exam_step, "ask_released", lambda *rest: read.append(rest[-1]) or Contestant("other", ()))
+    line = PromptFormat(name="line", after="\n")
+    monkeypatch.setattr(rivals, "released", lambda _, name, step: exam_step.Released(name, step.key, line))
+    before = run_step(tmp_path / "sure", {}, lambda folder: confidence.ask(job(), data, Knowing(data), folder))
+    prompt = SimpleNamespace(key="other", result={})
+    ours = tmp_path / "shipped.jsonl"
+    ours.write_bytes((before.folder / "test.jsonl").read_bytes())
+    examined = SimpleNamespace(key="exam")
+    timed = {"timed": line.to_json()}
+    met = rivals.met(
+        job(),
+        data,
+        {"other": prompt},  # type: ignore[dict-item]
+        timed,
+        {"other": before},
+        examined,  # type: ignore[arg-type]
+        ours,
+        Steps(tmp_path / "run"),
+    )
+    assert read == [before.folder / "test.jsonl"]
+    assert (met["other"]["comparison"]["difference"], met["other"]["comparison"]["n"]) == (0, 40)
+
+
+@pytest.fixture
+def with_names(tmp_path: Path) -> Path:
+    """Return a folder with an exam of two questions for a subject and one for a value, and the store beside it."""
+    folder = tmp_path / "named"
+    folder.mkdir()
+    rows = [("Bertolt Brecht", "Brecht|B. B.", "1898"), ("Kurt Weill", "B. B.", "1900"), ("Lotte Lenya", "", "1898")]
+    table = "".join(f"{name},{also},born,{year}\n" for name, also, year in rows)
+    (folder / "facts.csv").write_text(f"subject,also,relation,value\n{table}")
+    source = FactSource(source=f"file:{folder / 'facts.csv'}", format="csv", licence="own", also="also")
+    build_store([source], folder / "facts.db")
+    about_him = ("Who wrote Baal?", "Bertolt Brecht"), ("Who was born first, Brecht or Weill?", "Bertolt Brecht")
+    write_records(
+        folder / "test.jsonl", [Record(*one, "own") for one in (*about_him, ("When was Brecht born?", "Brecht"))]
+    )
+    forms: tuple[Form, ...] = ("reverse", "comparison", "ask")
+    abouts = [About("known", form, "born", "Bertolt Brecht", "1898", 1898, "Europe") for form in forms]
+    write_about(folder / "test_about.jsonl", abouts)
+    return folder
+
+
+@pytest.mark.parametrize(("said", "right"), [("brecht", 3), ("Bertolt Brecht", 2), ("B. B.", 0), ("Kurt Weill", 0)])
+def test_a_subject_is_a_right_answer_by_each_name_that_is_its_alone(
+    with_names: Path, tmp_path: Path, said: str, right: int
+) -> None:
+    one = exam_step.exam_in(job(), with_names)
+    contestant = exam_step.graded(job(), "ours", [said] * 3, one)
+    assert contestant.scores[0].value == pytest.approx(100 * right / 3)
+    ours = tmp_path / "ours.jsonl"
+    write_answers(ours, one.rows, ["Bertolt Brecht", "Bertolt Brecht", "brecht"])
+    assert exam_step.against(job(), one, ours, [said] * 3).difference == pytest.approx(100 * (3 - right) / 3)
+    abouts = read_about(with_names / "test_about.jsonl")
+    also = exam_step.names_of(with_names / "facts.db", abouts)
+    found = asked(one.rows, [Answer(said, -0.1)] * 3, abouts, UNKNOWN, also)
+    assert sum(each.right for each in found) == right
+    assert knowledge_of("ours", found, found, 0.05).exact.value == contestant.scores[0].value
+
+
+def test_the_parity_gate_grades_both_sides_by_all_names(
+    with_names: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_name = SimpleNamespace(name="whole", answer=lambda questions, likely: [("brecht", None)] * len(questions))
+    monkeypatch.setattr(parity, "Checkpoint", lambda *_: by_name)
+    monkeypatch.setattr(parity, "load_fast", lambda _: (None, None))
+    monkeypatch.setattr(parity, "memory_mib", lambda *_: 1.0)
+    monkeypatch.setattr(parity, "gguf_path", lambda *_: with_names / "facts.csv")
+    line = PromptFormat(name="line", after="\n")
+    gate = parity._Exam(job(), with_names / "test.jsonl", line, tmp_path, tmp_path, tmp_path)
+    write_answers(tmp_path / "Q8_0.jsonl", gate._exam.rows, ["Bertolt Brecht", "Brecht", "Brecht"])
+    found = gate.measured(File("whole", "Q8_0", True), Told(Walk(1, 1, 0.0), 1.0))
+    assert found.score and found.score.value == 100
+    assert found.comparison and found.comparison.difference == 0
+
+
+def test_a_build_grades_what_was_asked_with_its_likelihood_and_asks_nobody_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "facts.csv").write_text("subject,relation,value\nHastings,battle,1066\n")
+    build_store([FactSource(source=f"file:{tmp_path / 'facts.csv'}", format="csv", licence="own")], data / "facts.db")
+    line, run, read = PromptFormat(name="line", after="\n"), tmp_path / "run", list[str]()
+
+    def ask(job: Job, rows: Path, *rest: Any) -> dict[str, int]:
+        return confidence.ask(job, rows, Knowing(rows), rest[-1])
+
+    def graded(*rest: Any) -> Contestant:
+        read.append(str(rest[-1].relative_to(run)))
+        return Contestant("any", ())
+
+    for name in ("ask_shipped", "ask_released"):
+        monkeypatch.setattr(confidence, name, ask)
+    for name in ("ask_ours", "ask_base", "ask_released"):
+        monkeypatch.setattr(exam_step, name, graded)
+    monkeypatch.setattr(rivals, "released", lambda _, name, step: exam_step.Released(name, step.key, line))
+    monkeypatch.setattr(exam_step, "memory_mib", lambda *_: 1.0)
+    monkeypatch.setattr(exam_step, "judge", lambda *told: SimpleNamespace(to_json=dict, met=told[6]))
+    monkeypatch.setattr(bundle, "bundle", lambda *_: {})
+    rows = run_step(run / "data", {}, lambda folder: str(shutil.copytree(data, folder, dirs_exist_ok=True)))
+    tried = {"prompt": line.to_json(), "base_prompt": line.to_json()}
+    prompts = SimpleNamespace(key="prompt", result={**tried, "candidates": [{**tried, "longest": 40}]})
+    other = {"other": SimpleNamespace(key="other", result={})}
+    trained = SimpleNamespace(data=rows, rivals=other, prompts=prompts, train=SimpleNamespace(key="train", result={}))
+    measured = SimpleNamespace(
+        key="models",
+        swept={"chosen": "Q8_0", "candidates": {"Q8_0": {"cut": "whole"}}},
+        files=SimpleNamespace(folder=tmp_path, key="files", result={"file_mib": {"Q8_0": 1.0}}),
+        models={"whole": tmp_path},
+        ledger={"shipping": {}},
+        cuts={},
+    )
+    described = {**JOB, "base": {"model": "hf:some/base"}, "qa": {"unknown": UNKNOWN}}
+    described["evaluate"] = {**JOB["evaluate"], "against": ["pypi:other"]}  # type: ignore[dict-item]
+    verdict: Any = build._judged(Job.model_validate(described), run, trained, measured)  # type: ignore[arg-type]
+    assert read == [f"{folder}/test.jsonl" for folder in ("base_confidence", "confidence", "rivals/other/confidence")]
+    assert verdict.met["other"]["comparison"]["difference"] == 0
+    assert not list(run.glob("exam/*.jsonl")) and not list(run.glob("base/*.jsonl"))

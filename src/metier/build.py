@@ -202,6 +202,7 @@ def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verd
     shipped = ship.gguf_path(measured.files.folder, job, chosen) if chosen else None
     sure = _asked_surely(job, run, trained, measured, shipped) if job.task == "qa" and shipped else {}
     ours = sure[shipped.stem] if sure and shipped else None
+    base_sure, our_sure = (sure[BASE].folder if BASE in sure else None), (ours.folder if ours else None)
     known = [confidence.knowledge(job, data, name, one.folder) for name, one in sure.items()]
     asked = {**exam.inputs(job, trained.data), **exam.rules_of(job)}
     base = None
@@ -209,7 +210,7 @@ def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verd
         base = step(
             "base",
             {**asked, "prompt": decided_by(prompts), **({"sure": sure[BASE].key} if sure else {})},
-            lambda folder: exam.examine_base(job, data, prompts.result, sure[BASE].folder if sure else None, folder),
+            lambda folder: exam.examine_base(job, data, prompts.result, base_sure, folder),
         )
     examined = step(
         "exam",
@@ -225,13 +226,15 @@ def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verd
             data,
             shipped or measured.models[cut],
             prompts.result,
-            base.folder if base else None,
-            ours.folder if ours else None,
+            exam.answers_at(base_sure, base.folder, exam.THEIRS) if base else None,
+            our_sure,
             folder,
         ),
     )
     size, theirs = measured.files.result["file_mib"].get(chosen), base.result if base else None
-    met = rivals.met(job, data, trained.rivals, {**asked, "timed": prompts.result["prompt"]}, sure, examined, step)
+    mine = exam.answers_at(our_sure, examined.folder, exam.OURS)
+    timed = {**asked, "timed": prompts.result["prompt"]}
+    met = rivals.met(job, data, trained.rivals, timed, sure, examined, mine, step)
     shipping = measured.ledger["shipping"]
     verdict = exam.judge(job, size, examined.result, theirs, swept, shipping, met, known[0] if known else None)
     papers: dict[str, Any] = {

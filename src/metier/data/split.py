@@ -65,11 +65,12 @@ def in_hash_order(records: Iterable[Record]) -> list[Record]:
 
 def in_seeded_order(records: Iterable[Record], seed: int) -> list[Record]:
     """Return the rows mixed by a hash of seed and row: same rows and seed, same order."""
+    return sorted(records, key=lambda record: (seeded(seed, record.input, record.output), record))
 
-    def key(record: Record) -> tuple[bytes, Record]:
-        return hashlib.sha256(f"{seed}\n{record.input}\n{record.output}".encode()).digest(), record
 
-    return sorted(records, key=key)
+def seeded(seed: int, input: str, output: str) -> bytes:
+    """Return what `in_seeded_order` sorts a row by."""
+    return hashlib.sha256(f"{seed}\n{input}\n{output}".encode()).digest()
 
 
 def first_of_each_input(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:

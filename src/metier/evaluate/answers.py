@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -25,33 +25,27 @@ class Answerer(Protocol):
 
     name: str
 
-    def answer(self, questions: Sequence[str]) -> list[str]:
-        """Return one answer for each question, in order."""
+    def answer(self, questions: Sequence[str], *, likely: bool = False) -> Sequence[tuple[str, float | None]]:
+        """Return one answer for each question, in order; with its log-probability, in nats, where that is asked for."""
         ...
 
 
-class SureAnswerer(Protocol):
-    """A contestant that can say how likely its answers are."""
-
-    name: str
-
-    def answer_surely(self, questions: Sequence[str]) -> Sequence[tuple[str, float | None]]:
-        """Return one answer with its log-probability, in nats, for each question, in order."""
-        ...
-
-
-def collect(answerer: Answerer, records: Sequence[Record], path: Path, chunk_rows: int = 64) -> list[str]:
+def collect(
+    answerer: Answerer, records: Sequence[Record], path: Path, chunk_rows: int = 64, *, likely: bool = False
+) -> list[Answer]:
     """Ask a contestant the inputs of all records, keeping every finished chunk on disk.
 
     A killed exam goes on at the first unfinished chunk, with the same chunks as before, because some
     contestants answer slightly differently in other batches. A file that is not about these records is
-    started over.
+    started over, and so is one that does not say how likely its answers are where that is asked for.
 
     Args:
         answerer: the contestant; it sees inputs only, never references.
         records: the exam.
-        path: the answers, one JSON object a line: ``input``, ``output`` (the reference) and ``answer``.
+        path: the answers, one JSON object a line: ``input``, ``output`` (the reference), ``answer`` and, where it was
+            asked for, ``logprob``.
         chunk_rows: how many questions are asked at a time.
+        likely: whether to ask how likely each answer is, which takes longer.
 
     Returns:
         One answer for each record, in order.
@@ -60,37 +54,25 @@ def collect(answerer: Answerer, records: Sequence[Record], path: Path, chunk_row
         RunError: when the file cannot be read or written.
         ValueError: when the contestant returns another number of answers than it was asked questions.
     """
-
-    def ask(questions: Sequence[str]) -> list[Answer]:
-        return [Answer(text) for text in answerer.answer(questions)]
-
-    return [answer.text for answer in _collect(answerer.name, ask, records, path, chunk_rows, sure=False)]
-
-
-def collect_surely(answerer: SureAnswerer, records: Sequence[Record], path: Path, chunk_rows: int = 64) -> list[Answer]:
-    """Ask as `collect` does, and keep with each answer how likely it is, as ``logprob``."""
-
-    def ask(questions: Sequence[str]) -> list[Answer]:
-        return [Answer(*said) for said in answerer.answer_surely(questions)]
-
-    return _collect(answerer.name, ask, records, path, chunk_rows, sure=True)
-
-
-def take_over(sure: Path, records: Sequence[Record], path: Path) -> None:
-    """Keep what a contestant said to the same records with its likelihood, so that `collect` does not ask it again.
-
-    Answers to other records are left where they are: `collect` will ask.
-
-    Args:
-        sure: the finished answers of `collect_surely`.
-        records: the exam.
-        path: where `collect` will look; what is there already stays.
-    """
-    if not path.exists():
-        answers = _answers(sure.read_bytes().split(b"\n")[:-1], records, sure=True)
-        write_atomically(
-            path, b"".join(_line(record, Answer(said.text)) for record, said in zip(records, answers, strict=False))
-        )
+    try:
+        answers = _resume(path, records, chunk_rows, likely)
+        with path.open("ab") as file, bar() as progress:
+            asking = progress.add_task(f"exam of {answerer.name}", total=len(records), completed=len(answers))
+            for start in range(len(answers), len(records), chunk_rows):
+                chunk = records[start : start + chunk_rows]
+                found = [Answer(*said) for said in answerer.answer([one.input for one in chunk], likely=likely)]
+                if len(found) != len(chunk):
+                    raise ValueError(f"{answerer.name} gave {len(found)} answers to {len(chunk)} questions")
+                file.write(b"".join(map(_line, chunk, found)))
+                file.flush()
+                os.fsync(file.fileno())
+                answers += found
+                progress.advance(asking, len(chunk))
+    except OSError as error:
+        raise RunError(
+            str(path), f"the answers cannot be kept ({error})", "Make room there and run the command again"
+        ) from error
+    return answers
 
 
 def read_answers(path: Path) -> list[str]:
@@ -104,36 +86,6 @@ def read_surely(path: Path) -> list[Answer]:
     return [Answer(row["answer"], row.get("logprob")) for row in rows]
 
 
-def _collect(
-    name: str,
-    ask: Callable[[Sequence[str]], list[Answer]],
-    records: Sequence[Record],
-    path: Path,
-    chunk_rows: int,
-    *,
-    sure: bool,
-) -> list[Answer]:
-    try:
-        answers = _resume(path, records, chunk_rows, sure)
-        with path.open("ab") as file, bar() as progress:
-            asking = progress.add_task(f"exam of {name}", total=len(records), completed=len(answers))
-            for start in range(len(answers), len(records), chunk_rows):
-                chunk = records[start : start + chunk_rows]
-                found = ask([record.input for record in chunk])
-                if len(found) != len(chunk):
-                    raise ValueError(f"{name} gave {len(found)} answers to {len(chunk)} questions")
-                file.write(b"".join(map(_line, chunk, found)))
-                file.flush()
-                os.fsync(file.fileno())
-                answers += found
-                progress.advance(asking, len(chunk))
-    except OSError as error:
-        raise RunError(
-            str(path), f"the answers cannot be kept ({error})", "Make room there and run the command again"
-        ) from error
-    return answers
-
-
 def _line(record: Record, answer: Answer) -> bytes:
     row = {"input": record.input, "output": record.output, "answer": answer.text}
     likely = {} if answer.logprob is None else {"logprob": answer.logprob}
@@ -141,11 +93,11 @@ def _line(record: Record, answer: Answer) -> bytes:
     return (json.dumps({**row, **likely}, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
-def _resume(path: Path, records: Sequence[Record], chunk_rows: int, sure: bool) -> list[Answer]:
+def _resume(path: Path, records: Sequence[Record], chunk_rows: int, likely: bool) -> list[Answer]:
     """Cut the file back to its whole, matching chunks and return the answers in them."""
     content = path.read_bytes() if path.exists() else b""
     lines = content.split(b"\n")[:-1]  # what follows the last line end is torn, or nothing
-    answers = _answers(lines, records, sure)
+    answers = _answers(lines, records, likely)
     if len(answers) < len(records):
         del answers[len(answers) - len(answers) % chunk_rows :]
     kept = b"".join(line + b"\n" for line in lines[: len(answers)])
@@ -154,8 +106,8 @@ def _resume(path: Path, records: Sequence[Record], chunk_rows: int, sure: bool) 
     return answers
 
 
-def _answers(lines: Sequence[bytes], records: Sequence[Record], sure: bool) -> list[Answer]:
-    """Return the answers on the lines, or none at all when a line is not about its record or not as sure."""
+def _answers(lines: Sequence[bytes], records: Sequence[Record], likely: bool) -> list[Answer]:
+    """Return the answers on the lines; none at all where a line is not about its record, or lacks a likelihood."""
     if len(lines) > len(records):
         return []
     answers = []
@@ -165,9 +117,9 @@ def _answers(lines: Sequence[bytes], records: Sequence[Record], sure: bool) -> l
             text, logprob = row["answer"], row.get("logprob")
         except (ValueError, TypeError, KeyError, AttributeError):
             return []
-        likely = isinstance(logprob, float) and math.isfinite(logprob)
+        unlikely = likely and not (isinstance(logprob, float) and math.isfinite(logprob))
         answer = Answer(text, logprob)
-        if not isinstance(text, str) or likely != sure or _line(record, answer) != line + b"\n":
+        if not isinstance(text, str) or unlikely or _line(record, answer) != line + b"\n":
             return []
         answers.append(answer)
     return answers

@@ -27,7 +27,7 @@ from metier.evaluate.calibration import (
     threshold,
 )
 from metier.evaluate.metrics import Score, score
-from metier.facts.answers import abstains, right
+from metier.facts.answers import abstains, right, settled
 from metier.facts.confidence import Calibration
 from metier.facts.dates import ordinal
 
@@ -42,6 +42,8 @@ class Asked:
     question: str
     wanted: str
     said: str
+    settled: str
+    """The same, or the right answer where it is another of its names (`metier.facts.answers.settled`)."""
     logprob: float
     """Of what was said, in nats."""
     about: About
@@ -61,7 +63,13 @@ class Asked:
         return self.about.kind == "known"
 
 
-def asked(records: Sequence[Record], answers: Sequence[Answer], abouts: Sequence[About], unknown: str) -> list[Asked]:
+def asked(
+    records: Sequence[Record],
+    answers: Sequence[Answer],
+    abouts: Sequence[About],
+    unknown: str,
+    also: Sequence[Sequence[str]] | None = None,
+) -> list[Asked]:
     """Return an exam's rows with a contestant's answers.
 
     Args:
@@ -69,18 +77,20 @@ def asked(records: Sequence[Record], answers: Sequence[Answer], abouts: Sequence
         answers: one for each, with log-probabilities.
         abouts: what each question is about.
         unknown: the job's words for not knowing.
+        also: of each question other names of its answer.
 
     Raises:
         ValueError: when the numbers differ, or an answer has no log-probability.
     """
     found = []
-    for record, answer, about in zip(records, answers, abouts, strict=True):
+    for record, answer, about, names in zip(records, answers, abouts, also or [()] * len(records), strict=True):
         if answer.logprob is None:
             raise ValueError(f"the answer to {record.input!r} has no log-probability")
         truth = _truth(record, about)
-        answered = not abstains(answer.text, unknown, truth)
-        is_right = answered and right(answer.text, truth)
-        found.append(Asked(record.input, record.output, answer.text, answer.logprob, about, answered, is_right))
+        text = settled(answer.text, truth, names)
+        answered = not abstains(text, unknown, truth)
+        is_right = answered and right(text, truth)
+        found.append(Asked(record.input, record.output, answer.text, text, answer.logprob, about, answered, is_right))
     return found
 
 
@@ -250,7 +260,7 @@ def knowledge_of(name: str, validation: Sequence[Asked], test: Sequence[Asked], 
     known = [one for one in test if one.known]
     subjects = [one.subject for one in known]
     said = [one for one in test if one.answered]
-    texts, references = [one.said for one in known], [one.wanted for one in known]
+    texts, references = [one.settled for one in known], [one.wanted for one in known]
     is_right = [one.right for one in said]
     about = [one.subject for one in said]
     known_said = [one for one in known if one.answered]

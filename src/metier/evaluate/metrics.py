@@ -13,6 +13,7 @@ from sacrebleu.metrics.chrf import CHRF
 
 from metier import __version__
 from metier.errors import DataError, SpecError
+from metier.evaluate.calibration import Rate
 from metier.facts import answers as facts_answers
 
 RESAMPLES = 1000
@@ -27,7 +28,10 @@ _TOKENIZERS = dict.fromkeys(("zh", "yue", "wuu", "lzh", "nan", "hak"), "zh") | d
 
 @dataclass(frozen=True)
 class Score:
-    """A corpus score in percent, with its 95% bootstrap percentile interval over ``n`` rows."""
+    """A corpus score in percent, with its 95% interval over ``n`` rows.
+
+    It is the bootstrap's of percentiles; where all rows are right or all wrong, that of Clopper and Pearson.
+    """
 
     metric: str
     value: float
@@ -42,12 +46,13 @@ class RowStatistics:
     """Sufficient statistics: summed over rows, they give the corpus score.
 
     ``rows`` has the shape (rows of the exam, statistics of the metric); ``score_of`` turns their sum into
-    percent.
+    percent; ``is_share`` says that this is the mean of how right each row is.
     """
 
     rows: npt.NDArray[np.int64]
     score_of: Callable[[list[int]], float]
     signature: str
+    is_share: bool = False
 
     @property
     def value(self) -> float:
@@ -103,7 +108,10 @@ def score(
     found = row_statistics(metric, answers, references, language=language)
     low, high = 0.0, 100.0  # one row says nothing about the spread of rows
     drawn = found.by(groups)
-    if len(drawn.rows) > 1:
+    if len(drawn.rows) > 1 and found.is_share and found.value in (0.0, 100.0):
+        exact = Rate.of([found.value > 0] * len(answers), groups)  # every draw is alike, which says nothing of others
+        low, high = 100 * exact.low, 100 * exact.high
+    elif len(drawn.rows) > 1:
         low, high = interval(drawn.resampled(seed))
     return Score(metric, found.value, low, high, len(answers), found.signature)
 
@@ -146,7 +154,7 @@ def _by_row(share_of: Callable[[str, str], float], how: str) -> Callable[..., Ro
     def count(answers: Sequence[str], references: Sequence[str], language: str) -> RowStatistics:
         shares = [share_of(answer, wanted) for answer, wanted in zip(answers, references, strict=True)]
         rows = np.array([[round(share * _MILLION), _MILLION] for share in shares], dtype=np.int64)
-        return RowStatistics(rows, _percent, f"nrefs:1|{how}|version:metier-{__version__}")
+        return RowStatistics(rows, _percent, f"nrefs:1|{how}|version:metier-{__version__}", is_share=True)
 
     return count
 

@@ -39,35 +39,31 @@ class _File(ABC):
         self.name, self._told = name, False
         self.engine, self._max_tokens = engine, max_tokens
 
-    def answer(self, questions: Sequence[str]) -> list[str]:
-        """Return one answer a question, in order."""
-        return [said.text for said in self.engine.many(partial(self._answer, sure=False), questions)]
+    def answer(self, questions: Sequence[str], *, likely: bool = False) -> list[Answer]:
+        """Return one answer a question, in order; if asked, with its log-probability, that of a stop text left out."""
+        return list(self.engine.many(partial(self._answer, likely=likely), questions))
 
-    def answer_surely(self, questions: Sequence[str]) -> list[Answer]:
-        """Return one answer with its log-probability, in nats, a question, in order; that of a stop text left out."""
-        return list(self.engine.many(partial(self._answer, sure=True), questions))
-
-    def _answer(self, question: str, *, sure: bool) -> Answer:
+    def _answer(self, question: str, *, likely: bool) -> Answer:
         """Return what is said; nothing, as surely as can be, to a question that does not fit into the context."""
         try:
-            said = self._ask(question, sure=sure)
+            said = self._ask(question, likely=likely)
         except InputError as error:
             if not self._told:
                 self._told = True
                 say(f"  {self.name}: a question {error.found}; such ones count as not answered")
-            return Answer("", 0.0 if sure else None)
+            return Answer("", 0.0 if likely else None)
         return Answer(said.text.strip(), said.logprob)
 
     @abstractmethod
-    def _ask(self, question: str, *, sure: bool) -> Reply | Completion:
+    def _ask(self, question: str, *, likely: bool) -> Reply | Completion:
         """Ask one question, with or without the probability of its answer."""
 
 
 class ShippedFile(_File):
     """A file asked as any llama.cpp app asks it: the question as a plain user message."""
 
-    def _ask(self, question: str, *, sure: bool) -> Reply:
-        return self.engine.chat(question, max_tokens=self._max_tokens, probabilities=sure)
+    def _ask(self, question: str, *, likely: bool) -> Reply:
+        return self.engine.chat(question, max_tokens=self._max_tokens, probabilities=likely)
 
 
 class PromptedFile(_File):
@@ -79,6 +75,6 @@ class PromptedFile(_File):
         super().__init__(name, engine, max_tokens)
         self._prompt, self._stop = prompt, (stop,) if stop else ()
 
-    def _ask(self, question: str, *, sure: bool) -> Completion:
+    def _ask(self, question: str, *, likely: bool) -> Completion:
         prompt = self._prompt.render(question.strip())
-        return self.engine.complete(prompt, max_tokens=self._max_tokens, stop=self._stop, probabilities=int(sure))
+        return self.engine.complete(prompt, max_tokens=self._max_tokens, stop=self._stop, probabilities=int(likely))

@@ -3,12 +3,13 @@
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 
 from metier.facts import dates, names
 from metier.facts.dates import Date, NotADateError
 from metier.facts.mentions import mentions
 
-RULES = 2
+RULES = 3
 """Raised when what counts as right changes: scores by other rules are worked out anew."""
 
 _LEFT_OUT = frozenset({"a", "an", "the", "sir", "dr"})
@@ -97,6 +98,12 @@ def right(answer: str, wanted: str) -> bool:
         return said.agrees(when)
     within = when.holds(said) and (_is_span(when) or said.first[0] == when.first[0])
     return within or said.holds(when)
+
+
+def settled(answer: str, wanted: str, also: Iterable[str]) -> str:
+    """Return the wanted answer where an answer is another of its names, else the answer."""
+    said = _whole(plain(answer))
+    return wanted if said and said in {_whole(plain(name)) for name in also} else answer
 
 
 def abstains(answer: str, own_words: str, wanted: str = "") -> bool:

@@ -1,7 +1,7 @@
 """A checkpoint as a contestant: text in, text out, greedy."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -11,8 +11,6 @@ from metier.tasks.prompt import PromptFormat
 _ROWS = 64
 _LIKELY_ROWS = 8
 """So few, because the scores of all pieces are kept until a batch is done: 4 bytes x rows x tokens x vocabulary."""
-
-_Said = TypeVar("_Said")
 
 
 class Checkpoint:
@@ -47,30 +45,24 @@ class Checkpoint:
         stated = stated if isinstance(stated, list) else [stated]
         self._ends = sorted({end for end in (tokenizer.eos_token_id, *stated) if end is not None})
 
-    def answer(self, questions: Sequence[str]) -> list[str]:
-        """Return one answer a question, in order."""
-        return self._in_batches(questions, _ROWS, self._texts)
-
-    def answer_surely(self, questions: Sequence[str]) -> list[tuple[str, float]]:
-        """Return one answer a question, in order, with the natural logarithm of the model's own probability of it.
+    def answer(self, questions: Sequence[str], *, likely: bool = False) -> list[tuple[str, float | None]]:
+        """Return one answer a question, in order; if asked, with the logarithm of the model's own probability of it.
 
         The end of the answer is in it, a stop text is not; so `metier.run.engine.Engine.complete` has it, too.
         """
-        return self._in_batches(questions, _LIKELY_ROWS, self._likely)
-
-    def _in_batches(self, questions: Sequence[str], rows: int, ask: Callable[[list[str]], list[_Said]]) -> list[_Said]:
+        ask, rows = (self._likely, _LIKELY_ROWS) if likely else (self._texts, _ROWS)
         prompts = [self._prompt.render(question.strip()) for question in questions]
         shortest_first = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        said: dict[int, _Said] = {}
+        said: dict[int, tuple[str, float | None]] = {}
         for start in range(0, len(prompts), rows):
             these = shortest_first[start : start + rows]
             said |= zip(these, ask([prompts[i] for i in these]), strict=True)
         return [said[i] for i in range(len(prompts))]
 
-    def _texts(self, prompts: list[str]) -> list[str]:
-        return [self._until_stop(text).strip() for text in self._decoded(self._generate(prompts).sequences)]
+    def _texts(self, prompts: list[str]) -> list[tuple[str, float | None]]:
+        return [(self._until_stop(text).strip(), None) for text in self._decoded(self._generate(prompts).sequences)]
 
-    def _likely(self, prompts: list[str]) -> list[tuple[str, float]]:
+    def _likely(self, prompts: list[str]) -> list[tuple[str, float | None]]:
         out = self._generate(prompts, output_logits=True)
         places = [
             logits_NV.float().log_softmax(-1).gather(1, out.sequences[:, at, None])[:, 0]

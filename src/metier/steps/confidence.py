@@ -4,13 +4,14 @@ Only the answers are kept in the step. What is measured of them, and the thresho
 anew at every build, so that another risk asks nobody again.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from metier.data.questions.about import About, about_path, read_about
 from metier.data.records import Record, read_records
 from metier.errors import DataError
-from metier.evaluate.answers import SureAnswerer, collect_surely, read_surely
+from metier.evaluate.answers import Answerer, collect, read_surely
 from metier.evaluate.confidence import Asked, Knowledge, asked, knowledge_of
 from metier.export.contestants import ShippedFile
 from metier.model.bases import is_file
@@ -18,7 +19,8 @@ from metier.run.engine import Engine
 from metier.spec.estimates import session_tokens
 from metier.spec.job import Job
 from metier.steps.answering import SLOTS
-from metier.steps.exam import TEST, Released, opened
+from metier.steps.data import store_of
+from metier.steps.exam import TEST, Released, names_of, opened
 
 _VALIDATION = ("validation.jsonl", "validation_unknown.jsonl")
 """Exams to calibrate on: with an answer, and without one."""
@@ -27,7 +29,7 @@ _TEST = (TEST, "test_unknown.jsonl")
 EXAMS = (*_VALIDATION, *_TEST)
 
 
-def ask(job: Job, data: Path, answerer: SureAnswerer, folder: Path) -> dict[str, Any]:
+def ask(job: Job, data: Path, answerer: Answerer, folder: Path) -> dict[str, Any]:
     """Ask a contestant all four exams; return how many questions that were.
 
     Args:
@@ -38,7 +40,7 @@ def ask(job: Job, data: Path, answerer: SureAnswerer, folder: Path) -> dict[str,
     """
     exams = {exam: _rows(job, data, exam)[0] for exam in EXAMS}
     for exam, rows in exams.items():
-        collect_surely(answerer, rows, folder / exam)
+        collect(answerer, rows, folder / exam, likely=True)
     return {"asked": sum(map(len, exams.values()))}
 
 
@@ -78,14 +80,21 @@ def knowledge(job: Job, data: Path, name: str, folder: Path) -> Knowledge:
 
     def answered(exam: str) -> list[Asked]:
         rows, abouts = _rows(job, data, exam)
-        return asked(rows, read_surely(folder / exam), abouts, job.qa.unknown)
+        also = names_of(store_of(data), abouts)
+        return asked(rows, read_surely(folder / exam), abouts, job.qa.unknown, also)
 
-    validation, test = ([one for exam in exams for one in answered(exam)] for exams in (_VALIDATION, _TEST))
+    validation, test = _mixed_alike([(answered(known), answered(unknown)) for known, unknown in (_VALIDATION, _TEST)])
     return knowledge_of(name, validation, test, job.qa.risk)
 
 
+def _mixed_alike(exams: Sequence[tuple[list[Asked], list[Asked]]]) -> list[list[Asked]]:
+    """Return exams of known questions and as many unknown ones for each of these: as the exam with fewest has them."""
+    share = min((len(unknown) / len(known) for known, unknown in exams if known), default=0.0)
+    return [[*known, *unknown[: round(share * len(known))]] for known, unknown in exams]
+
+
 def _rows(job: Job, data: Path, exam: str) -> tuple[list[Record], list[About]]:
-    """Return the first rows of an exam, of each as many at most, so that all are mixed alike; and their subjects."""
+    """Return the first rows of an exam, of each as many at most, and what they are about."""
     path = data / exam
     rows, abouts = read_records(path), read_about(about_path(path))
     if len(rows) != len(abouts):

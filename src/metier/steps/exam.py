@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metier.artifact import Step
-from metier.data.questions.about import about_path, read_about
+from metier.data.questions.about import About, about_path, read_about
 from metier.data.records import Record, read_records
-from metier.evaluate.answers import collect, read_answers, take_over
+from metier.evaluate.answers import collect, read_answers
 from metier.evaluate.candidates import Candidate
 from metier.evaluate.confidence import Knowledge
 from metier.evaluate.metrics import score
@@ -21,7 +21,9 @@ from metier.evaluate.significance import Comparison, compare
 from metier.evaluate.verdict import Contestant, Licences, Limit, Parity, Verdict, decide
 from metier.export.contestants import PromptedFile, ShippedFile, tokens_per_s
 from metier.export.parity import AGREEMENT
-from metier.facts import answers as answers_of_facts
+from metier.facts import names
+from metier.facts.answers import RULES, settled
+from metier.facts.store import Store, open_store
 from metier.model.answer import Checkpoint
 from metier.model.bases import find_base
 from metier.model.loading import load_fast
@@ -37,7 +39,7 @@ from metier.tasks.registry import task_from_json
 
 TEST = "test.jsonl"
 """The exam."""
-_OURS, THEIRS = "shipped.jsonl", "base.jsonl"
+OURS, THEIRS = "shipped.jsonl", "base.jsonl"
 """Where the answers are kept."""
 
 
@@ -46,6 +48,15 @@ class Exam(NamedTuple):
 
     rows: list[Record]
     subjects: list[str] | None = None
+    also: list[tuple[str, ...]] | None = None
+    """Of each row other names of the wanted answer, see `names_of`."""
+
+    def settled(self, answers: Sequence[str]) -> Sequence[str]:
+        """Return answers as they are graded: the wanted one where one is another of its names."""
+        if self.also is None:
+            return answers
+        rows = zip(answers, self.rows, self.also, strict=True)
+        return [settled(said, row.output, also) for said, row, also in rows]
 
 
 class Released(NamedTuple):
@@ -75,7 +86,7 @@ def inputs(job: Job, data: Step, *exams: str) -> dict[str, Any]:
 
 def rules_of(job: Job) -> dict[str, int]:
     """Return what scores that are kept depend on beside the answers: our own rules of what counts as right."""
-    return {"rules": answers_of_facts.RULES} if job.task == "qa" else {}
+    return {"rules": RULES} if job.task == "qa" else {}
 
 
 def base_of(job: Job, prompts: dict[str, Any]) -> Released:
@@ -110,10 +121,7 @@ def examine_base(job: Job, data: Path, prompts: dict[str, Any], sure: Path | Non
         sure: in a job about facts, the folder in which its answers are kept with their likelihood.
         folder: where the answers are kept, so that a killed exam goes on.
     """
-    exam = exam_in(job, data)
-    if sure and (sure / TEST).exists():
-        take_over(sure / TEST, exam.rows, folder / THEIRS)
-    return asdict(ask_base(job, prompts, exam, folder))
+    return asdict(ask_base(job, prompts, exam_in(job, data), answers_at(sure, folder, THEIRS)))
 
 
 def examine(
@@ -126,21 +134,30 @@ def examine(
         data: the folder of the rows.
         ours: the chosen file, or the checkpoint's folder where there is none.
         prompts: the result of the step ``prompt``.
-        base: the folder of the base's answers; None for a model from scratch.
+        base: the base's answers; None for a model from scratch.
         sure: in a job about facts, the folder in which the file's answers are kept with their likelihood.
         folder: where the answers are kept, so that a killed exam goes on.
     """
-    exam = exam_in(job, data)
-    if sure:
-        take_over(sure / TEST, exam.rows, folder / _OURS)
-    contestant = ask_ours(job, ours, prompts, exam, folder)
+    exam, answers = exam_in(job, data), answers_at(sure, folder, OURS)
+    contestant = ask_ours(job, ours, prompts, exam, answers)
     return {
         "contestant": asdict(contestant),
-        "comparison": asdict(against(job, exam, folder, read_answers(base / THEIRS))) if base else None,
+        "comparison": asdict(against(job, exam, answers, read_answers(base))) if base else None,
         "ram_mib": None
         if ours.is_dir()
         else memory_mib(ours, asked_first(exam.rows), store_of(data), session_tokens(job)),
     }
+
+
+def answers_at(sure: Path | None, folder: Path, name: str) -> Path:
+    """Return where a contestant's answers to the test set are kept: what it was asked already is not asked again.
+
+    Args:
+        sure: in a job about facts, the folder in which they are kept with their likelihood.
+        folder: the folder of the step that asks for the answers alone.
+        name: of the file there.
+    """
+    return sure / TEST if sure and (sure / TEST).exists() else folder / name
 
 
 def judge(
@@ -185,15 +202,40 @@ def judge(
 
 def exam_in(job: Job, data: Path) -> Exam:
     """Return the exam that lies in the folder of the rows."""
-    rows = read_records(data / TEST)[: job.evaluate.test_rows]
-    return Exam(rows, subjects_of(job, data / TEST, rows))
+    return exam_of(job, data / TEST, job.evaluate.test_rows)
 
 
-def subjects_of(job: Job, path: Path, rows: Sequence[Record]) -> list[str] | None:
-    """Return what each of an exam's first rows is about; None of a job that is not about facts."""
+def exam_of(job: Job, path: Path, first: int) -> Exam:
+    """Return the first rows of a file as an exam; in a job about facts with what they are about.
+
+    Args:
+        job: the job description.
+        path: the file, in the folder of the rows.
+        first: how many rows.
+    """
+    rows = read_records(path)[:first]
     if job.task != "qa":
-        return None
-    return [one.subject or row.input for one, row in zip(read_about(about_path(path)), rows, strict=False)]
+        return Exam(rows)
+    abouts = read_about(about_path(path))[:first]
+    subjects = [one.subject or row.input for one, row in zip(abouts, rows, strict=False)]
+    return Exam(rows, subjects, names_of(store_of(path.parent), abouts))
+
+
+def names_of(store: Path | None, abouts: Sequence[About]) -> list[tuple[str, ...]]:
+    """Return of each question the names by which its answer is right, too: those that nothing else in the store has.
+
+    There are none where a value is asked for, or where there is no store.
+    """
+    if store is None:
+        return [()] * len(abouts)
+    with open_store(store) as opened:
+        return [() if one.form == "ask" else _own_names(opened, one.subject) for one in abouts]
+
+
+def _own_names(store: Store, subject: str) -> tuple[str, ...]:
+    keys = {name: names.key(name) for name in store.names(subject)}
+    holders = store.known(keys.values())
+    return tuple(name for name, key in keys.items() if len(holders[key]) == 1)
 
 
 def _parity(swept: dict[str, Any]) -> Parity:
@@ -210,22 +252,22 @@ def _parity(swept: dict[str, Any]) -> Parity:
     )
 
 
-def ask_ours(job: Job, ours: Path, prompts: dict[str, Any], exam: Exam, folder: Path) -> Contestant:
-    """Ask the shipped file, or the checkpoint in a folder; the answers are kept in another folder."""
+def ask_ours(job: Job, ours: Path, prompts: dict[str, Any], exam: Exam, path: Path) -> Contestant:
+    """Ask the shipped file, or the checkpoint in a folder; the answers are kept in a file."""
     limit = job.evaluate.max_answer_tokens
     if ours.is_dir():
         checkpoint = Checkpoint(job.name, *load_fast(ours), PromptFormat.from_json(prompts["prompt"]), limit)
-        return graded(job, "checkpoint", collect(checkpoint, exam.rows, folder / _OURS), exam)
+        return graded(job, "checkpoint", [one.text for one in collect(checkpoint, exam.rows, path)], exam)
     with Engine(ours, slots=SLOTS, context_tokens=session_tokens(job)) as engine:
-        answers = collect(ShippedFile(job.name, engine, limit), exam.rows, folder / _OURS)
+        answers = [one.text for one in collect(ShippedFile(job.name, engine, limit), exam.rows, path)]
         speed = tokens_per_s(engine, _timed(PromptFormat.from_json(prompts["prompt"]), exam.rows))
         return graded(job, ours.stem, answers, exam, ours, speed)
 
 
-def ask_base(job: Job, prompts: dict[str, Any], exam: Exam, folder: Path) -> Contestant:
-    """Ask the base with the best prompt found for it; the answers are kept in a folder, as `THEIRS`."""
+def ask_base(job: Job, prompts: dict[str, Any], exam: Exam, path: Path) -> Contestant:
+    """Ask the base with the best prompt found for it; the answers are kept in a file."""
     timed = PromptFormat.from_json(prompts["prompt"])
-    return ask_released(job, base_of(job, prompts), timed, exam, folder / THEIRS)
+    return ask_released(job, base_of(job, prompts), timed, exam, path)
 
 
 def ask_released(job: Job, released: Released, timed: PromptFormat, exam: Exam, path: Path) -> Contestant:
@@ -239,7 +281,7 @@ def ask_released(job: Job, released: Released, timed: PromptFormat, exam: Exam, 
         path: where the answers are kept.
     """
     with opened(released, job.evaluate.max_answer_tokens, stop_of(released.prompt, exam.rows)) as asked:
-        answers = collect(asked, exam.rows, path)
+        answers = [one.text for one in collect(asked, exam.rows, path)]
         if isinstance(asked, Checkpoint):
             return graded(job, released.name, answers, exam)
         speed = tokens_per_s(asked.engine, _timed(timed, exam.rows))
@@ -287,13 +329,13 @@ def asked_first(rows: Sequence[Record]) -> list[str]:
     return [row.input for row in rows[:TIMED_ROWS]]
 
 
-def against(job: Job, exam: Exam, folder: Path, theirs: Sequence[str]) -> Comparison:
-    """Return by how much the job's model, whose answers are kept in a folder, is better than others' answers."""
+def against(job: Job, exam: Exam, ours: Path, theirs: Sequence[str]) -> Comparison:
+    """Return by how much the job's model, whose answers are kept in a file, is better than others' answers."""
     task, references = task_from_json(job.task_settings), [row.output for row in exam.rows]
     return compare(
         task.primary_metric,
-        read_answers(folder / _OURS),
-        theirs,
+        exam.settled(read_answers(ours)),
+        exam.settled(theirs),
         references,
         seed=job.seed,
         language=task.output_language,
@@ -312,5 +354,6 @@ def graded(
     """Return a contestant with its scores by all metrics of the task; its file and speed where they are known."""
     task, references = task_from_json(job.task_settings), [row.output for row in exam.rows]
     language, groups = task.output_language, exam.subjects
-    scores = tuple(score(metric, answers, references, language=language, groups=groups) for metric in task.metrics)
+    said = exam.settled(answers)
+    scores = tuple(score(metric, said, references, language=language, groups=groups) for metric in task.metrics)
     return Contestant(name, scores, path.stat().st_size / 2**20 if path else None, speed)

@@ -20,7 +20,7 @@ from metier.spec.contestants import BASE
 from metier.spec.data import Source
 from metier.spec.job import Job
 from metier.steps import rivals
-from metier.steps.exam import THEIRS, Exam, against, ask_base, ask_ours, ask_released, graded
+from metier.steps.exam import OURS, THEIRS, Exam, against, ask_base, ask_ours, ask_released, graded
 from metier.steps.prompt import decided_by
 from metier.steps.run_folder import building
 from metier.tasks.prompt import PromptFormat
@@ -86,19 +86,20 @@ def _examined(job: Job, run: Path, on: str, rows: int, others: Sequence[Path], c
     folder.mkdir(parents=True, exist_ok=True)
     ours = exported.folder / (exported.result["file"] or "huggingface")
     test = Exam(records)
-    contestants, comparisons = [ask_ours(job, ours, prompts.result, test, folder)], {}
+    mine, theirs = folder / OURS, folder / THEIRS
+    contestants, comparisons = [ask_ours(job, ours, prompts.result, test, mine)], {}
     if not job.base.from_scratch:
-        contestants.append(ask_base(job, prompts.result, test, folder))
-        comparisons[BASE] = against(job, test, folder, read_answers(folder / THEIRS))
+        contestants.append(ask_base(job, prompts.result, test, theirs))
+        comparisons[BASE] = against(job, test, mine, read_answers(theirs))
     timed = PromptFormat.from_json(prompts.result["prompt"])
     for name, prompt in prompted.items():
         kept = run / "outside" / key_of([records, decided_by(prompt), limit]) / "answers.jsonl"
         kept.parent.mkdir(exist_ok=True)
         contestants.append(ask_released(job, rivals.released(job, name, prompt), timed, test, kept))
-        comparisons[name] = against(job, test, folder, read_answers(kept))
+        comparisons[name] = against(job, test, mine, read_answers(kept))
     for name, answers in systems.items():
         contestants.append(graded(job, name, answers[: len(records)], test))
-        comparisons[name] = against(job, test, folder, answers[: len(records)])
+        comparisons[name] = against(job, test, mine, answers[: len(records)])
     return OutsideExam(len(records), leaks, tuple(contestants), comparisons)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from metier.analysis.frontier import draw_frontier
 from metier.artifact import read_json, write_atomically, write_json
-from metier.data.records import read_records
 from metier.errors import ArtifactError, RunError
 from metier.evaluate.answers import collect, read_answers
 from metier.evaluate.candidates import Candidate, choose
@@ -23,7 +22,7 @@ from metier.spec.job import Job
 from metier.steps.answering import Asked, Told, ask_apart
 from metier.steps.answering_memory import memory_mib
 from metier.steps.data import store_of
-from metier.steps.exam import asked_first, subjects_of
+from metier.steps.exam import asked_first, exam_of
 from metier.steps.ship import WHOLE, File, files_of, gguf_path
 from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import task_from_json
@@ -148,12 +147,14 @@ class _Exam:
 
     def __init__(self, job: Job, path: Path, prompt: PromptFormat, whole: Path, files: Path, folder: Path) -> None:
         self._job, self._path, self._prompt, self._files, self._folder = job, path, prompt, files, folder
-        self._rows = read_records(path)[: job.evaluate.validation_rows]
+        self._exam = exam_of(job, path, job.evaluate.validation_rows)
+        self._rows = self._exam.rows
         self.references = [row.output for row in self._rows]
-        self.subjects = subjects_of(job, path, self._rows)
+        self.subjects = self._exam.subjects
         self.metric = task_from_json(job.task_settings).primary_metric
         checkpoint = Checkpoint("checkpoint", *load_fast(whole), prompt, job.evaluate.max_answer_tokens)
-        self.theirs = collect(checkpoint, self._rows, folder / "checkpoint.jsonl", chunk_rows=256)
+        said = collect(checkpoint, self._rows, folder / "checkpoint.jsonl", chunk_rows=256)
+        self.theirs = self._exam.settled([one.text for one in said])
 
     def decided_by(self, model_folder: Path) -> tuple[Decided, ...]:
         """Return what a checkpoint says at the positions where it is decided."""
@@ -192,7 +193,7 @@ class _Exam:
             ram_mib = memory_mib(path, questions, store, session_tokens(self._job))
         except RunError as error:
             return replace(candidate, failed=error.found)
-        mine = read_answers(self._answers(file))
+        mine = self._exam.settled(read_answers(self._answers(file)))
         groups = self.subjects
         compared = compare(self.metric, mine, self.theirs, self.references, seed=self._job.seed, groups=groups)
         return replace(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metier.artifact import Step
-from metier.evaluate.answers import read_answers, take_over
+from metier.evaluate.answers import read_answers
 from metier.model.bases import content_of, find_base
 from metier.progress import say
 from metier.spec.job import Job
@@ -22,8 +22,6 @@ from metier.tasks.prompt import PromptFormat
 
 RunStep = Callable[[str, dict[str, Any], Callable[[Path], Any]], Step]
 """Runs a step: its folder below the run folder, what it depends on, its work."""
-
-_ANSWERS = "answers.jsonl"
 
 
 def prompted(job: Job, data: Step, step: RunStep) -> dict[str, Step]:
@@ -58,6 +56,7 @@ def met(
     asked: Mapping[str, Any],
     sure: Mapping[str, Step],
     examined: Step,
+    ours: Path,
     step: RunStep,
 ) -> dict[str, dict[str, Any]]:
     """Ask every rival the test set and compare its answers with those of the job's model.
@@ -68,7 +67,8 @@ def met(
         prompts: what `prompted` returned.
         asked: what anybody's answers depend on, and ``timed``, the format in which the speed of all is measured.
         sure: in a job about facts, what `asked_surely` returned: what is in there is not asked again.
-        examined: the step with the answers of the job's model.
+        examined: the step in which the job's model was examined.
+        ours: the answers of the job's model.
         step: runs a step in the run folder.
 
     Returns:
@@ -78,16 +78,17 @@ def met(
     found = {}
     for name, prompt in prompts.items():
         rival = released(job, name, prompt)
-        with_likelihood = {"sure": sure[name].key} if name in sure else {}
+        asked_before = sure.get(name)
+        with_likelihood = {"sure": asked_before.key} if asked_before else {}
         answers = step(
             f"rivals/{name}/answers",
             {**asked, "prompt": decided_by(prompt), **with_likelihood},
-            partial(_ask, job, rival, timed, test, sure[name].folder if name in sure else None),
+            partial(_ask, job, rival, timed, test, asked_before),
         )
         compared = step(
             f"rivals/{name}/comparison",
             {"exam": examined.key, "answers": answers.key},
-            partial(_compare, job, test, examined.folder, answers.folder),
+            partial(_compare, job, test, ours, _answers(asked_before, answers.folder)),
         )
         found[name] = {"contestant": answers.result, "comparison": compared.result}
     return found
@@ -145,12 +146,14 @@ def _choose(job: Job, data: Path, reference: str, tried: dict[str, Any], _: Path
 
 
 def _ask(
-    job: Job, rival: exam.Released, timed: PromptFormat, test: exam.Exam, sure: Path | None, folder: Path
+    job: Job, rival: exam.Released, timed: PromptFormat, test: exam.Exam, sure: Step | None, folder: Path
 ) -> dict[str, Any]:
-    if sure and (sure / exam.TEST).exists():
-        take_over(sure / exam.TEST, test.rows, folder / _ANSWERS)
-    return asdict(exam.ask_released(job, rival, timed, test, folder / _ANSWERS))
+    return asdict(exam.ask_released(job, rival, timed, test, _answers(sure, folder)))
 
 
 def _compare(job: Job, test: exam.Exam, ours: Path, theirs: Path, _: Path) -> dict[str, Any]:
-    return asdict(exam.against(job, test, ours, read_answers(theirs / _ANSWERS)))
+    return asdict(exam.against(job, test, ours, read_answers(theirs)))
+
+
+def _answers(sure: Step | None, folder: Path) -> Path:
+    return exam.answers_at(sure.folder if sure else None, folder, "answers.jsonl")

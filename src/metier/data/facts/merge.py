@@ -6,19 +6,23 @@ stand side by side, marked as disputed.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations, product
 
 from metier.data.facts.found import LONGEST_LIFE, Found, Left, Subject
 from metier.facts import names
 from metier.facts.fact import Kind, relation, stated
+from metier.progress import say
 
 NEAR_YEARS = 30
 """Births or deaths further apart are those of two persons of one name, not of one person told of wrongly."""
 
 _HONOURS = frozenset({"the", "sir", "dr", "lord"})
 """Titles that tell nobody apart."""
+
+_MOST_VALUES = 50
+"""Values that a source gives of a subject where one can be right; with more, its subjects are not what they seem."""
 
 _RARE = 20
 """Events that could be the same are looked up by the words that no more events than this have."""
@@ -92,9 +96,14 @@ def merge(read: Iterable[tuple[str, Iterable[Found | Left]]]) -> Merged:
     for source, items in read:
         for group in _groups(source, items, merged, spelt):
             _settle(source, group, index, merged)
+    crowds: list[tuple[Known, dict[str, str]]] = []
     for subject in merged.subjects:
-        _drop_repeated(subject, merged)
-        _mark_disputed(subject)
+        crowded = {said: by for said, facts in subject.said.items() if (by := _crowding(said, facts))}
+        _drop_repeated(subject, merged, crowded)
+        _mark_disputed(subject, crowded)
+        if crowded:
+            crowds.append((subject, crowded))
+    _tell(crowds)
     _mark_events(merged.subjects)
     _tell_apart(merged, index)
     return merged
@@ -143,7 +152,8 @@ def _settle(source: str, group: list[Found], index: dict[str, list[Known]], merg
         for known in _named(subject, index)
         if _may_be(source, known, group) and _is_meant(source, known, subject) is not False
     ]
-    fitting = [known for known in fitting if _agrees(known, group)] or _most_names(fitting, subject)
+    if len(fitting) > 1:
+        fitting = [known for known in fitting if _agrees(known, group)] or _most_names(fitting, subject)
     if len(fitting) > 1:
         for found in group:
             merged.leave(source, Left("name of several subjects", found.line, (subject, (found.relation,))))
@@ -252,13 +262,38 @@ def _agrees(known: Known, group: list[Found]) -> bool:
     )
 
 
-def _drop_repeated(subject: Known, merged: Merged) -> None:
-    """Leave out what a source says again, keeping the more exact date."""
+def _crowding(said: str, facts: list[Kept]) -> str | None:
+    """Return the source that gives more values than it can by mistake, where one alone can be right."""
+    if not relation(said).one or len(facts) <= _MOST_VALUES:
+        return None
+    values: dict[str, set[str]] = defaultdict(set)
+    for fact in facts:
+        values[fact.source].add(fact.found.value)
+    return next((source for source, given in values.items() if len(given) > _MOST_VALUES), None)
+
+
+def _tell(crowds: list[tuple[Known, dict[str, str]]]) -> None:
+    """Say of the first subject with too many values what is wrong with it, and how many there are."""
+    if not crowds:
+        return
+    subject, crowded = crowds[0]
+    said, source = next(iter(crowded.items()))
+    values = {fact.found.value for fact in subject.said[said]}
+    others = f" (such subjects: {len(crowds)})" if crowds[1:] else ""
+    say(
+        f"  {source}: {subject.names[0]!r} has {len(values)} values of {said!r}, of which one can be right: "
+        f"all are disputed{others}. Check which column has the subjects"
+    )
+
+
+def _drop_repeated(subject: Known, merged: Merged, crowded: Mapping[str, str]) -> None:
+    """Leave out what a source says again, keeping the more exact date; of a crowd what it says in the same words."""
     for said, facts in subject.said.items():
         kept: dict[tuple[str, str], list[Kept]] = defaultdict(list)
         for fact in sorted(facts, key=lambda fact: _length(fact.found)):
             # Texts are the same by their key, dates if they agree: those are compared.
-            key = "" if relation(said).asks_for == "date" else names.key(fact.found.value)
+            is_date = relation(said).asks_for == "date" and said not in crowded
+            key = "" if is_date else names.key(fact.found.value)
             if any(_same(other.found, fact.found) for other in kept[fact.source, key]):
                 merged.leave(fact.source, Left("said twice", fact.found.line))
             else:
@@ -278,13 +313,17 @@ def _same(one: Found, two: Found) -> bool:
     return names.key(one.value) == names.key(two.value)
 
 
-def _mark_disputed(subject: Known) -> None:
+def _mark_disputed(subject: Known, crowded: Mapping[str, str]) -> None:
     for said, facts in subject.said.items():
-        if not relation(said).one:
-            continue
-        for one, two in combinations(facts, 2):
-            if not _same(one.found, two.found) and not _other_word(one.found, two.found):
-                one.disputed = two.disputed = True
+        if said in crowded:  # too many to compare each with each
+            for fact in facts:
+                fact.disputed = True
+        elif relation(said).one:
+            for one, two in combinations(facts, 2):
+                if not _same(one.found, two.found) and not _other_word(one.found, two.found):
+                    one.disputed = two.disputed = True
+    if {"born", "died"} <= crowded.keys():
+        return
     for born, died in product(subject.dates("born"), subject.dates("died")):
         first, last = born.found.date, died.found.date
         if first and last and (last.before(first) or last.first[0] - first.last[0] > LONGEST_LIFE):

@@ -16,7 +16,7 @@ Form = Literal["ask", "reverse", "comparison"]
 """For the value, for the subject, or for which of two came first."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class About:
     """What one question is about."""
 

@@ -12,7 +12,6 @@ from metier.facts import names
 from metier.facts.dates import CIRCA_YEARS, Date
 from metier.facts.fact import Fact, Kind, relation
 from metier.facts.mentions import holds
-from metier.facts.store import Store
 
 _FIGURES = re.compile(r"\d+")
 _LONGEST_SPAN = 200
@@ -22,7 +21,7 @@ _GIVES_AWAY = 0.5
 """Part of an answer's telling words that a hint may not have."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Known:
     """One thing that sources say, as it can be asked."""
 
@@ -64,33 +63,33 @@ class Known:
 
 
 def read_known(
-    store: Store, known: Names, relations: Sequence[str] | None, left: dict[str, Counter[str]]
+    facts: Iterable[Fact], known: Names, relations: Sequence[str] | None, left: dict[str, Counter[str]]
 ) -> list[Known]:
     """Return all that can be asked.
 
     Args:
-        store: of facts.
+        facts: of a store.
         known: the names in it.
         relations: those to ask for; None for all.
         left: by source, counts the facts that are not asked for, by reason.
     """
     groups: dict[tuple[str, str], list[Fact]] = defaultdict(list)
-    for fact in store:
+    for fact in facts:
         groups[fact.subject, fact.relation].append(fact)
     found = []
-    for (_, said), facts in groups.items():
+    for (_, said), group in groups.items():
         reason = "relation not asked for" if relations is not None and said not in relations else None
-        answer = None if reason else _answer(facts)
-        one = None if answer is None else _known(facts, answer, known)
+        answer = None if reason else _answer(group)
+        one = None if answer is None else _known(group, answer, known)
         if reason is None and answer is None:
-            reason = "disputed" if any(fact.disputed for fact in facts) else "several values"
+            reason = "disputed" if any(fact.disputed for fact in group) else "several values"
         if one is None:
-            for fact in facts:
+            for fact in group:
                 left[fact.origin.name][reason or "its name gives the answer away"] += 1
         else:
             found.append(one)
-    alone = _alone(groups.values())
-    return [replace(one, reverse=(one.subject, one.relation) in alone and not _is_vague(one)) for one in found]
+    theirs = alone(groups.values())
+    return [replace(one, reverse=(one.subject, one.relation) in theirs and not _is_vague(one)) for one in found]
 
 
 def _is_vague(one: Known) -> bool:
@@ -147,15 +146,15 @@ def _hints_at(hint: str, value: str) -> bool:
     return len(told & names.telling(hint)) >= _GIVES_AWAY * max(1, len(told))
 
 
-def _alone(groups: Iterable[list[Fact]]) -> set[tuple[str, str]]:
+def alone(groups: Iterable[list[Fact]]) -> set[tuple[str, str]]:
     """Return subjects and relations whose value no other subject of the store has, nor one that could be it."""
     by_relation: dict[str, list[list[Fact]]] = defaultdict(list)
     for facts in groups:
         by_relation[facts[0].relation].append(facts)
     found: set[tuple[str, str]] = set()
     for said, of_subjects in by_relation.items():
-        alone = _alone_dates if relation(said).asks_for == "date" else _alone_texts
-        found |= {(facts[0].subject, said) for facts in alone(of_subjects)}
+        of_one = _alone_dates if relation(said).asks_for == "date" else _alone_texts
+        found |= {(facts[0].subject, said) for facts in of_one(of_subjects)}
     return found
 
 
@@ -190,5 +189,10 @@ def _alone_texts(of_subjects: list[list[Fact]]) -> Iterator[list[Fact]]:
                 having[word].add(fact.subject)
     for facts in of_subjects:
         words = [names.key(fact.value).split() for fact in facts]
-        if all(each and len(set.intersection(*(having[word] for word in each))) == 1 for each in words):
+        if all(each and _is_alone([having[word] for word in each]) for each in words):
             yield facts
+
+
+def _is_alone(having: list[set[str]]) -> bool:
+    """Return whether the sets, all of which hold one subject, have no other in common."""
+    return any(len(each) == 1 for each in having) or len(set.intersection(*sorted(having, key=len))) == 1

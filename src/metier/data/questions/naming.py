@@ -34,16 +34,24 @@ class Names:
         for entry in self.entries.values():
             for name in entry.names:
                 self._holders[names.key(name)].add(entry.subject)
-        self._all = f" {' | '.join(self._holders)} "
+        self._having: dict[str, list[str]] = defaultdict(list)
+        for key in self._holders:
+            for word in set(key.split()):
+                self._having[word].append(key)
 
     def resembles(self, name: str) -> bool:
         """Return whether a name, or words of it, or it with one letter other, more or less, is somebody's."""
         key = names.key(name).replace(" the ", " ")
         return (
-            f" {key} " in self._all
+            self._is_part(key)
             or any(part in self._holders for part in within(key))
             or any(other in self._holders for other in _one_letter_from(key))
         )
+
+    def _is_part(self, key: str) -> bool:
+        """Return whether a key is one of somebody's, or some words of one."""
+        having = [self._having.get(word, []) for word in key.split()]
+        return any(f" {key} " in f" {whole} " for whole in min(having, key=len, default=[]))
 
     def is_unique(self, label: str) -> bool:
         """Return whether a label is of one subject alone, be it by its hint."""

@@ -1,9 +1,10 @@
 """The data step of a job of questions: facts to questions, exams, the store they are looked up in, and a ledger."""
 
+import hashlib
 import random
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,13 @@ from metier.data.questions.unknown import beside, in_empty_years, in_vain, inven
 from metier.data.questions.withheld import Mentions, names_of, withhold
 from metier.data.records import Record, write_records
 from metier.data.similarity import comparable
-from metier.data.split import in_seeded_order
+from metier.data.split import seeded
 from metier.errors import DataError
 from metier.facts import names
 from metier.facts.dates import Date
-from metier.facts.fact import Kind, relation
-from metier.facts.store import Store, open_store
+from metier.facts.fact import Fact, Kind, relation
+from metier.facts.store import Entry as Subject
+from metier.facts.store import open_store
 from metier.progress import say, track
 from metier.spec.data import Data
 from metier.spec.knowledge import counted
@@ -112,8 +114,10 @@ def prepare_questions(data: Data, qa: Qa, folder: Path, *, seed: int = 0) -> dic
     built = build_store(data.facts, folder / STORE)
     left: dict[str, Counter[str]] = defaultdict(Counter)
     with open_store(folder / STORE, built.key) as store:
-        material = _material(store, built, qa, seed, left)
-        disputed = {fact.origin.name: f"{fact.place}: {fact.line[:200]}" for fact in store if fact.disputed}
+        facts_read = list(store)
+        material = _material(store.subjects(), facts_read, built, qa, seed, left)
+    disputed = {fact.origin.name: f"{fact.place}: {fact.line[:200]}" for fact in facts_read if fact.disputed}
+    del facts_read  # what follows has a material of its own
     _tell_left_out(data, built, left, disputed)
     book = material.book
     pairs = Pairs(material.taught)
@@ -169,11 +173,18 @@ def exam_rows(facts: int, share: float, most: int) -> int:
     return min(2 * facts, most, MOST_KNOWN, max(LEAST_KNOWN, round(share * facts)))
 
 
-def _material(store: Store, built: Built, qa: Qa, seed: int, left: dict[str, Counter[str]]) -> _Material:
+def _material(
+    subjects: Sequence[Subject],
+    facts: Sequence[Fact],
+    built: Built,
+    qa: Qa,
+    seed: int,
+    left: dict[str, Counter[str]],
+) -> _Material:
     """Read what can be asked, withhold subjects, and leave out what no training question can be made of."""
     said: dict[str, set[str]] = defaultdict(set)
     dates: dict[str, list[Date]] = defaultdict(list)
-    for fact in store:
+    for fact in facts:
         said[fact.subject].add(fact.relation)
         if fact.date is not None:
             dates[fact.relation].append(fact.date)
@@ -185,12 +196,12 @@ def _material(store: Store, built: Built, qa: Qa, seed: int, left: dict[str, Cou
         if missing := sorted(set(relations) - set(there)):
             raise DataError(key, f"no source says anything of {missing[0]!r}", f"Known are: {', '.join(there)}")
     stated = {subject: frozenset(relations) for subject, relations in said.items()}
-    for entry in store.subjects():  # of somebody of that name
+    for entry in subjects:  # of somebody of that name
         unsure = {one for name in entry.names for one in built.unsure.get(names.key(name), ())}
         fitting = {one for one in unsure if relation(one).kind in ("", entry.kind) or not entry.kind}
         said[entry.subject] |= {spelt.get(one.casefold(), one) for one in fitting}
-    known = Names(store.subjects(), stated, said)
-    found = read_known(store, known, qa.relations, left)
+    known = Names(subjects, stated, said)
+    found = read_known(facts, known, qa.relations, left)
     book = Book(qa.phrasings)
     ways = {one.way for one in found}
     book.check(ways)
@@ -204,7 +215,7 @@ def _material(store: Store, built: Built, qa: Qa, seed: int, left: dict[str, Cou
         reasons = dict(sum(left.values(), Counter[str]()))
         raise DataError("data.facts", f"none of {built.total} facts can be asked for ({reasons})", "Add other facts")
     texts = [*book.texts(ways), *built.facts, qa.unknown]
-    twice = doubles(store, known)
+    twice = doubles(facts, known)
     withheld = withhold(askable, known, qa.withheld_share, texts, twice)
     said_of_both = {one: set().union(said[one], *(said[other] for other in twice.get(one, ()))) for one in said}
     kept_back: dict[Part, list[Known]] = {"validation": [], "test": []}
@@ -247,12 +258,12 @@ def _unknown(material: _Material, known: int, part: Part, dice: random.Random) -
 def _training(material: _Material, pairs: Pairs) -> list[Question]:
     """Return the training rows: what is taught, what is not known, and what came first, by their shares."""
     qa, book, seed = material.qa, material.book, material.seed
-    kept: dict[str, Question] = {}
+    kept: dict[bytes, Question] = {}
 
     def keep(questions: Iterable[Question]) -> int:
         before = len(kept)
         for question in questions:
-            text = comparable(question.text)
+            text = _short(comparable(question.text))
             if material.mentions.owners(f"{question.text} | {question.answer}"):
                 material.skipped["names a withheld subject"] += 1
             elif text not in kept:
@@ -275,9 +286,15 @@ def _training(material: _Material, pairs: Pairs) -> list[Question]:
     got += keep(invented(unknown - got, material.taught, "train", book, material.inventor, qa.unknown, dice))
     if got < unknown:
         material.skipped["names that could not be made up"] = unknown - got
-    if not qa.source_tags:
-        return list(kept.values())
-    return [one._replace(text=f"[{one.source}] {one.text}") if at % 2 else one for at, one in enumerate(kept.values())]
+    train = list(kept.values())
+    if qa.source_tags:
+        train[1::2] = [one._replace(text=f"[{one.source}] {one.text}") for one in train[1::2]]
+    return train
+
+
+def _short(text: str) -> bytes:
+    """Return eight bytes for a text: of a hundred million two are the same once in four thousand times."""
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
 def _write_rows(
@@ -294,8 +311,10 @@ def _write_rows(
         write_about(about_path(path), (one.about for one in rows))
 
 
-def _records(train: Sequence[Question], seed: int) -> list[Record]:
-    return in_seeded_order((Record(one.text, one.answer, one.source) for one in train), seed)
+def _records(train: Sequence[Question], seed: int) -> Iterator[Record]:
+    """Yield the training rows in seeded order."""
+    mixed = sorted(train, key=lambda one: seeded(seed, one.text, one.answer))
+    return (Record(one.text, one.answer, one.source) for one in mixed)
 
 
 def _named(

@@ -4,10 +4,10 @@ import hashlib
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from metier.data.questions.about import About, Form
-from metier.data.questions.about import Kind as Knowing
 from metier.data.questions.compared import Pair, Pairs
 from metier.data.questions.known import Known
 from metier.data.questions.phrasings import Book, Part, asks_back, asks_of, asks_which
@@ -38,26 +38,26 @@ def drawn(*what: object) -> int:
 def asked(one: Known, label: str, phrasing: str) -> Question | None:
     """Return the question for a fact's value; None where it holds the answer."""
     text = asks_of(phrasing, label, one.kind)
-    about = _about(one, "known", "ask")
-    return None if one.gives_away(text) else Question(text, one.value, one.source, about)
+    return None if one.gives_away(text) else Question(text, one.value, one.source, _about(one, "ask"))
 
 
 def asked_back(one: Known, phrasing: str) -> Question | None:
     """Return the question for a fact's subject; None where it holds the answer."""
     text = asks_back(phrasing, one.value, one.date)
-    about = _about(one, "known", "reverse")
-    return None if names.says(text, one.name) else Question(text, one.name, one.source, about)
+    return None if names.says(text, one.name) else Question(text, one.name, one.source, _about(one, "reverse"))
 
 
 def which_first(pair: Pair, phrasing: str, dice: random.Random) -> Question:
     """Return the question which of two came first."""
     one, two = dice.sample(pair, 2)
     text = asks_which(phrasing, (one.label, one.kind), (two.label, two.kind))
-    return Question(text, pair.earlier.label, pair.earlier.source, _about(pair.earlier, "known", "comparison"))
+    return Question(text, pair.earlier.label, pair.earlier.source, _about(pair.earlier, "comparison"))
 
 
-def _about(one: Known, kind: Knowing, form: Form) -> About:
-    return About(kind, form, one.relation, one.subject, one.value, one.year, one.region)
+@lru_cache(maxsize=8)
+def _about(one: Known, form: Form) -> About:
+    """Return what is asked; the questions about a fact, which are made together, share it: there are millions."""
+    return About("known", form, one.relation, one.subject, one.value, one.year, one.region)
 
 
 def training_of(one: Known, book: Book, variants: int, seed: int) -> list[Question]:

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import sqrt
 
 from metier.data.questions import frames
@@ -12,7 +12,7 @@ from metier.data.questions.invent import Inventor
 from metier.data.questions.known import Known
 from metier.data.questions.phrasings import Book, Part, asks_back, asks_of, way_of
 from metier.data.questions.rows import Question, careless
-from metier.facts.dates import EARLIEST, Date
+from metier.facts.dates import CIRCA_YEARS, EARLIEST, Date
 from metier.facts.fact import RELATIONS, Kind
 
 NOT_ASKED_IN_VAIN = frozenset({"described as", "lived", "located in", "occurred"})
@@ -159,6 +159,7 @@ def in_empty_years(
         and book.asked(one.way).reverse.train
     ]
     last = {relation: max(date.last[0] for date in of_it) for relation, of_it in dates.items() if of_it}
+    told = {relation: years_told(of_it) for relation, of_it in dates.items()}
 
     def draw(number: int) -> Question | None:
         one = dice.choice(usable)
@@ -168,12 +169,18 @@ def in_empty_years(
             return None
         date = Date((year, 1, 1), (year, 12, 31))
         of = _BEGINNINGS if one.relation in _BEGINNINGS else {one.relation}
-        if any(date.agrees(other) for relation in sorted(of) for other in dates.get(relation, ())):
+        if any(year in told.get(relation, ()) for relation in of):
             return None
         text = careless(asks_back(dice.choice(book.asked(one.way).reverse.train), str(date), date), number)
         return Question(text, unknown, one.source, About("known", "reverse", one.relation, "", "", year, ""))
 
     return _drawn(count if usable else 0, draw)
+
+
+def years_told(dates: Iterable[Date]) -> set[int]:
+    """Return the years that agree with one of the dates."""
+    stretches = {(*date.years, CIRCA_YEARS if date.circa else 0) for date in dates}
+    return {year for first, last, slack in stretches for year in range(first - slack, last + slack + 1)}
 
 
 def _drawn(count: int, draw: Callable[[int], Question | None]) -> list[Question]:

@@ -20,20 +20,22 @@ class Mentions:
     """
 
     def __init__(self, of: Iterable[tuple[str, str]]) -> None:
-        self._by_first: dict[str, list[tuple[list[str], str]]] = defaultdict(list)
+        self._owners: dict[tuple[str, ...], set[str]] = defaultdict(set)
+        self._lengths: dict[str, set[int]] = defaultdict(set)  # in words, of the names with this first one
         for name, owner in of:
-            words = names.key(name).split()
+            words = tuple(names.key(name).split())
             if words:
-                self._by_first[words[0]].append((words, owner))
+                self._owners[words].add(owner)
+                self._lengths[words[0]].add(len(words))
 
     def owners(self, text: str) -> set[str]:
         """Return what the names that a text has are of."""
-        words = _words(text)
+        words = tuple(_words(text))
         return {
             owner
             for at, word in enumerate(words)
-            for name, owner in self._by_first.get(word, ())
-            if words[at : at + len(name)] == name
+            for length in self._lengths.get(word, ())
+            for owner in self._owners.get(words[at : at + length], ())
         }
 
 
