@@ -4,16 +4,15 @@ import errno
 import io
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from metier import __version__
-from metier.errors import DataError, InputError, MetierError, RunError, SpecError
+from metier.errors import MetierError, RunError, SpecError
 from metier.home import home
 
 app = typer.Typer(
@@ -247,18 +246,16 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Answer, offline: one text, stdin, or files, line by line. A qa job says how sure it is, and names its source."""
+    from metier.run.printed import print_answer, print_answers
     from metier.run.session import open_session
 
     if text is not None and file:
         raise SpecError("metier run", f"an input ({text!r:.40}) and --file", "Give one of the two")
     with open_session(model) as session:
-        if session.asker is not None:
-            _ask(session, text, file, as_json)
-            return
-        if text is not None and text != "-" and not file:
-            _print_answer(text, session.answer(text), as_json)
-            return
-        _print_lines(file, partial(session.answer_lines, quiet=_waits_for_typing(file)), _print_line, as_json)
+        if text is not None and text != "-":
+            print_answer(session, text, as_json)
+        else:
+            print_answers(session, file or [], as_json)
 
 
 @app.command()
@@ -393,101 +390,6 @@ def _print_json(value: Any, indent: int | None = None) -> None:
     from metier.artifact import printed_json
 
     typer.echo(printed_json(value, indent))
-
-
-def _print_answer(asked: str, answered: str, as_json: bool) -> None:
-    if as_json:
-        _print_json({"input": asked, "output": answered})
-    else:
-        typer.echo(answered)
-
-
-def _print_line(asked: str, answered: str, as_json: bool) -> None:
-    _print_answer(asked, answered if as_json else "\\n".join(answered.splitlines()), as_json)
-
-
-def _ask(session: Any, text: str | None, files: list[Path] | None, as_json: bool) -> None:
-    from metier.run import shown
-
-    if text is not None and text != "-" and not files:
-        answer = session.ask(text)
-        typer.echo(shown.as_json(text, answer) if as_json else shown.paragraph(answer))
-        return
-
-    def show(asked: str, answer: Any, as_json: bool) -> None:
-        if as_json:
-            typer.echo(shown.as_json(asked, answer))
-        elif not sys.stdout.isatty():
-            typer.echo(shown.row(answer))
-        else:
-            typer.echo(f"{asked}\n{shown.paragraph(answer)}\n" if files else shown.paragraph(answer))
-
-    _print_lines(files, partial(session.ask_lines, quiet=_waits_for_typing(files)), show, as_json)
-
-
-def _waits_for_typing(files: list[Path] | None) -> bool:
-    """Whether texts are typed, and say how; then nothing else is shown that would stand in the way."""
-    stdin = not files or any(map(_is_stdin, files))
-    typed = stdin and sys.stdin is not None and sys.stdin.isatty()
-    if typed:
-        typer.echo("Type a text and Enter; Ctrl-D ends", err=True)
-    return typed
-
-
-def _is_stdin(file: Path) -> bool:
-    return str(file) == "-"
-
-
-def _inputs(files: list[Path] | None) -> Iterator[tuple[str, Iterator[str]]]:
-    """Yield the name and the lines of each file, or of stdin, without the mark that some editors begin a text with."""
-    for file in files or [Path("-")]:
-        if _is_stdin(file):
-            yield from _stdin()
-            continue
-        try:
-            lines = file.open(encoding="utf-8-sig", errors="replace")
-        except OSError as error:
-            found = f"cannot be read ({(error.strerror or str(error)).lower()})"
-            raise DataError(str(file), found, "Name a text file you may read") from error
-        with lines:
-            yield str(file), lines
-
-
-def _stdin() -> Iterator[tuple[str, Iterator[str]]]:
-    if sys.stdin is None:  # closed by who called
-        return
-    try:  # not sys.stdin: a thread that waits in it would break Python's own end
-        yield "stdin", open(sys.stdin.fileno(), encoding="utf-8-sig", errors="replace", closefd=False)  # noqa: SIM115
-    except io.UnsupportedOperation:
-        sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")  # type: ignore[union-attr]
-        yield "stdin", sys.stdin
-
-
-def _print_lines(
-    files: list[Path] | None,
-    work: Callable[[Iterator[str]], Iterator[tuple[str, Any]]],
-    show: Callable[[str, Any, bool], None],
-    as_json: bool,
-) -> None:
-    """Print an answer for each line; where a line is refused an empty one, which line on stderr, and go on.
-
-    Raises:
-        SystemExit: after the last line, with the error's exit code, where any line was refused.
-    """
-    refused = None
-    for where, lines in _inputs(files):
-        for number, (asked, answer) in enumerate(work(lines), 1):
-            if not isinstance(answer, InputError):
-                show(asked, answer, as_json)
-                continue
-            refused = InputError(f"{where}, line {number}", answer.found, answer.fix)
-            typer.echo(f"error: {refused}", err=True)
-            if as_json:
-                _print_json({"input": asked, "output": None, "error": answer.found})
-            else:
-                typer.echo("")
-    if refused:
-        raise SystemExit(refused.exit_code)
 
 
 @contextmanager
