@@ -650,7 +650,7 @@ def test_an_openmoe_of_pickled_weights_is_known_when_the_build_has_read_it(tmp_p
 
 
 def test_what_is_fetched_in_part_from_the_hub_is_not_here_yet(tmp_path, monkeypatch, tokenizer):
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda name, file: str(tmp_path / file))
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda name, file, **_: str(tmp_path / file))
     model = gemma(len(tokenizer), layers=2)
     write_folder(tmp_path, model, tokenizer)
     description = on_base("hf:somebody/some", 'pieces = "all"')

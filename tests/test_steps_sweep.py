@@ -21,6 +21,7 @@ from metier.evaluate.candidates import Candidate
 from metier.model.loading import load, load_model, padding
 from metier.spec.job import Job
 from metier.steps import answering, compress, parity, ship, training_folder
+from metier.steps.exam import Exam
 from metier.train import loop
 from metier.train.batches import collate, encode
 from metier.train.objective import batch_loss, divergence, mean_loss
@@ -88,7 +89,8 @@ def test_a_file_that_cannot_be_loaded_is_told_as_failed_and_the_others_go_on(tra
 def test_intervals_of_checkpoint_and_file_count_rows_about_one_subject_together(trained, tmp_path, monkeypatch):
     rows = [Record(row.input, "wrong" if at % 4 else row.output) for at, row in enumerate(trained.held_out[:40])]
     write_records(tmp_path / "validation.jsonl", rows)
-    monkeypatch.setattr(parity, "subjects_of", lambda job, path, rows: [f"subject {at % 4}" for at in range(len(rows))])
+    subjects = [f"subject {at % 4}" for at in range(len(rows))]
+    monkeypatch.setattr(parity, "exam_of", lambda job, path, first: Exam(rows[:first], subjects[:first]))
     described = job(export={"quantisations": ["F16"]})
     found = swept(described, tmp_path, {ship.WHOLE: trained.folder}, trained.prompt, tmp_path)()
     one, other = (read_answers(tmp_path / "parity" / f"{name}.jsonl") for name in ("checkpoint", "F16"))
