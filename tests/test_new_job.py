@@ -307,3 +307,19 @@ def test_a_delimiter_of_a_table_that_is_no_csv_is_refused(tmp_path):
     source = Source(source=f"file:{tmp_path / 'a.tsv'}", licence="own", delimiter=";")
     with pytest.raises(DataError, match="delimiter = ';' is for csv, and this is tsv"), open_source(source):
         pass
+
+
+def test_a_usual_name_that_is_met_below_is_a_label(tmp_path):
+    rows = "".join(f"{words(n)} {n}?,{('statement', 'comment', 'question')[n % 3]}\n" for n in range(200))
+    source = seen(tmp_path, "a.csv", f"red lamp?,question\n{rows}")
+    assert (source.input, source.output, source.header) == (1, 2, False)
+
+
+def test_of_two_columns_numbers_stay_where_they_are(tmp_path):
+    source = seen(tmp_path, "a.csv", "arabic,roman\n" + "".join(f"{n},{words(n)} {n}\n" for n in range(200)))
+    assert (source.input, source.output) == ("arabic", "roman")
+
+
+def test_languages_that_nobody_named_are_not_said_of_columns(tmp_path, capsys):
+    seen(tmp_path, "a.csv", "de,fr\n" + "".join(f"{words(n)},{words(n + 999)}\n" for n in range(200)), "translation")
+    assert "'de' is taken for the input, 'fr' for the output" in capsys.readouterr().err

@@ -433,6 +433,13 @@ def test_the_memory_of_a_graphics_card_is_what_its_driver_tells(tmp_path, monkey
     assert machines._card_mib() == card_mib
 
 
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_a_card_that_is_hidden_from_torch_is_none(tmp_path, monkeypatch, hidden):
+    fake_driver(tmp_path, monkeypatch, "echo 4096")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert machines._card_mib() is None
+
+
 def test_trainings_are_compared_with_the_card_where_there_is_one_and_that_is_said(evidence):
     for card_mib, fits, told in ((None, True, "with main memory"), (100.0, False, "of the graphics card, 100 MiB")):
         found = planned(job(), evidence, replace(MACHINE, card_mib=card_mib))

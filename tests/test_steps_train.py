@@ -70,6 +70,10 @@ def test_rows_with_the_name_of_a_special_piece_are_not_learned_and_are_told(trai
     facts = train.learn_job(job(), folder, trained.folder, trained.prompt, place.folder)
     assert (facts["examples"], facts["left_out"], facts["left_out_special"]) == (98, 0, 2)
     assert "  2 rows are left out: they hold the name of a special piece" in capsys.readouterr().err
+    write_records(folder / "train.jsonl", [Record(f"which {n}?", "it is <eos>") for n in range(9)])
+    (again := place.folder / "again").mkdir()
+    with pytest.raises(DataError, match="all of the 9 rows hold the name of a special piece"):
+        train.learn_job(job(), folder, trained.folder, trained.prompt, again)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -140,18 +140,19 @@ def _is_header(
 ) -> bool:
     """Tell a row of names from a row of examples: names are short, all different, and never met below.
 
-    A usual name is one in any case. In a tsv names are the exception, so that one of them must be a usual one.
+    One usual name that is not met below is enough. In a tsv names are the exception, so that one of them must be one.
     """
     filled = [name for name in names if name]
     if len({name.casefold() for name in filled}) < len(filled) or len(filled) < 1:
         return False
-    if any(_called(filled, usual) for usual in _usual(languages)):
-        return True
     below: list[set[str]] = [set() for _ in names]
     for cells in seen:
         for texts, cell in zip(below, cells, strict=False):
             texts.add(cell.strip())
-    if layout != "csv" or any(name in texts for name, texts in zip(names, below, strict=True) if name):
+    fresh = [name for name, texts in zip(names, below, strict=True) if name and name not in texts]
+    if any(_called(fresh, usual) for usual in _usual(languages)):
+        return True
+    if layout != "csv" or len(fresh) < len(filled):
         return False
     labels = (_LABEL.fullmatch(name) or name.casefold() in _COUNTERS for name in filled)
     return all(labels) and not any(name.endswith(".") for name in filled)
@@ -178,7 +179,8 @@ def _with_columns(
     first, second = (_best(_called(named, usual), texts) for usual in (inputs, outputs))
     # numbers of rows and the like come last
     telling = [place for place in usable if names[place].casefold() not in _COUNTERS or not by_name]
-    telling = [place for place in telling if not _is_counted(texts[place])]
+    if len(usable) > 2:
+        telling = [place for place in telling if not _is_counted(texts[place])]
     free = [place for place in dict.fromkeys([*telling, *usable]) if place not in (first, second)]
     first = free[0] if first is None else first
     second = next(place for place in free if place != first) if second is None else second

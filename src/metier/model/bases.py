@@ -141,10 +141,11 @@ def _of_folder(reference: str, folder: Path, origin: str) -> Base:
             f"{folder} has no {'*.safetensors' if (folder / 'config.json').is_file() else 'config.json'}",
             "A model folder holds config.json, a tokenizer and *.safetensors (pickled .bin files are not read)",
         )
-    return Base(reference, folder, None, _stated_licence(folder), origin, tuple(weights))
+    return Base(reference, folder, None, stated_licence(folder), origin, tuple(weights))
 
 
-def _stated_licence(folder: Path) -> str:
+def stated_licence(folder: Path) -> str:
+    """Return the licence that a model folder's README states, or ``unknown``."""
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     found = re.search(r"^license:[ \t]*['\"]?(\w[\w.-]*)", text, re.MULTILINE)

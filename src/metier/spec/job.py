@@ -74,7 +74,14 @@ class Job(Strict):
     @property
     def start_settings(self) -> dict[str, Any]:
         """What the untrained model depends on, beside its rows and what they make necessary: a part of its key."""
-        return {"base": self.base.weights, "vocabulary": self.kept_pieces, "task": self.task_settings}
+        settings: dict[str, Any] = {
+            "base": self.base.weights,
+            "vocabulary": self.kept_pieces,
+            "task": self.task_settings,
+        }
+        if not self.base.from_scratch and self.vocabulary.pieces != "all":
+            settings["counted"] = "as asked"  # pieces were counted outside their prompts before
+        return settings
 
     @property
     def row_settings(self) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def _memory_mib() -> float | None:
 
 def _card_mib() -> float | None:
     command = shutil.which("nvidia-smi")
-    if command is None:
+    if command is None or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):  # none, or hidden from torch
         return None
     asked = [command, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:

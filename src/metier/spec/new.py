@@ -128,7 +128,7 @@ def new_job(name: str, task: str, examples: Path | None, folder: Path, study: St
     if not found:
         say(f"It reads {folder / _ROWS_FILE}: put your rows there before building, or name your file in it")
         return path
-    first, second = (language_name(code) for code in languages) if languages else ("input", "output")
+    first, second = (language_name(code) for code in named) if named else ("input", "output")
     say(f"{_column(found.input)} is taken for the {first}, {_column(found.output)} for the {second}")
     if not rules.enough:
         say(f"Only {rules.usable} usable, different rows were found: too few for an exam. Add rows before building")

@@ -13,10 +13,11 @@ from metier.data.records import Record, read_documents, read_records
 from metier.errors import SpecError
 from metier.export.huggingface import write_folder
 from metier.model.architectures import architecture_of
-from metier.model.bases import content_of, find_base
+from metier.model.bases import content_of, find_base, stated_licence
 from metier.model.loading import load
 from metier.model.scratch import scratch
 from metier.progress import say
+from metier.spec.contestants import kind_and_name
 from metier.spec.estimates import context_of
 from metier.spec.job import Job
 from metier.spec.quantisation import Quantisation
@@ -40,8 +41,7 @@ def inputs(job: Job) -> dict[str, Any]:
     if job.base.from_scratch:
         return used | {"seed": job.seed, "context": context_of(job)}
     content = content_of(job.base.model)[1:]  # of local files, which may change under the same name
-    counted = {"counted": "as asked"} if job.vocabulary.pieces != "all" else {}  # they were counted bare before
-    return used | {"adopted": _adopts(job)} | counted | ({"content": content} if content else {})
+    return used | {"adopted": _adopts(job)} | ({"content": content} if content else {})
 
 
 def check_packages(job: Job) -> None:
@@ -78,7 +78,12 @@ def check(job: Job, begun: Step) -> None:
 def base_of(job: Job, begun: Step) -> dict[str, Any] | None:
     """Return the facts of the base, under the licence that the job states or else its own; None from scratch."""
     found: dict[str, Any] | None = begun.result["base"]
-    return found and {**found, "licence": job.base.licence or found["licence"]}
+    if found is None:
+        return None
+    kind, name = kind_and_name(job.base.model)
+    # a folder may be corrected after it was read
+    stated = stated_licence(Path(name)) if kind == "path" and Path(name).is_dir() else found["licence"]
+    return {**found, "licence": job.base.licence or stated}
 
 
 def key_of_model(job: Job, begun: Step) -> str:

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from metier.data.records import Record, each_record, read_records
+from metier.errors import DataError
 from metier.export.huggingface import write_folder
 from metier.model.loading import load_model, load_tokenizer, padding
 from metier.progress import say
@@ -93,6 +94,9 @@ def _learn(job: Job, data: Path, start: Path, prompt: PromptFormat, folder: Path
     examples = encode(tokenizer, prompt, rows_to_learn(job, rows), job.train.max_tokens)
     if rows.left_out:
         say(f"  {rows.left_out:,} rows are left out: they hold the name of a special piece, which would be read as it")
+        if not examples and not examples.left_out:
+            found = f"all of the {rows.left_out:,} rows hold the name of a special piece of the vocabulary"
+            raise DataError("data.train", found, "Take such marks out: metier puts its own prompt around each row")
     _tell_left_out(examples, job.train.max_tokens)
     validation = read_records(data / "validation.jsonl")[:WATCHED_ROWS]
     peak_lr = job.train.peak(from_scratch=job.base.from_scratch)
