@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metier.data.records import Record
-from metier.data.split import first_of_each_input, in_seeded_order, position, split
+from metier.data.rows import rows_beside
+from metier.data.split import first_of_each_input, position, split
 from metier.spec.data import Split
 
 SHARES = Split(test_share=0.2, validation_share=0.2)
@@ -41,7 +42,6 @@ def test_exams_come_in_one_order_however_the_rows_arrive(rows, shuffle):
     mixed = list(rows)
     shuffle.shuffle(mixed)
     assert split(rows, SHARES)[1:] == split(mixed, SHARES)[1:]
-    assert in_seeded_order(rows, 1) == in_seeded_order(mixed, 1)
 
 
 def test_the_shares_are_met_and_a_known_row_stays_where_it_was():
@@ -77,10 +77,21 @@ def test_case_and_punctuation_do_not_move_a_row():
     assert position("The cat sleeps.") == position("the cat sleeps")
 
 
-def test_another_seed_is_another_order_of_the_same_rows():
+def mixed(rows, seed, folder):
+    """The rows as the data step mixes them."""
+    with rows_beside(folder / "data", seed) as kept:
+        return kept.records(kept.in_seeded_order(kept.append(rows)))
+
+
+def test_another_seed_is_another_order_of_the_same_rows(tmp_path):
     rows = [Record(f"row {n}", "x") for n in range(50)]
-    assert in_seeded_order(rows, 0) != in_seeded_order(rows, 1)
-    assert sorted(in_seeded_order(rows, 0)) == sorted(rows)
+    assert mixed(rows, 0, tmp_path) != mixed(rows, 1, tmp_path)
+    assert sorted(mixed(rows, 0, tmp_path)) == sorted(rows)
+
+
+def test_rows_are_mixed_to_one_order_however_they_arrive(tmp_path):
+    rows = [Record(f"row {n}", "x") for n in range(50)]
+    assert mixed(rows, 1, tmp_path) == mixed(rows[::-1], 1, tmp_path)
 
 
 def test_an_exam_asks_each_question_once():

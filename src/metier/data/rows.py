@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from metier.data.columns import Column
 from metier.data.compared import Compared, batches
 from metier.data.records import Record, from_line, to_line
 from metier.data.similarity import Ints, comparable
-from metier.data.split import position_of
+from metier.data.split import position_of, seeded
 
 
 class Rows:
@@ -54,7 +53,7 @@ class Rows:
             self._ends.append(ends)
             self._sources.append([known.setdefault(record.source, len(known)) for record in batch])
             self._positions.append([position_of(text) for text in inputs])
-            mixed = b"".join(sha256(f"{self._seed}\n{r.input}\n{r.output}".encode()).digest()[:16] for r in batch)
+            mixed = b"".join(seeded(self._seed, row.input, row.output)[:16] for row in batch)
             self._orders.append(np.frombuffer(mixed, dtype=">u8"))
         return np.arange(first, len(self))
 

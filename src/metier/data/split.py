@@ -63,13 +63,8 @@ def in_hash_order(records: Iterable[Record]) -> list[Record]:
     return sorted(records, key=lambda record: (position(record.input), record))
 
 
-def in_seeded_order(records: Iterable[Record], seed: int) -> list[Record]:
-    """Return the rows mixed by a hash of seed and row: same rows and seed, same order."""
-    return sorted(records, key=lambda record: (seeded(seed, record.input, record.output), record))
-
-
 def seeded(seed: int, input: str, output: str) -> bytes:
-    """Return what `in_seeded_order` sorts a row by."""
+    """Return what mixed rows are sorted by: same row and seed, same place."""
     return hashlib.sha256(f"{seed}\n{input}\n{output}".encode()).digest()
 
 

@@ -19,8 +19,9 @@ from metier.spec.weights import Weights
 from metier.train import processes
 
 _LESS_MEMORY = (
-    "Lower micro_batch_tokens, write activation_checkpointing = true, train adapters with a table [train.lora], or "
-    "share the model out among several processes with shard = true; 'metier plan' says what each needs"
+    "Lower micro_batch_tokens, write activation_checkpointing = true, share the model out among several processes with "
+    "shard = true, or, where the job itself is learned, train adapters with a table [train.lora]; 'metier plan' says "
+    "what each needs"
 )
 
 Write = Callable[[Path], None]
