@@ -1,4 +1,4 @@
-"""Write a job description for a newcomer to edit: every key with a comment, sizes that fit the examples."""
+"""Write a job description for a newcomer to edit: with comments, and sizes that fit the examples."""
 
 import json
 import os
