@@ -6,14 +6,18 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from metier import __version__
 from metier.errors import MetierError, RunError, SpecError
 from metier.home import home
+
+if TYPE_CHECKING:
+    from metier.evaluate.verdict import Verdict
 
 app = typer.Typer(
     add_completion=False,
@@ -28,14 +32,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 Nproc = Annotated[int, typer.Option(min=1, help="How many processes train, and heal, together on this machine.")]
 
-NOT_RELEASED = 1
-"""Exit code of a build whose model did not earn its release: a result, not an error."""
+NOT_GOOD_ENOUGH = 1
+"""Exit code of a result, not an error: a build not released, a plan that does not fit, a sweep of which nothing ships.
+"""
 
-DOES_NOT_FIT = 1
-"""Exit code of a plan whose model is too large for the limits or the machine."""
-
-NOTHING_PASSES = 1
-"""Exit code of a sweep of whose files none passes the gate within the limits."""
+_LATER = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "matplotlib", "jinja2")
+"""What a build imports on its way, when its data is there or its model trained."""
 
 _INTERRUPTED = 130
 _REFUSALS = (
@@ -122,7 +124,7 @@ def plan(job: JobPath, as_json: Json = False) -> None:
 
         Console(highlight=False).print(render(found, description))
     if found.fits is False:
-        raise typer.Exit(DOES_NOT_FIT)
+        raise typer.Exit(NOT_GOOD_ENOUGH)
 
 
 @app.command()
@@ -132,7 +134,7 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Do the whole road: data, training, proof, file. Finished steps are not repeated. Exit code 1: not released."""
-    with _workshop():
+    with _workshop(*_LATER):
         from metier.build import build as build_job
         from metier.spec.load import load_job
     from metier.home import run_dir
@@ -141,8 +143,7 @@ def build(
     description = load_job(job)
     run = run_dir(description.name)
     say(f"run folder: {run}")
-    with _workshop():  # torch is imported on the way
-        verdict = build_job(description, run, nproc)
+    verdict = build_job(description, run, nproc)
     if as_json:
         _print_json(verdict.to_json())
     else:
@@ -150,13 +151,13 @@ def build(
         report = " report.html on what it knows," if (run / "export" / "report.html").exists() else ""
         say(f"\nIn {run / 'export'}: the model, its card,{report} ledger and checksums.")
     if not verdict.released:
-        raise typer.Exit(NOT_RELEASED)
+        raise typer.Exit(NOT_GOOD_ENOUGH)
 
 
 @app.command()
 def compress(job: JobPath, nproc: Nproc = 1, as_json: Json = False) -> None:
     """Build a job as far as its files and show what was measured of each. Exit code 1: none passes and fits."""
-    with _workshop():
+    with _workshop(*_LATER):
         from metier.build import sweep
         from metier.evaluate.candidates import Candidate
         from metier.evaluate.report import candidates_table
@@ -168,8 +169,7 @@ def compress(job: JobPath, nproc: Nproc = 1, as_json: Json = False) -> None:
 
     description = load_job(job)
     run = run_dir(description.name)
-    with _workshop():  # torch is imported on the way
-        found = sweep(description, run, nproc)
+    found = sweep(description, run, nproc)
     candidates = {name: Candidate.from_json(one) for name, one in found["candidates"].items()}
     if as_json:
         _print_json(found)
@@ -180,7 +180,7 @@ def compress(job: JobPath, nproc: Nproc = 1, as_json: Json = False) -> None:
         say("No file is asked for: export.quantisations is empty.")
     chosen = candidates.get(found["chosen"])
     if chosen is None or not (chosen.passed and chosen.fits(**description.limits.model_dump())):
-        raise typer.Exit(NOTHING_PASSES)
+        raise typer.Exit(NOT_GOOD_ENOUGH)
 
 
 @app.command()
@@ -373,12 +373,12 @@ def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
     return options + arguments[end:], len(options) < end
 
 
-def _fail(error: MetierError) -> None:
+def _fail(error: MetierError) -> NoReturn:
     typer.echo(f"error: {error}", err=True)
     raise SystemExit(error.exit_code)
 
 
-def _print_verdict(verdict: Any) -> None:
+def _print_verdict(verdict: "Verdict") -> None:
     from rich.console import Console
 
     from metier.evaluate.report import render
@@ -393,9 +393,12 @@ def _print_json(value: Any, indent: int | None = None) -> None:
 
 
 @contextmanager
-def _workshop() -> Iterator[None]:
-    """Say what to install when the workshop's libraries are missing."""
+def _workshop(*later: str) -> Iterator[None]:
+    """Say what to install when the workshop's libraries are missing: those imported in the block, or later by name."""
     try:
+        for name in later:
+            if find_spec(name) is None:
+                raise ModuleNotFoundError(name=name)
         yield
     except ModuleNotFoundError as error:
         raise RunError(
