@@ -22,6 +22,7 @@ from metier.model.openmoe.headers import Stored
 from metier.model.openmoe.int8 import dequantise_rows
 from metier.model.openmoe.modeling import OpenMoeForCausalLM
 from metier.progress import bar
+from metier.spec.folder import describes_openmoe
 
 PIECE_BYTES = 128 * 2**20
 """How much of a tensor, in float32, is in memory at once; one expert's matrix is never cut."""
@@ -82,11 +83,7 @@ def is_openmoe(folder: Path) -> bool:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    if not isinstance(settings, dict):
-        return False
-    architectures = settings.get("architectures")
-    published = isinstance(architectures, list) and "OpenMoeForCausalLM" in architectures
-    return published or settings.get("model_type") == OpenMoeConfig.model_type
+    return isinstance(settings, dict) and describes_openmoe(settings)
 
 
 def read_config(folder: Path) -> OpenMoeConfig:
