@@ -158,7 +158,7 @@ def test_weights_that_the_configuration_has_no_place_for_are_refused(tmp_path):
     biases = {f"model.layers.{layer}.self_attn.q_proj.bias": lambda _: torch.ones(96) for layer in (0, 1)}
     added_to(tmp_path, "SmolLM2", **biases)
     name = r"model\.layers\.0\.self_attn\.q_proj\.bias"
-    refused(tmp_path, rf"has no place for: {name}, model.*Mend config\.json, where a setting such as attention_bias")
+    refused(tmp_path, rf"has no place for: {name}, model.*Correct config\.json, where a setting such as attention_bias")
 
 
 def test_weights_that_are_made_anew_or_are_there_twice_are_no_reason_to_refuse_a_model(tmp_path):

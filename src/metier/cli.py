@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from metier import __version__
-from metier.errors import MetierError, RunError, SpecError
+from metier.errors import FREE_SPACE, FULL, MetierError, RunError, SpecError
 from metier.home import home
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Build a small language model for one job, examine it beside general models, run it offline.",
+    help="Build a small language model for one job, compare it with general models, and run it offline.",
 )
 
-JobPath = Annotated[Path, typer.Argument(help="A job description: job.toml, or the folder it is in.")]
+JobPath = Annotated[Path, typer.Argument(help="A job description: job.toml, or the folder that holds it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
-Nproc = Annotated[int, typer.Option(min=1, help="How many processes train, and heal, together on this machine.")]
+Nproc = Annotated[int, typer.Option(min=1, help="Number of training processes on this machine.")]
 
 NOT_GOOD_ENOUGH = 1
 """Exit code of a result, not an error: a build not released, a plan that does not fit, a sweep of which nothing ships.
@@ -40,19 +40,8 @@ _LATER = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub
 """What a build imports on its way, when its data is there or its model trained."""
 
 _INTERRUPTED = 130
-_REFUSALS = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENAMETOOLONG,
-    errno.ENOTDIR,
-    errno.EEXIST,
-)
+_REFUSALS = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST)
 """What a disk says when the user can mend it; any other OSError is a bug of ours."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OTHER_PATH = {
     errno.ENAMETOOLONG: "Choose a shorter path",
     errno.ENOTDIR: "Choose another path: a part of this one is a file",
@@ -77,7 +66,7 @@ def _metier(
 @app.command()
 def new(
     name: Annotated[
-        str, typer.Argument(help="Name of the job, its folder is jobs/NAME; 'de-fr' sets a translation's languages.")
+        str, typer.Argument(help="Name of the job, created in jobs/NAME; 'de-fr' sets a translation's languages.")
     ],
     task: Annotated[str, typer.Option(help="translation, text2text or qa.")],
     examples: Annotated[
@@ -103,7 +92,7 @@ def schema() -> None:
 
 @app.command()
 def plan(job: JobPath, as_json: Json = False) -> None:
-    """Say what will fit and what to expect, before anything is fetched or trained. Exit code 1: it does not fit."""
+    """Estimate what will fit and what to expect, before any download or training. Exit code 1: it does not fit."""
     with _workshop():
         from metier.data.local_text import text_bytes
         from metier.spec.advice import load_evidence
@@ -133,7 +122,7 @@ def build(
     nproc: Nproc = 1,
     as_json: Json = False,
 ) -> None:
-    """Do the whole road: data, training, proof, file. Finished steps are not repeated. Exit code 1: not released."""
+    """Run the whole pipeline: data, training, evaluation, export. Finished steps are kept. Exit code 1: no release."""
     with _workshop(*_LATER):
         from metier.build import build as build_job
         from metier.spec.load import load_job
@@ -156,7 +145,7 @@ def build(
 
 @app.command()
 def compress(job: JobPath, nproc: Nproc = 1, as_json: Json = False) -> None:
-    """Build a job as far as its files and show what was measured of each. Exit code 1: none passes and fits."""
+    """Build a job up to its model files and compare their measurements. Exit code 1: none passes and fits."""
     with _workshop(*_LATER):
         from metier.build import sweep
         from metier.evaluate.candidates import Candidate
@@ -202,16 +191,16 @@ def verdict(job: JobPath, as_json: Json = False) -> None:
 @app.command()
 def evaluate(
     job: JobPath,
-    on: Annotated[str, typer.Option(help="Rows: a tsv, csv or jsonl file, or 'A,B' for two files of lines.")],
-    columns: Annotated[str, typer.Option(help="Input and output in it: 'A,B', names or numbers from 1.")] = "1,2",
-    rows: Annotated[int, typer.Option(min=2, help="Use the first so many rows.")] = 100,
+    on: Annotated[str, typer.Option(help="The rows: a tsv, csv or jsonl file, or 'A,B' for two line-aligned files.")],
+    columns: Annotated[str, typer.Option(help="Input and output columns: 'A,B', by name or number from 1.")] = "1,2",
+    rows: Annotated[int, typer.Option(min=2, help="Evaluate on the first N rows.")] = 100,
     against: Annotated[
         list[Path] | None,
-        typer.Option(help="Recorded answers of another system, a line for each row; may be repeated."),
+        typer.Option(help="Recorded answers of another system, one line per row; may be repeated."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Examine the shipped file, its base and its rivals, beside recorded answers, on rows of your own."""
+    """Evaluate the released file, its base and its rivals on your own rows, beside answers of other systems."""
     with _workshop():
         from metier.evaluate.report import table
         from metier.evaluate.verdict import difference_text
@@ -238,14 +227,15 @@ def evaluate(
 def run(
     model: Annotated[str, typer.Argument(help="A job's name, a run or export folder, or a .gguf file.")],
     text: Annotated[
-        str | None, typer.Argument(help="The input; '-' or nothing reads stdin. After '--' it may begin with '-'.")
+        str | None,
+        typer.Argument(help="The input; '-' or nothing reads stdin. Text that begins with '-' goes after '--'."),
     ] = None,
     file: Annotated[
         list[Path] | None, typer.Option("--file", "-f", help="Answer a text file, or stdin ('-'); may be repeated.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Answer, offline: one text, stdin, or files, line by line. A qa job says how sure it is, and names its source."""
+    """Answer offline: one text, or stdin or files line by line. A qa job says how sure it is, and names its source."""
     from metier.run.printed import print_answer, print_answers
     from metier.run.session import open_session
 
@@ -268,18 +258,18 @@ def routing(
         list[str] | None,
         typer.Option(help="An earlier checkpoint of the model; may be repeated, oldest first."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write routing.html, .json and .npz into this folder.")] = None,
-    tokens: Annotated[int, typer.Option(help="Most tokens read under one name.")] = 50_000,
-    row: Annotated[int, typer.Option(help="Length of the rows the text is cut into, in tokens.")] = 512,
-    batch: Annotated[int, typer.Option(help="Rows run at once.")] = 8,
-    layer: Annotated[int | None, typer.Option(help="The layer shown in detail; by default the middle one.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write routing.html, .json and .npz to this folder.")] = None,
+    tokens: Annotated[int, typer.Option(help="Maximum tokens read per source.")] = 50_000,
+    row: Annotated[int, typer.Option(help="Length of the rows that the text is cut into, in tokens.")] = 512,
+    batch: Annotated[int, typer.Option(help="Rows per batch.")] = 8,
+    layer: Annotated[int | None, typer.Option(help="The layer to show in detail; by default the middle one.")] = None,
     capacity: Annotated[float, typer.Option(help="Capacity factor of the simulated drops.")] = 2.0,
-    group: Annotated[str, typer.Option(help="Which tokens compete for room: those of a sequence or of a batch.")] = (
-        "sequence"
-    ),
+    group: Annotated[
+        str, typer.Option(help="Tokens that compete for capacity: those of a 'sequence' or a 'batch'.")
+    ] = "sequence",
     as_json: Json = False,
 ) -> None:
-    """Show how a mixture of experts spends its experts: by text, position and token id, with drops and checkpoints."""
+    """Show how a mixture of experts uses its experts: by text, position and token id, with drops and checkpoints."""
     with _workshop():
         from metier.analysis.routing import examine, settings, write
         from metier.analysis.table import table
@@ -313,7 +303,7 @@ def convert(
     dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16 or int8.")] = "bfloat16",
     as_json: Json = False,
 ) -> None:
-    """Convert an OpenMoE checkpoint to safetensors, a piece at a time: memory stays small, whatever its size."""
+    """Convert an OpenMoE checkpoint to safetensors piece by piece: memory use stays small, whatever its size."""
     with _workshop():
         from metier.model.openmoe.convert import convert_checkpoint
     folder = convert_checkpoint(source, target, dtype)
@@ -350,13 +340,13 @@ def main() -> None:
 def _tell_of_dashes(arguments: list[str]) -> None:
     """Say how a text is written that was taken for an option, where there is one."""
     if "--" not in arguments and any(map(_TEXT_LIKE_AN_OPTION.fullmatch, arguments)):
-        typer.echo('A text that begins with "-" is written behind "--": metier run MODEL -- "-5 degrees"', err=True)
+        typer.echo('Put text that begins with "-" after "--": metier run MODEL -- "-5 degrees"', err=True)
 
 
 def _mend(code: int | None, path: Path) -> str:
     """Return what to do about what a disk says of a path."""
-    if code in _FULL or _is_of_home(path):
-        return "Free some space or choose another METIER_HOME; the same command goes on where this one stopped"
+    if code in FULL or _is_of_home(path):
+        return FREE_SPACE
     return _OTHER_PATH.get(code or 0, "Choose a path that you may read and write")
 
 
