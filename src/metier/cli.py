@@ -28,7 +28,7 @@ app = typer.Typer(
 )
 
 JobPath = Annotated[Path, typer.Argument(help="A job description: job.toml, or the folder that holds it.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
 
 Nproc = Annotated[int, typer.Option(min=1, help="Number of training processes on this machine.")]
 
@@ -117,11 +117,7 @@ def plan(job: JobPath, as_json: Json = False) -> None:
 
 
 @app.command()
-def build(
-    job: JobPath,
-    nproc: Nproc = 1,
-    as_json: Json = False,
-) -> None:
+def build(job: JobPath, nproc: Nproc = 1, as_json: Json = False) -> None:
     """Run the whole pipeline: data, training, evaluation, export. Finished steps are kept. Exit code 1: no release."""
     with _workshop(*_LATER):
         from metier.build import build as build_job
@@ -145,7 +141,7 @@ def build(
 
 @app.command()
 def compress(job: JobPath, nproc: Nproc = 1, as_json: Json = False) -> None:
-    """Build a job up to its model files and compare their measurements. Exit code 1: none passes and fits."""
+    """Build a job up to its model files and compare them. Exit code 1: none passes and fits."""
     with _workshop(*_LATER):
         from metier.build import sweep
         from metier.evaluate.candidates import Candidate
