@@ -324,7 +324,7 @@ def test_a_disk_that_is_full_in_the_middle_is_told_and_the_same_command_goes_on(
     assert done.returncode == 5, done.stderr
     assert b"Traceback" not in done.stderr
     assert str(place.home) in line
-    assert "Free some space" in line
+    assert "Free disk space" in line
     assert not list(place.home.glob("runs/micro/export/manifest.json"))
     again = place.fresh("build", ".")
     assert again.returncode == 0, again.stderr

@@ -33,7 +33,7 @@ def test_width_and_whitespace_become_uniform_and_line_breaks_stay():
 
 
 @pytest.mark.parametrize(
-    ("input", "output", "reason"),
+    ("asked", "wanted", "reason"),
     [
         ("a\0b", "c", "control character"),
         ("a", "b\x1b[0m", "control character"),
@@ -47,8 +47,8 @@ def test_width_and_whitespace_become_uniform_and_line_breaks_stay():
         ("two\nlines", "one", None),
     ],
 )
-def test_every_reason_for_leaving_a_row_out(input, output, reason):
-    assert fault(input, output, Cleaning()) == reason
+def test_every_reason_for_leaving_a_row_out(asked, wanted, reason):
+    assert fault(asked, wanted, Cleaning()) == reason
 
 
 def test_a_ten_megabyte_sentence_is_counted_as_too_long():

@@ -45,9 +45,9 @@ def catalogue(path, messages):
     """Write a catalogue: original to translation, both maybe of two forms; None for a fuzzy one."""
     made = Catalog(locale="de")
     for original, translated in messages.items():
-        context, _, id = original.rpartition("\4") if isinstance(original, str) else ("", "", original)
+        context, _, text = original.rpartition("\4") if isinstance(original, str) else ("", "", original)
         flags = ["fuzzy"] if translated is None else []
-        made.add(id, translated or "unsicher", context=context or None, flags=flags)
+        made.add(text, translated or "unsicher", context=context or None, flags=flags)
     with path.open("wb") as file:
         write_po(file, made) if path.suffix == ".po" else write_mo(file, made, use_fuzzy=True)
     return path

@@ -73,3 +73,26 @@ def test_the_base_install_says_how_to_get_the_workshop(verb, tmp_path):
     assert done.returncode == 5
     assert done.stderr.count("\n") == 1
     assert "needs the workshop" in done.stderr and "torch first" in done.stderr
+
+
+def test_a_module_missing_in_the_middle_of_a_build_is_no_matter_of_the_workshop(tmp_path):
+    code = """
+import sys, metier.build, metier.spec.load
+from metier.cli import main
+metier.spec.load.load_job = lambda job: type("Job", (), {"name": "pets"})
+def breaks(*_):
+    raise ModuleNotFoundError("No module named 'antenna'", name="antenna")
+metier.build.build = metier.build.sweep = breaks
+sys.argv = ["metier", *sys.argv[1:]]
+main()
+"""
+    for verb in ("build", "compress"):
+        done = python("-c", code, verb, "job.toml", METIER_HOME=str(tmp_path))
+        assert "No module named 'antenna'" in done.stderr and "workshop" not in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["torch", "matplotlib"])
+def test_what_a_build_imports_late_is_missed_before_it_begins(missing, tmp_path):
+    blocked = BLOCKED.replace("name.partition", f"name == {missing!r} and name.partition")
+    done = python("-c", blocked, "build", str(tmp_path / "job.toml"), METIER_HOME=str(tmp_path))
+    assert done.returncode == 5 and f"needs the workshop, and {missing} is not installed" in done.stderr

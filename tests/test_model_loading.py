@@ -87,9 +87,15 @@ def test_writing_a_gguf_and_reading_it_back_gives_the_same_model(taught, gguf_of
 
 
 def test_a_conversion_is_made_once(gguf_of, monkeypatch):
-    first = find_base(str(gguf_of("Q8_0")))
+    first = find_base(str(gguf_of("Q8_0"))).folder
     monkeypatch.setattr("metier.model.bases.gguf_to_folder", lambda *_: pytest.fail("converted again"))
-    assert find_base(str(gguf_of("Q8_0"))) == first
+    assert find_base(str(gguf_of("Q8_0"))).folder == first
+
+
+def test_a_file_that_is_asked_as_it_is_is_not_converted(gguf_of, monkeypatch, home):
+    monkeypatch.setattr("metier.model.bases.gguf_to_folder", lambda *_: pytest.fail("converted"))
+    assert find_base(str(gguf_of("Q8_0"))).gguf == gguf_of("Q8_0")
+    assert not (home / "cache").exists()
 
 
 def refused(reference, match, error=ArtifactError):
@@ -152,7 +158,7 @@ def test_weights_that_the_configuration_has_no_place_for_are_refused(tmp_path):
     biases = {f"model.layers.{layer}.self_attn.q_proj.bias": lambda _: torch.ones(96) for layer in (0, 1)}
     added_to(tmp_path, "SmolLM2", **biases)
     name = r"model\.layers\.0\.self_attn\.q_proj\.bias"
-    refused(tmp_path, rf"has no place for: {name}, model.*Mend config\.json, where a setting such as attention_bias")
+    refused(tmp_path, rf"has no place for: {name}, model.*Correct config\.json, where a setting such as attention_bias")
 
 
 def test_weights_that_are_made_anew_or_are_there_twice_are_no_reason_to_refuse_a_model(tmp_path):
@@ -330,6 +336,24 @@ def test_a_folder_is_the_same_while_the_files_that_are_loaded_are(copied):
         assert content_of(str(copied)) != first, name
         (copied / name).write_bytes(before)
     assert content_of(str(copied)) == first
+
+
+def test_weights_that_are_not_loaded_do_not_count(copied):
+    whole, first = copied / "model.safetensors", copied / "model-00001-of-00001.safetensors"
+    index = copied / "model.safetensors.index.json"
+    content, digest = content_of(str(copied)), find_base(str(copied)).sha256
+    for other in ("consolidated.safetensors", first.name):
+        (copied / other).write_bytes(b"not loaded")
+    assert (content_of(str(copied)), find_base(str(copied)).sha256) == (content, digest)
+    index.write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(load_file(whole), first.name)}))
+    assert find_base(str(copied)).weights == (whole,), "transformers takes one file before those of an index"
+    whole.rename(first)
+    content = content_of(str(copied))
+    assert find_base(str(copied)).weights == (first,) and load(copied)
+    (copied / "model-00002-of-00002.safetensors").write_bytes(b"not loaded")
+    assert content_of(str(copied)) == content and find_base(str(copied)).sha256 == digest
+    first.unlink()
+    refused(copied, f"names {first.name}, which is missing")
 
 
 def test_weights_of_an_openmoe_folder_count_whatever_they_are_called(tmp_path):

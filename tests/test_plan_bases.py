@@ -17,9 +17,11 @@ from metier.home import run_dir
 from metier.model.scratch import scratch
 from metier.run.gguf_header import read_header
 from metier.spec import tried
+from metier.spec.compress import Cut
 from metier.spec.facts import FactSource
 from metier.spec.outcome import Limits
 from metier.spec.released import CLOSURE, known_weights
+from metier.spec.weights import Weights
 from metier.steps.data import sources
 
 
@@ -189,6 +191,31 @@ def test_of_a_folder_the_files_count_that_its_index_names(tmp_path, tokenizer):
     for left_over in ("model.safetensors.index.json", "model-00002-of-00002.safetensors"):
         (tmp_path / left_over).unlink()
     assert known_weights(description).weights.parameters == model.num_parameters()
+
+
+class Walked(dict):
+    """Shapes by name that may be gone through a few times, however many there are."""
+
+    left = 12
+
+    def __iter__(self):
+        self.left -= 1
+        assert self.left >= 0, "gone through once for each name"
+        return super().__iter__()
+
+    def items(self):
+        return {name: self[name] for name in self}.items()
+
+
+def test_shapes_are_gone_through_a_few_times_however_many_there_are():
+    names = [f"experts.{expert}.{name}_proj" for expert in range(64) for name in ("gate", "up", "down")]
+    inner = [f"model.layers.{layer}.mlp.{name}.weight" for layer in range(100) for name in ("gate", *names)]
+    shapes = dict.fromkeys((*inner, "model.embed_tokens.weight", "lm_head.weight"), (64, 64))
+    asked = [Weights(Walked(shapes), 2) for _ in range(4)]
+    assert asked[0].active_parameters == 64**2 * (1 + 100 * (1 + 2 * 3))
+    assert sum(asked[1].products_per_token()) == 128 * 100 * (1 + 2 * 3)
+    assert asked[2].multiplied() == (64**2, [])
+    assert asked[3].cut(Cut(50, 1, 0.5)).parameters == 64**2 * 2 + 50 * (32 * 64 + 32 * 3 * 64**2)
 
 
 def test_a_folder_of_quantised_weights_is_refused(tmp_path, tokenizer):

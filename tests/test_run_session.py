@@ -393,7 +393,7 @@ def test_a_dash_is_stdin_and_a_text_may_begin_with_one_behind_two(tiny: Path) ->
     assert (done.returncode, done.stderr, done.stdout.count(b"\n")) == (0, b"", 2)
     refused = run("-5 degrees")
     assert refused.returncode == 2 and refused.stdout == b""
-    assert refused.stderr.endswith(b'is written behind "--": metier run MODEL -- "-5 degrees"\n')
+    assert refused.stderr.endswith(b'begins with "-" after "--": metier run MODEL -- "-5 degrees"\n')
     assert run("--", "-5 degrees").returncode == 0
     assert b"behind" not in run("--jsno").stderr
 

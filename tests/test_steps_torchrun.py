@@ -16,7 +16,7 @@ from doubles import write_job
 from typer.testing import CliRunner
 
 from metier.artifact import load_step, write_json
-from metier.cli import NOTHING_PASSES, app
+from metier.cli import NOT_GOOD_ENOUGH, app
 from metier.errors import RunError
 from metier.spec.load import load_job
 from metier.steps import torchrun
@@ -135,7 +135,7 @@ def test_a_sweep_is_told_how_many_processes_train(built, monkeypatch):
     told, nothing = [], {"candidates": {}, "chosen": None}
     monkeypatch.setattr("metier.build.sweep", lambda job, run, nproc: told.append(nproc) or nothing)
     done = CliRunner().invoke(app, ["compress", str(built.job), "--nproc", "3"])
-    assert told == [3] and done.exit_code == NOTHING_PASSES, done.output
+    assert told == [3] and done.exit_code == NOT_GOOD_ENOUGH, done.output
 
 
 def test_what_a_process_finds_wrong_is_told_as_if_there_were_one(built):

@@ -36,7 +36,7 @@ def wordings(day: date) -> tuple[str, ...]:
 
 def main() -> None:
     """Write the file beside this script."""
-    draw = random.Random(1921)  # noqa: S311 - reproducible, nothing secret
+    draw = random.Random(1921)
     days = draw.sample(range((LAST - FIRST).days + 1), ROWS)
     dates = [FIRST + timedelta(days=number) for number in days]
     lines = [f"{draw.choice(wordings(day))}\t{day.isoformat()}\n" for day in dates]

@@ -151,7 +151,7 @@ def run_step(
     *,
     packages: tuple[str, ...] = (),
     aside: bool = False,
-    said: Callable[[str, bool], None] = lambda name, cached: None,
+    said: Callable[[bool], None] = lambda finished: None,
 ) -> Step:
     """Do a step once: return it finished, from disk if its inputs have not changed.
 
@@ -165,7 +165,7 @@ def run_step(
         packages: third-party packages whose versions the manifest records.
         aside: whether long work of other inputs is put aside, as ``<folder>.old``; the folders of these names are then
             the step's own, too.
-        said: called with the step's name and whether it was already finished.
+        said: called, before any work, with whether it was already finished.
 
     Raises:
         ArtifactError: when the folder was written in a layout this version cannot read.
@@ -179,13 +179,13 @@ def run_step(
             shutil.rmtree(folder)
         finished = _finished(folder, key)
     if finished:
-        said(folder.name, True)
+        said(True)
         return Step(folder, finished)
     folder.mkdir(parents=True, exist_ok=True)
     _remove_half_written(folder)
     if not begun.exists():
         write_json(begun, {"key": key, "format": FORMAT, "inputs": inputs})
-    said(folder.name, False)
+    said(False)
     started, clock = time.time(), time.monotonic()
     result = work(folder)
     manifest = {
@@ -223,6 +223,14 @@ def load_step(folder: Path) -> Step:
     if not path.exists():
         raise ArtifactError(str(folder), "this step is not finished", "Run 'metier build' on the job first")
     return Step(folder, _checked(path))
+
+
+def key_in(record: Path) -> str | None:
+    """Return the key that a ``manifest.json`` or ``begun.json`` says; None where it cannot be read."""
+    try:
+        return str(read_json(record).get("key"))
+    except ArtifactError:
+        return None
 
 
 def put_aside(folder: Path) -> Step | None:
@@ -274,7 +282,7 @@ def _is_of(folder: Path, key: str) -> bool:
     """Whether a folder is finished under a key and undamaged, or begun under it."""
     try:
         return bool(_finished(folder, key)) or (
-            not (folder / "manifest.json").exists() and _key_in(folder / "begun.json") == key
+            not (folder / "manifest.json").exists() and key_in(folder / "begun.json") == key
         )
     except ArtifactError:
         return False
@@ -331,13 +339,6 @@ def _checked(path: Path) -> dict[str, Any]:
             "Use the version of metier that wrote it, or delete the folder to build afresh",
         )
     return manifest
-
-
-def _key_in(path: Path) -> str | None:
-    try:
-        return str(read_json(path).get("key"))
-    except ArtifactError:
-        return None
 
 
 def _damaged(folder: Path, manifest: dict[str, Any]) -> bool:

@@ -6,51 +6,42 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from metier import __version__
-from metier.errors import MetierError, RunError, SpecError
+from metier.errors import FREE_SPACE, FULL, MetierError, RunError, SpecError
 from metier.home import home
+
+if TYPE_CHECKING:
+    from metier.evaluate.verdict import Verdict
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Build a small language model for one job, examine it beside general models, run it offline.",
+    help="Build a small language model for one job, compare it with general models, and run it offline.",
 )
 
-JobPath = Annotated[Path, typer.Argument(help="A job description: job.toml, or the folder it is in.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+JobPath = Annotated[Path, typer.Argument(help="A job description: job.toml, or the folder that holds it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")]
 
-Nproc = Annotated[int, typer.Option(min=1, help="How many processes train, and heal, together on this machine.")]
+Nproc = Annotated[int, typer.Option(min=1, help="Number of training processes on this machine.")]
 
-NOT_RELEASED = 1
-"""Exit code of a build whose model did not earn its release: a result, not an error."""
+NOT_GOOD_ENOUGH = 1
+"""Exit code of a result, not an error: a build not released, a plan that does not fit, a sweep of which nothing ships.
+"""
 
-DOES_NOT_FIT = 1
-"""Exit code of a plan whose model is too large for the limits or the machine."""
-
-NOTHING_PASSES = 1
-"""Exit code of a sweep of whose files none passes the gate within the limits."""
+_LATER = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "matplotlib", "jinja2")
+"""What a build imports on its way, when its data is there or its model trained."""
 
 _INTERRUPTED = 130
-_REFUSALS = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENAMETOOLONG,
-    errno.ENOTDIR,
-    errno.EEXIST,
-)
+_REFUSALS = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST)
 """What a disk says when the user can mend it; any other OSError is a bug of ours."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OTHER_PATH = {
     errno.ENAMETOOLONG: "Choose a shorter path",
     errno.ENOTDIR: "Choose another path: a part of this one is a file",
@@ -75,7 +66,7 @@ def _metier(
 @app.command()
 def new(
     name: Annotated[
-        str, typer.Argument(help="Name of the job, its folder is jobs/NAME; 'de-fr' sets a translation's languages.")
+        str, typer.Argument(help="Name of the job, created in jobs/NAME; 'de-fr' sets a translation's languages.")
     ],
     task: Annotated[str, typer.Option(help="translation, text2text or qa.")],
     examples: Annotated[
@@ -101,7 +92,7 @@ def schema() -> None:
 
 @app.command()
 def plan(job: JobPath, as_json: Json = False) -> None:
-    """Say what will fit and what to expect, before anything is fetched or trained. Exit code 1: it does not fit."""
+    """Estimate what will fit and what to expect, before any download or training. Exit code 1: it does not fit."""
     with _workshop():
         from metier.data.local_text import text_bytes
         from metier.spec.advice import load_evidence
@@ -122,17 +113,13 @@ def plan(job: JobPath, as_json: Json = False) -> None:
 
         Console(highlight=False).print(render(found, description))
     if found.fits is False:
-        raise typer.Exit(DOES_NOT_FIT)
+        raise typer.Exit(NOT_GOOD_ENOUGH)
 
 
 @app.command()
-def build(
-    job: JobPath,
-    nproc: Nproc = 1,
-    as_json: Json = False,
-) -> None:
-    """Do the whole road: data, training, proof, file. Finished steps are not repeated. Exit code 1: not released."""
-    with _workshop():
+def build(job: JobPath, nproc: Nproc = 1, as_json: Json = False) -> None:
+    """Run the whole pipeline: data, training, evaluation, export. Finished steps are kept. Exit code 1: no release."""
+    with _workshop(*_LATER):
         from metier.build import build as build_job
         from metier.spec.load import load_job
     from metier.home import run_dir
@@ -141,8 +128,7 @@ def build(
     description = load_job(job)
     run = run_dir(description.name)
     say(f"run folder: {run}")
-    with _workshop():  # torch is imported on the way
-        verdict = build_job(description, run, nproc)
+    verdict = build_job(description, run, nproc)
     if as_json:
         _print_json(verdict.to_json())
     else:
@@ -150,13 +136,13 @@ def build(
         report = " report.html on what it knows," if (run / "export" / "report.html").exists() else ""
         say(f"\nIn {run / 'export'}: the model, its card,{report} ledger and checksums.")
     if not verdict.released:
-        raise typer.Exit(NOT_RELEASED)
+        raise typer.Exit(NOT_GOOD_ENOUGH)
 
 
 @app.command()
 def compress(job: JobPath, nproc: Nproc = 1, as_json: Json = False) -> None:
-    """Build a job as far as its files and show what was measured of each. Exit code 1: none passes and fits."""
-    with _workshop():
+    """Build a job up to its model files and compare them. Exit code 1: none passes and fits."""
+    with _workshop(*_LATER):
         from metier.build import sweep
         from metier.evaluate.candidates import Candidate
         from metier.evaluate.report import candidates_table
@@ -168,8 +154,7 @@ def compress(job: JobPath, nproc: Nproc = 1, as_json: Json = False) -> None:
 
     description = load_job(job)
     run = run_dir(description.name)
-    with _workshop():  # torch is imported on the way
-        found = sweep(description, run, nproc)
+    found = sweep(description, run, nproc)
     candidates = {name: Candidate.from_json(one) for name, one in found["candidates"].items()}
     if as_json:
         _print_json(found)
@@ -180,7 +165,7 @@ def compress(job: JobPath, nproc: Nproc = 1, as_json: Json = False) -> None:
         say("No file is asked for: export.quantisations is empty.")
     chosen = candidates.get(found["chosen"])
     if chosen is None or not (chosen.passed and chosen.fits(**description.limits.model_dump())):
-        raise typer.Exit(NOTHING_PASSES)
+        raise typer.Exit(NOT_GOOD_ENOUGH)
 
 
 @app.command()
@@ -202,16 +187,16 @@ def verdict(job: JobPath, as_json: Json = False) -> None:
 @app.command()
 def evaluate(
     job: JobPath,
-    on: Annotated[str, typer.Option(help="Rows: a tsv, csv or jsonl file, or 'A,B' for two files of lines.")],
-    columns: Annotated[str, typer.Option(help="Input and output in it: 'A,B', names or numbers from 1.")] = "1,2",
-    rows: Annotated[int, typer.Option(min=2, help="Use the first so many rows.")] = 100,
+    on: Annotated[str, typer.Option(help="The rows: a tsv, csv or jsonl file, or 'A,B' for two line-aligned files.")],
+    columns: Annotated[str, typer.Option(help="Input and output columns: 'A,B', by name or number from 1.")] = "1,2",
+    rows: Annotated[int, typer.Option(min=2, help="Evaluate on the first N rows.")] = 100,
     against: Annotated[
         list[Path] | None,
-        typer.Option(help="Recorded answers of another system, a line for each row; may be repeated."),
+        typer.Option(help="Recorded answers of another system, one line per row; may be repeated."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Examine the shipped file, its base and its rivals, beside recorded answers, on rows of your own."""
+    """Evaluate the released file, its base and its rivals on your own rows, beside answers of other systems."""
     with _workshop():
         from metier.evaluate.report import table
         from metier.evaluate.verdict import difference_text
@@ -238,14 +223,15 @@ def evaluate(
 def run(
     model: Annotated[str, typer.Argument(help="A job's name, a run or export folder, or a .gguf file.")],
     text: Annotated[
-        str | None, typer.Argument(help="The input; '-' or nothing reads stdin. After '--' it may begin with '-'.")
+        str | None,
+        typer.Argument(help="The input; '-' or nothing reads stdin. Text that begins with '-' goes after '--'."),
     ] = None,
     file: Annotated[
         list[Path] | None, typer.Option("--file", "-f", help="Answer a text file, or stdin ('-'); may be repeated.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Answer, offline: one text, stdin, or files, line by line. A qa job says how sure it is, and names its source."""
+    """Answer offline: one text, or stdin or files line by line. A qa job says how sure it is, and names its source."""
     from metier.run.printed import print_answer, print_answers
     from metier.run.session import open_session
 
@@ -268,18 +254,18 @@ def routing(
         list[str] | None,
         typer.Option(help="An earlier checkpoint of the model; may be repeated, oldest first."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write routing.html, .json and .npz into this folder.")] = None,
-    tokens: Annotated[int, typer.Option(help="Most tokens read under one name.")] = 50_000,
-    row: Annotated[int, typer.Option(help="Length of the rows the text is cut into, in tokens.")] = 512,
-    batch: Annotated[int, typer.Option(help="Rows run at once.")] = 8,
-    layer: Annotated[int | None, typer.Option(help="The layer shown in detail; by default the middle one.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write routing.html, .json and .npz to this folder.")] = None,
+    tokens: Annotated[int, typer.Option(help="Maximum tokens read per source.")] = 50_000,
+    row: Annotated[int, typer.Option(help="Length of the rows that the text is cut into, in tokens.")] = 512,
+    batch: Annotated[int, typer.Option(help="Rows per batch.")] = 8,
+    layer: Annotated[int | None, typer.Option(help="The layer to show in detail; by default the middle one.")] = None,
     capacity: Annotated[float, typer.Option(help="Capacity factor of the simulated drops.")] = 2.0,
-    group: Annotated[str, typer.Option(help="Which tokens compete for room: those of a sequence or of a batch.")] = (
-        "sequence"
-    ),
+    group: Annotated[
+        str, typer.Option(help="Tokens that compete for capacity: those of a 'sequence' or a 'batch'.")
+    ] = "sequence",
     as_json: Json = False,
 ) -> None:
-    """Show how a mixture of experts spends its experts: by text, position and token id, with drops and checkpoints."""
+    """Show how a mixture of experts uses its experts: by text, position and token id, with drops and checkpoints."""
     with _workshop():
         from metier.analysis.routing import examine, settings, write
         from metier.analysis.table import table
@@ -313,7 +299,7 @@ def convert(
     dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16 or int8.")] = "bfloat16",
     as_json: Json = False,
 ) -> None:
-    """Convert an OpenMoE checkpoint to safetensors, a piece at a time: memory stays small, whatever its size."""
+    """Convert an OpenMoE checkpoint to safetensors piece by piece: memory use stays small, whatever its size."""
     with _workshop():
         from metier.model.openmoe.convert import convert_checkpoint
     folder = convert_checkpoint(source, target, dtype)
@@ -350,13 +336,13 @@ def main() -> None:
 def _tell_of_dashes(arguments: list[str]) -> None:
     """Say how a text is written that was taken for an option, where there is one."""
     if "--" not in arguments and any(map(_TEXT_LIKE_AN_OPTION.fullmatch, arguments)):
-        typer.echo('A text that begins with "-" is written behind "--": metier run MODEL -- "-5 degrees"', err=True)
+        typer.echo('Put text that begins with "-" after "--": metier run MODEL -- "-5 degrees"', err=True)
 
 
 def _mend(code: int | None, path: Path) -> str:
     """Return what to do about what a disk says of a path."""
-    if code in _FULL or _is_of_home(path):
-        return "Free some space or choose another METIER_HOME; the same command goes on where this one stopped"
+    if code in FULL or _is_of_home(path):
+        return FREE_SPACE
     return _OTHER_PATH.get(code or 0, "Choose a path that you may read and write")
 
 
@@ -373,12 +359,12 @@ def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
     return options + arguments[end:], len(options) < end
 
 
-def _fail(error: MetierError) -> None:
+def _fail(error: MetierError) -> NoReturn:
     typer.echo(f"error: {error}", err=True)
     raise SystemExit(error.exit_code)
 
 
-def _print_verdict(verdict: Any) -> None:
+def _print_verdict(verdict: "Verdict") -> None:
     from rich.console import Console
 
     from metier.evaluate.report import render
@@ -393,9 +379,12 @@ def _print_json(value: Any, indent: int | None = None) -> None:
 
 
 @contextmanager
-def _workshop() -> Iterator[None]:
-    """Say what to install when the workshop's libraries are missing."""
+def _workshop(*later: str) -> Iterator[None]:
+    """Say what to install when the workshop's libraries are missing: those imported in the block, or later by name."""
     try:
+        for name in later:
+            if find_spec(name) is None:
+                raise ModuleNotFoundError(name=name)
         yield
     except ModuleNotFoundError as error:
         raise RunError(

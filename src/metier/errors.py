@@ -12,9 +12,15 @@ traceback (``--debug`` shows it), and ends with the class's exit code::
 A verdict of ``not released`` is a result, not an error: ``metier build`` prints it and ends with exit code 1.
 """
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a full disk says."""
+FREE_SPACE = "Free disk space or choose another METIER_HOME; the same command resumes where this one stopped"
+"""What to do about it."""
 
 _NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory")
 """What torch says, whose classes for it differ between devices."""

@@ -24,13 +24,13 @@ def normalise(text: str) -> str:
     return "\n".join(" ".join(line.split()) for line in text.split("\n")).strip("\n")
 
 
-def fault(input: str, output: str, rules: Cleaning) -> str | None:
+def fault(asked: str, wanted: str, rules: Cleaning) -> str | None:
     """Return why a normalised row is not kept, or None if it is; lengths are in characters."""
-    if _DAMAGED.search(input) or _DAMAGED.search(output):
+    if _DAMAGED.search(asked) or _DAMAGED.search(wanted):
         return "damaged Unicode"
-    if _CONTROL.search(input) or _CONTROL.search(output):
+    if _CONTROL.search(asked) or _CONTROL.search(wanted):
         return "control character"
-    shorter, longer = sorted((len(input), len(output)))
+    shorter, longer = sorted((len(asked), len(wanted)))
     if shorter < rules.min_chars:
         return "too short"
     if longer > rules.max_chars:
@@ -49,9 +49,9 @@ def clean(pairs: Iterable[tuple[str, str]], rules: Cleaning) -> tuple[list[tuple
 def cleaned(pairs: Iterable[tuple[str, str]], rules: Cleaning, removed: Counter[str]) -> Iterator[tuple[str, str]]:
     """Yield the normalised pairs that are kept, and count the others by reason."""
     for pair in pairs:
-        input, output = normalise(pair[0]), normalise(pair[1])
-        reason = fault(input, output, rules)
+        asked, wanted = normalise(pair[0]), normalise(pair[1])
+        reason = fault(asked, wanted, rules)
         if reason is None:
-            yield input, output
+            yield asked, wanted
         else:
             removed[reason] += 1

@@ -167,7 +167,7 @@ def read_csv(file: File, encoding: str, delimiter: str = ",") -> Iterator[Row]:
                 line = reader.line_num + 1
     except csv.Error as error:
         raise DataError(
-            f"{file.name}, line {line}", f"the row that starts here is not CSV ({error})", "Mend or remove the row"
+            f"{file.name}, line {line}", f"the row that starts here is not CSV ({error})", "Correct or remove the row"
         ) from error
     finally:
         csv.field_size_limit(before)

@@ -71,7 +71,7 @@ def read_pages(sides: Sequence[Sequence[File]], encoding: str) -> Iterator[Row]:
 def _aligned(one: list[_Block], two: list[_Block]) -> Iterator[list[str] | LeftOut]:
     if any(block.id for block in one) or any(block.id for block in two):
         known, other = _by_id(one), _by_id(two)
-        pairs = [(block, other.get(id)) for id, block in known.items()]
+        pairs = [(block, other.get(name)) for name, block in known.items()]
     elif [block.tag for block in one] == [block.tag for block in two]:
         pairs = list(zip(one, two, strict=True))
     else:

@@ -176,8 +176,8 @@ def _each(sources: Iterable[AnySource], role: Role, rules: Cleaning, ledger: Led
         with open_source(source) as reading:
             name = ledger.free_name(reading.name)
             removed: Counter[str] = Counter()
-            for input, output in cleaned(track(reading.table, f"reading {name}"), rules, removed):
-                yield Record(input, output, name)
+            for asked, wanted in cleaned(track(reading.table, f"reading {name}"), rules, removed):
+                yield Record(asked, wanted, name)
         ledger.add(
             Entry(
                 name=name,

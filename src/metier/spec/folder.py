@@ -9,7 +9,7 @@ from metier.spec.weights import EMBEDDING, EXPERTS, Weights, part_of
 
 _AGAIN = "Delete the folder and run the command again"
 
-_KINDS = ("model.safetensors", "model-*.safetensors", "*.safetensors")
+_KINDS = ("model-*.safetensors", "*.safetensors")
 
 
 def weights_of_folder(folder: Path, fix: str) -> Weights | None:
@@ -27,7 +27,7 @@ def weights_of_folder(folder: Path, fix: str) -> Weights | None:
         found, wanted = "its weights are quantised already", "Choose the base in float32, float16 or bfloat16"
         raise ArtifactError(str(folder / "config.json"), found, wanted)
     files = weight_files(folder, fix)
-    if not files and _is_openmoe(config):
+    if not files and describes_openmoe(config):
         return None
     if not files:
         held = "config.json, a tokenizer and *.safetensors (pickled .bin files are not read)"
@@ -52,12 +52,16 @@ def shapes_of_folder(folder: Path, fix: str = _AGAIN) -> dict[str, tuple[int, ..
 
 
 def weight_files(folder: Path, fix: str) -> list[Path]:
-    """Return the files that hold a folder's weights: those its index names, else the first kind found.
+    """Return the files that hold a folder's weights, as transformers finds them: one file, else those its index names.
+
+    Where there is neither, it is the first kind found.
 
     Raises:
         ArtifactError: when the index is damaged, or names a file that is not there.
     """
-    index = folder / "model.safetensors.index.json"
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
     if not index.is_file():
         found = (sorted(folder.glob(kind)) for kind in _KINDS)
         # some authors add the weights once more, in a layout of their own
@@ -98,5 +102,8 @@ def _shapes(file: Path, fix: str) -> dict[str, tuple[int, ...]]:
         raise ArtifactError(str(file), f"cannot be read ({error})", fix) from error
 
 
-def _is_openmoe(config: dict[str, Any]) -> bool:
-    return config.get("model_type") == "openmoe" or "OpenMoeForCausalLM" in (config.get("architectures") or ())
+def describes_openmoe(config: dict[str, Any]) -> bool:
+    """Whether a config.json is that of an OpenMoE model, by our model type or by the published one."""
+    architectures = config.get("architectures")
+    published = isinstance(architectures, list) and "OpenMoeForCausalLM" in architectures
+    return published or config.get("model_type") == "openmoe"

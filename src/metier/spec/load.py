@@ -104,7 +104,7 @@ def _all_mistakes(file: Path, error: ValidationError, table: dict[str, Any]) -> 
         ((key, (found, fix)),) = mistakes.items()
         return SpecError(f"{file}, {key}", found, fix)
     lines = "".join(f"\n  {key}: {found}. {fix}" for key, (found, fix) in mistakes.items())
-    return SpecError(str(file), f"{len(mistakes)} mistakes", f"Mend them and run the command again:{lines}")
+    return SpecError(str(file), f"{len(mistakes)} mistakes", f"Correct them and run the command again:{lines}")
 
 
 def _mistake(details: ErrorDetails, table: dict[str, Any]) -> tuple[str, str, str]:

@@ -15,7 +15,7 @@ task = "qa"
 
 [qa]
 unknown = "I don't know."          # what the model says where it does not know
-risk = 0.05                        # of the answers given, and of what it cannot know, at most so many
+risk = 0.05                        # at most this share of answers wrong, and of the unknowable answered
 {relations}
 variants = 30                      # different questions for each fact in the training
 withheld_share = 0.04              # share of the subjects it is never told of, for the exam

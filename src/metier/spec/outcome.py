@@ -22,7 +22,7 @@ class Evaluate(Strict):
         description="Validation rows that every file answers before one is chosen, at most. Whatever it says, a prompt "
         "is chosen on 64 of them, a vocabulary's size and a training's best weights on 100.",
     )
-    max_answer_tokens: int = Field(128, ge=1, description="Longest answer of any contestant.")
+    max_answer_tokens: int = Field(128, ge=1, description="Maximum length of any contestant's answer, in tokens.")
     against: list[str] = Field(
         default_factory=list,
         description="Released models that sit the exam beside the base, each with the best prompt found for it: "
@@ -70,8 +70,8 @@ class Export(Strict):
 class Limits(Strict):
     """What "anybody's machine" means for this job."""
 
-    file_mib: float | None = Field(None, gt=0, description="Largest shipped file, in MiB.")
-    ram_mib: float | None = Field(None, gt=0, description="Most resident memory while answering, in MiB.")
+    file_mib: float | None = Field(None, gt=0, description="Maximum size of the shipped file, in MiB.")
+    ram_mib: float | None = Field(None, gt=0, description="Maximum resident memory while answering, in MiB.")
 
 
 class Release(Strict):

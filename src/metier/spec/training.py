@@ -49,12 +49,12 @@ class Training(Strict):
         description="Of the factors of matrix products; weights stay float32. 'auto' takes bfloat16 where the hardware "
         "multiplies it.",
     )
-    batch_tokens: int = Field(1200, ge=16, description="Tokens of a step, prompt included.")
+    batch_tokens: int = Field(1200, ge=16, description="Tokens per step, prompts included.")
     micro_batch_tokens: int | None = Field(
         None,
         ge=16,
-        description="Most padded tokens that a process computes at once: a batch is cut into parts and their gradients "
-        "are added up; by default it is not.",
+        description="Maximum padded tokens that a process computes at once: a batch is cut into parts and their "
+        "gradients are added up; by default it is not.",
     )
     activation_checkpointing: bool = Field(
         False, description="Forget what layers computed and compute it again for the gradient: less memory, more time."
@@ -71,7 +71,7 @@ class Training(Strict):
         None,
         ge=0,
         lt=1,
-        description="For a mixture of experts: share of the steps after which its routers learn no more.",
+        description="For a mixture of experts: share of the steps after which its routers stop learning.",
     )
     capacity_factor: float | Literal["none"] | None = Field(
         None,
@@ -89,11 +89,11 @@ class Training(Strict):
         None,
         ge=0,
         lt=1,
-        description="For OpenMoE: dropout behind every layer's parts, 0.05 for its chat model; by default as the model "
+        description="For OpenMoE: dropout after every layer's parts, 0.05 for its chat model; by default as the model "
         "has it, from scratch 0.",
     )
     validations: int = Field(
-        4, ge=1, description="How often the validation loss is taken after the start, evenly spaced."
+        4, ge=1, description="How often the validation loss is measured after the start, at even intervals."
     )
     checkpoint_seconds: float = Field(60.0, gt=0, description="Time between two checkpoints.")
 
@@ -181,7 +181,7 @@ class Lora(Strict):
 class Train(Training):
     """How the model learns the job."""
 
-    max_tokens: int = Field(256, ge=8, description="Longest example, in tokens; longer ones are left out.")
+    max_tokens: int = Field(256, ge=8, description="Maximum length of an example, in tokens; longer ones are left out.")
     joined_share: float = Field(
         0.0,
         ge=0,
@@ -232,7 +232,7 @@ class Pretrain(Training):
         None, gt=0, description="For 'ul2': tokens after which the objective becomes 'causal'."
     )
     row_tokens: int = Field(256, ge=32, description="Length of a row; texts are packed into rows.")
-    batch_tokens: int = Field(2048, ge=32, description="Tokens of a step: as many whole rows as fit.")
+    batch_tokens: int = Field(2048, ge=32, description="Tokens per step: as many whole rows as fit.")
     keep_checkpoints: int = Field(
         0, ge=0, description="Models to keep on the way, evenly spaced, each as a Hugging Face folder."
     )

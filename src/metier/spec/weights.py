@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from math import prod
 
 import gguf
@@ -60,17 +61,17 @@ class Weights:
         """Size of the vocabulary: rows of the embedding."""
         return max(shape[0] for name, shape in self.shapes.items() if part_of(name) == EMBEDDING)
 
-    @property
+    @cached_property
     def experts(self) -> int:
         """Experts in a layer: rows of a router."""
         return max((shape[0] for name, shape in self.shapes.items() if part_of(name) == "routers"), default=0)
 
-    @property
+    @cached_property
     def layers(self) -> int:
         """Number of layers."""
         return 1 + max(map(_layer_of, self.shapes))
 
-    @property
+    @cached_property
     def tied(self) -> bool:
         """Whether the output matrix is the embedding."""
         return sum(part_of(name) == EMBEDDING for name in self.shapes) == 1
@@ -140,7 +141,8 @@ class Weights:
 
     def cut(self, cut: Cut) -> "Weights":
         """Return what a cut leaves of the model, one that it has the parts for; which layers go makes no difference."""
-        kept = {n: shape for n, shape in self.shapes.items() if _layer_of(n) < self.layers - cut.layers}
+        layers = self.layers - cut.layers
+        kept = {n: shape for n, shape in self.shapes.items() if _layer_of(n) < layers}
         experts = cut.kept_experts(self.experts, self.experts_per_token)
         shapes = {}
         for name, shape in kept.items():
@@ -168,6 +170,7 @@ def is_router(name: str) -> bool:
     return _PARTS["routers"].search(name) is not None
 
 
+@cache
 def part_of(name: str) -> str:
     """Return the part of a model that a weight belongs to, by its name."""
     return next((part for part, pattern in _PARTS.items() if pattern.search(name)), "other")

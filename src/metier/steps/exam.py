@@ -184,11 +184,11 @@ def judge(
     """
     found = {"base": examined["comparison"]} if examined["comparison"] else {}
     found |= {name: rival["comparison"] for name, rival in rivals.items()}
-    names = {reference: name for name, reference in job.rivals.items()}
+    called = {reference: name for name, reference in job.rivals.items()}
     theirs = [*([base] if base else []), *(rival["contestant"] for rival in rivals.values())]
     ours = replace(Contestant.from_json(examined["contestant"]), file_mib=file_mib)
     return decide(
-        must_beat=[names.get(one, one) for one in job.release.must_beat],
+        must_beat=[called.get(one, one) for one in job.release.must_beat],
         comparisons={name: Comparison(**one) for name, one in found.items()},
         file_mib=Limit(file_mib, job.limits.file_mib),
         ram_mib=Limit(examined["ram_mib"], job.limits.ram_mib),

@@ -1,17 +1,15 @@
 """The run folder of a build: one build at a time works in it, each step in a folder of its own."""
 
-import errno
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from metier.artifact import Step, run_step
-from metier.errors import MetierError, RunError, told_without_memory
+from metier.errors import FREE_SPACE, FULL, MetierError, RunError, told_without_memory
 from metier.progress import say
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "gguf", "xllamacpp", "sacrebleu")
@@ -31,12 +29,11 @@ class Steps:
 
     def __call__(self, name: str, inputs: dict[str, Any], work: Callable[[Path], Any]) -> Step:
         """Do a step unless it is done; arguments as in `metier.artifact.run_step`, its folder by name."""
-        said = partial(self._say, name)
-        return run_step(self._run / name, inputs, work, packages=_PACKAGES, aside=True, said=said)
 
-    @staticmethod
-    def _say(name: str, _folder: str, finished: bool) -> None:
-        say(f"{name}: already finished" if finished else name)
+        def said(finished: bool) -> None:
+            say(f"{name}: already finished" if finished else name)
+
+        return run_step(self._run / name, inputs, work, packages=_PACKAGES, aside=True, said=said)
 
 
 @contextmanager
@@ -57,10 +54,9 @@ def _told_when_full(run: Path) -> Iterator[None]:
         yield
     except Exception as error:
         code = re.search(r"\(os error (\d+)\)", str(error))
-        if isinstance(error, MetierError) or not code or int(code[1]) not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        if isinstance(error, MetierError) or not code or int(code[1]) not in FULL:
             raise
-        fix = "Free some space or choose another METIER_HOME; the same command goes on where this one stopped"
-        raise RunError(str(run), f"a file cannot be written ({error})", fix) from error
+        raise RunError(str(run), f"a file cannot be written ({error})", FREE_SPACE) from error
 
 
 @contextmanager

@@ -108,5 +108,5 @@ def check_disk(folder: Path, start: Path, settings: Training, *, models: int = 0
             str(folder),
             f"{free / 2**20:.0f} MiB free, training needs about {(needed - written) / 2**20:.0f} MiB for its "
             "checkpoints",
-            "Free some space, or set METIER_HOME to a folder on a larger disk",
+            "Free disk space, or set METIER_HOME to a folder on a larger disk",
         )

@@ -174,7 +174,7 @@ def plan_batches(lengths: Sequence[int], batch_tokens: int, seed: int) -> Iterat
     window = max(int(_WINDOW_BATCHES * batch_tokens * len(lengths) / sum(lengths)), 1)
     epoch = 0
     while True:
-        rng = random.Random(f"{seed}/{epoch}")  # noqa: S311 - an order, not a secret
+        rng = random.Random(f"{seed}/{epoch}")
         order = list(range(len(lengths)))
         rng.shuffle(order)
         left_over: list[int] = []

@@ -33,7 +33,7 @@ def joined(records: Iterable[Record], share: float, longest: int, task: Translat
         task: knows how sentences follow each other.
         seed: decides which rows.
     """
-    draw = random.Random(f"{seed}/joined")  # noqa: S311 - an order, not a secret
+    draw = random.Random(f"{seed}/joined")
     left = iter(records)
     ahead = deque(islice(left, MOST))
     while ahead:

@@ -361,7 +361,7 @@ def _probed(batches: Callable[[Any], Stream]) -> list[Batch]:
 
 def _seed(seed: int, step: int) -> None:
     """Make what a model draws in a step, such as its dropout, a function of seed, step and process."""
-    torch.manual_seed(random.Random(f"{seed}/{step}/{processes.number()}").getrandbits(63))  # noqa: S311 - no secret
+    torch.manual_seed(random.Random(f"{seed}/{step}/{processes.number()}").getrandbits(63))
 
 
 def evenly(steps: int, times: int) -> set[int]:

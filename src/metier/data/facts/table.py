@@ -104,7 +104,7 @@ def _rows(source: FactSource, file: File) -> Iterator[tuple[int, dict[str, str],
             raise DataError(
                 f"{file.name}, line {number}",
                 f"has {len(cells)} cells, the first row has {len(titles)}",
-                "Mend the row; a cell with a comma is written in quotes",
+                "Correct the row; put a cell that contains a comma in quotes",
             )
         yield number, {what: _text(cells[place]) for what, place in places.items()}, _shown(cells)
 

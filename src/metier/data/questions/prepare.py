@@ -125,7 +125,7 @@ def prepare_questions(data: Data, qa: Qa, folder: Path, *, seed: int = 0) -> dic
     unknown: dict[Part, list[Question]] = {}
     part: Part
     for part, share in (("test", data.split.test_share), ("validation", data.split.validation_share)):
-        dice = random.Random(f"{part} 1")  # noqa: S311
+        dice = random.Random(f"{part} 1")
         rows = exam_rows(len(material.taught), share, data.split.exam_rows)
         which = comparisons(round(rows * COMPARED_SHARE), pairs, part, book, dice) if qa.comparison_share else []
         exams[part] = in_hash_order([*exam_of(material.taught, rows - len(which), part, book), *which])
@@ -276,7 +276,7 @@ def _training(material: _Material, pairs: Pairs) -> list[Question]:
         keep(training_of(one, book, qa.variants, seed))
     answered, of_facts = len(kept), 1 - qa.abstain_share - qa.comparison_share
     total = answered / of_facts
-    dice = random.Random(f"train {seed}")  # noqa: S311
+    dice = random.Random(f"train {seed}")
     keep(comparisons(round(total * qa.comparison_share), pairs, "train", book, dice))
     unknown = round(total * qa.abstain_share)
     empty = round(EMPTY_SHARE * unknown)

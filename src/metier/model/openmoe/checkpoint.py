@@ -22,6 +22,7 @@ from metier.model.openmoe.headers import Stored
 from metier.model.openmoe.int8 import dequantise_rows
 from metier.model.openmoe.modeling import OpenMoeForCausalLM
 from metier.progress import bar
+from metier.spec.folder import describes_openmoe
 
 PIECE_BYTES = 128 * 2**20
 """How much of a tensor, in float32, is in memory at once; one expert's matrix is never cut."""
@@ -82,11 +83,7 @@ def is_openmoe(folder: Path) -> bool:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    if not isinstance(settings, dict):
-        return False
-    architectures = settings.get("architectures")
-    published = isinstance(architectures, list) and "OpenMoeForCausalLM" in architectures
-    return published or settings.get("model_type") == OpenMoeConfig.model_type
+    return isinstance(settings, dict) and describes_openmoe(settings)
 
 
 def read_config(folder: Path) -> OpenMoeConfig:
@@ -102,7 +99,7 @@ def read_config(folder: Path) -> OpenMoeConfig:
     # The library's validation has exceptions of its own for wrong types.
     except Exception as error:
         raise ArtifactError(
-            str(path), f"describes no OpenMoE model ({' '.join(str(error).split()):.300})", "Mend config.json"
+            str(path), f"describes no OpenMoE model ({' '.join(str(error).split()):.300})", "Correct config.json"
         ) from error
 
 
@@ -123,7 +120,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise ArtifactError(
             str(folder),
             f"is no OpenMoE checkpoint of this shape: {'; '.join(part for part in told if part)}",
-            "Fetch the checkpoint again, or mend config.json",
+            "Fetch the checkpoint again, or correct config.json",
         )
     return Checkpoint(config, shapes, parts)
 
@@ -207,7 +204,7 @@ def _shaped(stored: Stored, shape: tuple[int, ...], dtype: torch.dtype | None = 
     where = str(stored.file)
     if stored.shape != shape:
         found = f"tensor {stored.name} has shape {stored.shape}, config.json asks for {shape}"
-        raise ArtifactError(where, found, "Fetch the checkpoint again, or mend config.json")
+        raise ArtifactError(where, found, "Fetch the checkpoint again, or correct config.json")
     if (stored.dtype == torch.int8) != (dtype == torch.int8):
         raise ArtifactError(where, f"tensor {stored.name} is of kind {stored.dtype}", "Fetch the checkpoint again")
     return stored

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from rich.progress import Progress, TaskID
 from torch import Tensor
 
-from metier.artifact import key_of, run_step, write_json
+from metier.artifact import key_in, key_of, run_step, write_json
 from metier.errors import ArtifactError, RunError, SpecError
 from metier.model.openmoe.checkpoint import EXPERT_PROJECTIONS, PIECE_BYTES, Checkpoint, open_checkpoint
 from metier.model.openmoe.files import weight_files
@@ -169,7 +168,8 @@ def _write_shard(
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise RunError(str(part), f"cannot be written ({error})", "Make room, and run the command again") from error
+        fix = "Free disk space, and run the command again"
+        raise RunError(str(part), f"cannot be written ({error})", fix) from error
     part.replace(path)
 
 
@@ -222,15 +222,9 @@ def _refuse_to_overwrite(target: Path, inputs: dict[str, Any]) -> None:
     """Let a target pass that is new, empty, or ours; anything else would be cleared away."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
-    for record in ("manifest.json", "begun.json"):
-        if (target / record).is_file() and _converts_like(target / record, inputs):
-            return
+    if key_of(inputs) in (key_in(target / record) for record in ("manifest.json", "begun.json")):
+        return
     raise ArtifactError(str(target), "holds something other than the beginning of this conversion", "Name a new folder")
-
-
-def _converts_like(record: Path, inputs: dict[str, Any]) -> bool:
-    match = re.search(r'"key": "(\w+)"', record.read_text(encoding="utf-8", errors="replace"))
-    return match is not None and match[1] == key_of(inputs)
 
 
 def _refuse_a_small_disk(target: Path, needed: int) -> None:
@@ -239,5 +233,5 @@ def _refuse_a_small_disk(target: Path, needed: int) -> None:
     free = shutil.disk_usage(there).free + written
     if free < needed:
         raise RunError(
-            str(target), f"{needed / 2**30:.1f} GiB are needed and {free / 2**30:.1f} GiB are free", "Make room"
+            str(target), f"{needed / 2**30:.1f} GiB are needed and {free / 2**30:.1f} GiB are free", "Free disk space"
         )
