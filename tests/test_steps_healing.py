@@ -70,8 +70,8 @@ def heal(data, whole, prompt, folder, train=(), stop=None):
         try:
             facts = compress.compress_job(job(train), Path(data), Path(whole), PromptFormat.from_json(prompt), folder)
         finally:
-            (folder.parent / f"made-{processes.number()}").write_text(json.dumps(made))
-        if processes.first():
+            (folder.parent / f"made-{processes.rank()}").write_text(json.dumps(made))
+        if processes.is_main():
             (folder.parent / "facts").write_text(json.dumps(facts))
 
 
@@ -188,13 +188,13 @@ def be_alone(folder):
     """Be one of two processes: the first does something by itself while the other waits."""
     torch.set_num_threads(1)
     with processes.joined():
-        told = [processes.count()]
-        if processes.first():
+        told = [processes.world_size()]
+        if processes.is_main():
             with processes.alone():
-                told += [processes.count(), processes.total(torch.ones(1)).item()]
-        processes.wait()
-        told += [processes.count(), processes.total(torch.ones(1)).item(), torch.get_num_threads()]
-        (Path(folder) / str(processes.number())).write_text(json.dumps(told))
+                told += [processes.world_size(), processes.all_reduce_sum(torch.ones(1)).item()]
+        processes.barrier()
+        told += [processes.world_size(), processes.all_reduce_sum(torch.ones(1)).item(), torch.get_num_threads()]
+        (Path(folder) / str(processes.rank())).write_text(json.dumps(told))
 
 
 def test_what_one_process_does_alone_meets_no_other(forks, tmp_path):

@@ -69,7 +69,7 @@ def learn_together(kind, folder, changes, rate=3e-3, stop=None):
     loop.update = update_or_stop
     with processes.joined():
         model, facts = learn(kind, folder, changes, rate)
-        if processes.first():
+        if processes.is_main():
             save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, Path(folder) / "end")
             (Path(folder) / "facts").write_text(json.dumps(facts))
 
@@ -181,8 +181,8 @@ def learn_patiently(folder):
                 keep=slowly(lambda done, _: kept.append(done)),
                 kept=1,
             )
-            processes.wait()
-        if processes.first():
+            processes.barrier()
+        if processes.is_main():
             (Path(folder) / "kept").write_text(str(kept))
 
 
@@ -201,7 +201,7 @@ def be_joined(folder, error):
                 raise RuntimeError
     except RuntimeError:
         pass
-    (Path(folder) / str(processes.number())).write_text(str(left))
+    (Path(folder) / str(processes.rank())).write_text(str(left))
     destroy()
 
 
@@ -234,7 +234,7 @@ def write_or_read(folder, optimizer, task):
         else:
             assert resume(folder, model, mover) == (7, {"a": [1, None]})
         held = contents(model, mover)
-        if processes.first():
+        if processes.is_main():
             save_file(held, folder / "held")
 
 
@@ -248,10 +248,10 @@ def move(model, optimizer):
 
 
 def contents(model, optimizer):
-    held = {name: processes.in_full(p.detach()).contiguous() for name, p in model.named_parameters()}
+    held = {name: processes.full_tensor(p.detach()).contiguous() for name, p in model.named_parameters()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
-            held[f"{name}/{key}"] = processes.in_full(value).contiguous()
+            held[f"{name}/{key}"] = processes.full_tensor(value).contiguous()
     return held
 
 
@@ -294,10 +294,10 @@ def test_a_checkpoint_holds_no_pickle(tmp_path):
 def agree(folder):
     """Be one of two processes: take the first one's word, and add up."""
     with processes.joined():
-        number = processes.number()
-        said = processes.agreed({"number": number, "text": "é" * number, "none": None})
-        total = processes.total(torch.tensor([1, 10 * number]))
-        (Path(folder) / str(number)).write_text(json.dumps([processes.count(), said, total.tolist()]))
+        number = processes.rank()
+        said = processes.broadcast_object({"number": number, "text": "é" * number, "none": None})
+        total = processes.all_reduce_sum(torch.tensor([1, 10 * number]))
+        (Path(folder) / str(number)).write_text(json.dumps([processes.world_size(), said, total.tolist()]))
 
 
 def test_the_first_process_decides_and_all_add_up(forks, tmp_path):
@@ -308,19 +308,19 @@ def test_the_first_process_decides_and_all_add_up(forks, tmp_path):
 
 def test_a_process_that_is_alone_agrees_with_itself():
     values = torch.tensor([1.0])
-    assert processes.agreed("x") == "x" and processes.total(values) is values
-    assert (processes.count(), processes.number(), processes.first()) == (1, 0, True)
+    assert processes.broadcast_object("x") == "x" and processes.all_reduce_sum(values) is values
+    assert (processes.world_size(), processes.rank(), processes.is_main()) == (1, 0, True)
 
 
 def plan(folder):
     """Be one of two processes, on machines of different speed: make a plan."""
     with processes.joined():
-        ticks = (number * (processes.number() + 1) for number in count())
+        ticks = (number * (processes.rank() + 1) for number in count())
         budget.time = SimpleNamespace(monotonic=lambda: next(ticks) / 10)
         settings = STEPS.model_copy(update={"budget": "100s", "checkpoint_seconds": 1000.0})
         coming = [collate(examples(8), 0)] * 6
         made = budget.plan_training(Path(folder) / "plan.json", llama(), lambda: coming, coming[:1], settings)
-        (Path(folder) / str(processes.number())).write_text(str(made.steps))
+        (Path(folder) / str(processes.rank())).write_text(str(made.steps))
 
 
 def test_a_budget_of_time_is_measured_by_the_first_process(forks, tmp_path):

@@ -84,8 +84,8 @@ def take_part(folder: Path, *, of_a_build: bool) -> None:
     fix = "Start 'metier build JOB --nproc 2' and stop it when the training has begun; then start the processes"
     request = read_json(folder / "request.json", fix)
     with processes.joined(), ExitStack() as held:
-        console.quiet = not processes.first()
-        if processes.first() and not of_a_build:
+        console.quiet = not processes.is_main()
+        if processes.is_main() and not of_a_build:
             held.enter_context(building(folder.parent))
         _work(
             Job.model_validate(request["job"]),

@@ -40,7 +40,7 @@ class Plan:
 
 def stored_plan(path: Path) -> Plan | None:
     """Return the plan of a training that was begun, or None; of several processes the first one reads it for all."""
-    stored = processes.agreed(read_json(path) if processes.first() and path.exists() else None)
+    stored = processes.broadcast_object(read_json(path) if processes.is_main() and path.exists() else None)
     return Plan(**stored) if stored else None
 
 
@@ -82,7 +82,7 @@ def plan_training(
         probed = path.parent / "probe", model, coming(), held_out, settings, losses, numerics, loss_of
         plan = _probe(*probed, start, loading_seconds)
         say(f"  {plan.steps} steps of {plan.step_seconds:.2f} s fit the budget of {settings.budget}")
-    if processes.first():
+    if processes.is_main():
         write_json(path, asdict(plan))
     return plan
 
@@ -110,10 +110,11 @@ def _probe(
     step_seconds = statistics.median(pace[1:] or pace) * statistics.mean(batch.ids_NT.numel() for batch in coming)
     validation_seconds = _seconds(lambda: mean_loss(model, held_out, numerics))
     checkpoint_seconds = _seconds(lambda: save_checkpoint(folder, 0, model, optimizer, {}))
-    if processes.first():
+    if processes.is_main():
         shutil.rmtree(folder)
-    measured = (step_seconds, validation_seconds, checkpoint_seconds, time.monotonic() - start, loading_seconds)
-    step_seconds, validation_seconds, checkpoint_seconds, probe_seconds, loading_seconds = processes.agreed(measured)
+    step_seconds, validation_seconds, checkpoint_seconds, probe_seconds, loading_seconds = processes.broadcast_object(
+        (step_seconds, validation_seconds, checkpoint_seconds, time.monotonic() - start, loading_seconds)
+    )
     # A validation may save the best weights: a third of a checkpoint, which holds the moments, too.
     validations_seconds = (settings.validations + 1) * (validation_seconds + checkpoint_seconds / 3)
     aside = probe_seconds + loading_seconds + validations_seconds

@@ -102,15 +102,15 @@ def save_checkpoint(
         state: JSON-able facts of the loop.
     """
     part = folder / f"step-{step:08d}.part"
-    if processes.first():
+    if processes.is_main():
         for left_over in (part, *folder.glob("step-*.part")):  # of a kill, at whatever step
             shutil.rmtree(left_over, ignore_errors=True)
         part.mkdir(parents=True)
-    processes.wait()
+    processes.barrier()
     tensors = _tensors(model, optimizer)
     with _plainly():
         save(tensors, storage_writer=HuggingFaceStorageWriter(str(part), _files(tensors), save_distributed=True))
-    if processes.first():
+    if processes.is_main():
         hashes = {file.name: sha256_file(file) for file in sorted(part.iterdir())}
         facts = {"step": step, "sha256": hashes, "state": state}
         write_json(part / "checkpoint.json", facts | {"key": key_of(facts)})
@@ -119,14 +119,14 @@ def save_checkpoint(
         part.rename(final)
         for old in sorted(folder.glob("step-????????"))[:-_KEPT]:
             shutil.rmtree(old)
-    processes.wait()  # for the hashes of the first, which take minutes for a large model
+    processes.barrier()  # for the hashes of the first, which take minutes for a large model
 
 
 def resume(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, dict[str, Any]] | None:
     """Load the newest undamaged checkpoint into model and optimizer; return its step and state, or None."""
-    newest = _newest(folder) if processes.first() else None
-    processes.wait()  # for its hashes
-    found = processes.agreed(newest)
+    newest = _newest(folder) if processes.is_main() else None
+    processes.barrier()  # for its hashes
+    found = processes.broadcast_object(newest)
     if found is None:
         return None
     name, facts = found

@@ -191,9 +191,9 @@ class _Run:
         first = 0
         if checkpoint := resume(self.folder, self.model, self.optimizer):
             first, self.state = checkpoint
-            best = self._kept_best() if processes.first() else (0, 0.0)
-            processes.wait()  # for its hash
-            self.best_step, self.best_loss = processes.agreed(best)
+            best = self._kept_best() if processes.is_main() else (0, 0.0)
+            processes.barrier()  # for its hash
+            self.best_step, self.best_loss = processes.broadcast_object(best)
             say(f"  going on after step {first} of {self.plan.steps}")
         coming = batches(self.state["position"])
         saved = time.monotonic()
@@ -220,7 +220,7 @@ class _Run:
                     self._keep(done)
                 self.state["seconds"] = time.monotonic() - clock
                 due = time.monotonic() - saved >= pause and done < self.plan.steps
-                if processes.agreed(due):
+                if processes.broadcast_object(due):
                     self.state["position"] = coming.position
                     begun = time.monotonic()
                     save_checkpoint(self.folder, done, self.model, self.optimizer, self.state)
@@ -260,9 +260,9 @@ class _Run:
             self.best_step, self.best_loss = done, loss_nats
             with self.numerics.weights(self.model):
                 weights = processes.whole(trained_parameters(self.model, self.optimizer))
-                if processes.first():
+                if processes.is_main():
                     save_best(self.folder, Best(done, loss_nats, weights))
-            processes.wait()  # for the first, which writes and hashes
+            processes.barrier()  # for the first, which writes and hashes
         self.state["validation"][str(done)] = loss_nats
         point = {"steps": done, "tokens": self.state["tokens"], "seconds": round(self.state["step_seconds"], 2)}
         self.state["curve"].append(point | {"loss_nats": loss_nats})
@@ -270,9 +270,9 @@ class _Run:
 
     def _keep(self, done: int) -> None:
         weights = processes.whole(trained_parameters(self.model, self.optimizer))
-        if processes.first():
+        if processes.is_main():
             self.keep(done, self._with(weights))
-        processes.wait()  # for the first, which writes
+        processes.barrier()  # for the first, which writes
 
     def _kept_best(self) -> tuple[int, float]:
         """Return after how many steps the best weights were taken, and their loss; infinity where there are none."""
@@ -295,7 +295,7 @@ class _Run:
         )
 
     def _best(self) -> PreTrainedModel:
-        return self._with(read_best(self.folder).weights) if processes.first() else self.model
+        return self._with(read_best(self.folder).weights) if processes.is_main() else self.model
 
     def _with(self, weights: dict[str, torch.Tensor]) -> PreTrainedModel:
         """Return a whole model with these weights: the one that learns, unless it is sharded."""
@@ -334,7 +334,7 @@ def _placed(model: PreTrainedModel, settings: Training) -> PreTrainedModel:
             found = f"models of type {model.config.model_type!r} cannot compute their layers twice"
             raise SpecError(settings.key("activation_checkpointing"), found, "Remove the key")
         model.activation_checkpointing_enable()
-    if settings.shard and processes.count() > 1:
+    if settings.shard and processes.world_size() > 1:
         processes.shard(model, predict)
     else:
         to_accelerator(model)
@@ -361,7 +361,7 @@ def _probed(batches: Callable[[Any], Stream]) -> list[Batch]:
 
 def _seed(seed: int, step: int) -> None:
     """Make what a model draws in a step, such as its dropout, a function of seed, step and process."""
-    torch.manual_seed(random.Random(f"{seed}/{step}/{processes.number()}").getrandbits(63))  # noqa: S311 - no secret
+    torch.manual_seed(random.Random(f"{seed}/{step}/{processes.rank()}").getrandbits(63))  # noqa: S311 - no secret
 
 
 def evenly(steps: int, times: int) -> set[int]:
@@ -371,7 +371,7 @@ def evenly(steps: int, times: int) -> set[int]:
 
 def _log(path: Path, steps: int) -> TextIO:
     """Open the log behind the lines of so many steps: those after the checkpoint are about to be made again."""
-    if not processes.first():
+    if not processes.is_main():
         return Path(os.devnull).open("a", encoding="utf-8")
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:steps]

@@ -22,7 +22,7 @@ from metier.compress.blocks import BLOCK, fit_scales, rounded
 from metier.spec.training import Training
 from metier.spec.weights import is_router
 from metier.train import processes
-from metier.train.processes import local
+from metier.train.processes import to_local
 
 
 class Grid:
@@ -39,12 +39,12 @@ class Grid:
         """
         stored = ((n, p) for n, p in model.named_parameters() if p.dim() > 1 and not is_router(n))
         matrices = {n: p for n, p in stored if p.shape[-1] % BLOCK == 0}
-        return cls({name: fit_scales(local(p.detach()), kind) for name, p in matrices.items()}, kind)
+        return cls({name: fit_scales(to_local(p.detach()), kind) for name, p in matrices.items()}, kind)
 
     @contextmanager
     def applied(self, model: PreTrainedModel) -> Iterator[None]:
         """Give the model its rounded weights inside the block, and the exact ones back after it."""
-        matrices = [(local(p.detach()), self._scales[n]) for n, p in model.named_parameters() if n in self._scales]
+        matrices = [(to_local(p.detach()), self._scales[n]) for n, p in model.named_parameters() if n in self._scales]
         exact: list[torch.Tensor] = []
         try:
             for weight, scales in matrices:
@@ -80,7 +80,7 @@ class Numerics:
         grid = Grid.fit(model, quantisation) if quantisation else None
         precision: str = settings.precision
         if precision == "auto":
-            able = processes.agreed(multiplies_bfloat16(model.device))
+            able = processes.broadcast_object(multiplies_bfloat16(model.device))
             precision = begun_in or ("bfloat16" if able else "float32")
         return cls(grid, precision == "bfloat16", settings.micro_batch_tokens)
 

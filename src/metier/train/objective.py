@@ -90,7 +90,7 @@ def batch_loss(
         total = total + weight * parts["output_z"]
     if top_k is not None:
         layers = _real_scores(model, batch, outputs)
-        chosen_LE = whole.chosen_LE if whole.chosen_LE is not None else processes.total(choices(layers, top_k))
+        chosen_LE = whole.chosen_LE if whole.chosen_LE is not None else processes.all_reduce_sum(choices(layers, top_k))
         parts["load_balance"], parts["router_z"] = router_losses(layers, chosen_LE, whole.tokens)
         total = total + losses.load_balance * parts["load_balance"] + losses.router_z * parts["router_z"]
     parts |= drops(outputs, batch.mask_NT.to(model.device).flatten() == 1, whole.tokens)
@@ -162,12 +162,12 @@ def mean_loss(model: PreTrainedModel, batches: Iterable[Batch], numerics: Numeri
     total, tokens = 0.0, 0
     with numerics.weights(model), numerics.products(model.device):
         for batch in batches:
-            for part in shares(batch, numerics.micro_tokens, processes.count(), processes.number()):
+            for part in shares(batch, numerics.micro_tokens, processes.world_size(), processes.rank()):
                 loss = batch_loss(model, part)
                 if loss.targets:
                     total += loss.nats.item() * loss.targets
                     tokens += loss.targets
-    sums = processes.total(torch.tensor([total, tokens], dtype=torch.float64))
+    sums = processes.all_reduce_sum(torch.tensor([total, tokens], dtype=torch.float64))
     return float(sums[0] / sums[1])
 
 
@@ -198,7 +198,7 @@ def update(
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("rate_share", 1.0)
     model.train()
-    parts = shares(batch, numerics.micro_tokens, processes.count(), processes.number())
+    parts = shares(batch, numerics.micro_tokens, processes.world_size(), processes.rank())
     found: list[dict[str, torch.Tensor]] = []
     with numerics.weights(model):
         whole = size(batch)
@@ -213,11 +213,11 @@ def update(
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    sums = processes.total(torch.stack([torch.stack(list(one.values())) for one in found]).sum(dim=0))
+    sums = processes.all_reduce_sum(torch.stack([torch.stack(list(one.values())) for one in found]).sum(dim=0))
     loss_nats, *others = sums.tolist()
     return {
         "loss_nats": loss_nats,
-        "grad_norm": float(processes.in_full(norm)),
+        "grad_norm": float(processes.full_tensor(norm)),
         **dict(zip(list(found[0])[1:], others, strict=True)),
     }
 
@@ -236,7 +236,7 @@ def _chosen(model: PreTrainedModel, parts: Iterable[Batch], numerics: Numerics) 
             nowhere_NT = torch.zeros_like(part.targets_NT, dtype=torch.bool, device=model.device)
             outputs, _ = _predicted(model, part, nowhere_NT, routing=True)
         chosen.append(choices(_real_scores(model, part, outputs), top_k))
-    return processes.total(torch.stack(chosen).sum(dim=0))
+    return processes.all_reduce_sum(torch.stack(chosen).sum(dim=0))
 
 
 def _real_scores(model: PreTrainedModel, batch: Batch, outputs: Any) -> list[torch.Tensor]:
