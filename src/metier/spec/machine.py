@@ -42,8 +42,8 @@ class Machine:
 
 def this_machine() -> Machine:
     """Measure this machine."""
-    busy = hasattr(os, "getloadavg") and os.getloadavg()[0] >= _cores() / 2  # before the probe adds to it
-    return Machine(_cores(), _memory_mib(), product_speed(), _multiplies_bfloat16(), busy, _card_mib())
+    busy = hasattr(os, "getloadavg") and os.getloadavg()[0] >= cores() / 2  # before the probe adds to it
+    return Machine(cores(), _memory_mib(), product_speed(), _multiplies_bfloat16(), busy, _card_mib())
 
 
 def product_speed(seconds: float = PROBE_SECONDS) -> float:
@@ -57,7 +57,8 @@ def product_speed(seconds: float = PROBE_SECONDS) -> float:
     return 2 * _PROBE_WIDTH**3 / best / 1e9
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

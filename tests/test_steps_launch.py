@@ -19,9 +19,9 @@ from metier.artifact import load_step, write_json
 from metier.cli import NOTHING_PASSES, app
 from metier.errors import RunError
 from metier.spec.load import load_job
-from metier.steps import torchrun
+from metier.steps import launch
+from metier.steps.launch import by_processes
 from metier.steps.run_folder import building
-from metier.steps.torchrun import by_processes
 from metier.tasks.prompt import PromptFormat
 
 
@@ -69,7 +69,7 @@ def test_a_build_by_two_processes_learns_what_one_does(built, tmp_path):
     prompt = PromptFormat.from_json(load_step(built.run / "prompt").result["prompt"])
     alone = tmp_path / "train"
     alone.mkdir()
-    facts = by_processes(1, load_job(built.job), built.run / "data", built.run / "start", alone, prompt)
+    facts = by_processes(1, "train", load_job(built.job), built.run / "data", built.run / "start", alone, prompt)
     theirs = load_step(built.run / "train").result
     assert theirs["tokens"] == facts["tokens"] and theirs["examples"] == facts["examples"]
     for one, other in zip(steps(built.run / "train"), steps(alone), strict=True):
@@ -80,8 +80,8 @@ def test_what_an_accelerator_keeps_is_given_back_before_processes_are_started(tm
     done = []
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: done.append("freed"))
-    monkeypatch.setattr(torchrun, "elastic_launch", lambda *_: lambda *_: done.append("started"))
-    torchrun._launch(2, tmp_path)
+    monkeypatch.setattr(launch, "elastic_launch", lambda *_: lambda *_: done.append("started"))
+    launch._launch(2, tmp_path)
     assert done == ["freed", "started"]
 
 
@@ -96,8 +96,8 @@ def take_part_and_look(folder, of_a_build):
             (folder / "held").touch()
 
     folder = Path(folder)
-    torchrun._work = work
-    torchrun.take_part(folder, of_a_build=of_a_build)
+    launch._work = work
+    launch.take_part(folder, of_a_build=of_a_build)
 
 
 @pytest.mark.parametrize("of_a_build", [False, True])
@@ -105,18 +105,18 @@ def test_processes_that_no_build_started_hold_the_run_folder(built, forks, tmp_p
     folder = tmp_path / "run" / "train"
     folder.mkdir(parents=True)
     request = {"job": load_job(built.job).model_dump(mode="json", exclude_unset=True)}
-    write_json(folder / "request.json", request | {"data": "", "start": "", "prompt": None})
-    assert forks.run("test_steps_torchrun", "take_part_and_look", str(folder), of_a_build, processes=1) == [0]
+    write_json(folder / "request.json", request | {"step": "pretrain", "data": "", "start": "", "prompt": None})
+    assert forks.run("test_steps_launch", "take_part_and_look", str(folder), of_a_build, processes=1) == [0]
     assert (folder / ("free" if of_a_build else "held")).exists()
     with building(folder.parent):
-        assert forks.run("test_steps_torchrun", "take_part_and_look", str(folder), False, processes=1) == [1]
+        assert forks.run("test_steps_launch", "take_part_and_look", str(folder), False, processes=1) == [1]
 
 
 def test_a_process_of_torchrun_sets_threads_up_before_torch_is_loaded(monkeypatch):
     found = []
 
     class Imported:
-        OF_A_BUILD = torchrun.OF_A_BUILD
+        OF_A_BUILD = launch.OF_A_BUILD
 
         @property
         def take_part(self):
@@ -126,7 +126,7 @@ def test_a_process_of_torchrun_sets_threads_up_before_torch_is_loaded(monkeypatc
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["rank", "folder"])
-    monkeypatch.setitem(sys.modules, "metier.steps.torchrun", Imported())
+    monkeypatch.setitem(sys.modules, "metier.steps.launch", Imported())
     runpy.run_module("metier.steps.rank", run_name="__main__")
     assert found == ["2000", {"of_a_build": False}]
 
