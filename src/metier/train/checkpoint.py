@@ -14,7 +14,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -180,22 +180,36 @@ def _newest(folder: Path) -> tuple[str, dict[str, Any]] | None:
     """Return name and facts of the newest undamaged checkpoint; damaged ones are removed."""
     for checkpoint in sorted(folder.glob("step-????????"), reverse=True):
         try:
-            return checkpoint.name, _checked(checkpoint)
+            facts = _facts(checkpoint)
+            _check_files(checkpoint, facts["sha256"])
+            return checkpoint.name, facts
         except ArtifactError as error:
             say(f"  {error.where}: {error.found}; going on from the one before")
             shutil.rmtree(checkpoint)
     return None
 
 
-def _checked(checkpoint: Path) -> dict[str, Any]:
+def newest_state(folder: Path) -> dict[str, Any] | None:
+    """Return the state in the newest checkpoint whose facts are undamaged, or None; no tensor is looked at."""
+    for checkpoint in sorted(folder.glob("step-????????"), reverse=True):
+        with suppress(ArtifactError):
+            state: dict[str, Any] = _facts(checkpoint)["state"]
+            return state
+    return None
+
+
+def _facts(checkpoint: Path) -> dict[str, Any]:
     facts: dict[str, Any] = read_json(checkpoint / "checkpoint.json")
     if facts.pop("key", None) != key_of(facts):
         raise ArtifactError(str(checkpoint / "checkpoint.json"), "is damaged", "It is not used")
-    for name, digest in facts["sha256"].items():
+    return facts
+
+
+def _check_files(checkpoint: Path, hashes: dict[str, str]) -> None:
+    for name, digest in hashes.items():
         file = checkpoint / name
         if not file.is_file() or sha256_file(file) != digest:
             raise ArtifactError(str(file), "is damaged", "It is not used")
-    return facts
 
 
 @contextmanager

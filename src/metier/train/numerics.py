@@ -19,6 +19,7 @@ import torch
 from transformers import PreTrainedModel
 
 from metier.compress.blocks import BLOCK, fit_scales, rounded
+from metier.progress import say
 from metier.spec.training import Training
 from metier.spec.weights import is_router
 from metier.train import processes
@@ -109,6 +110,16 @@ class Numerics:
 
 
 EXACT = Numerics()
+
+
+def tell_precision(numerics: Numerics, settings: Training, device: torch.device) -> None:
+    """Say where another precision would be faster, or was chosen on other hardware."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if settings.precision == "auto" and numerics.bfloat16 != multiplies_bfloat16(device):
+        say(f"  in {numerics.precision}, as the training began: this hardware alone would choose the other precision")
+    elif numerics.is_slow_on(accelerator):
+        key = settings.key("precision")
+        say(f'  in float32, which is slow on {accelerator}: {key} = "auto" is several times as fast')
 
 
 def route_exactly(model: PreTrainedModel) -> None:

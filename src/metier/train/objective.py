@@ -1,6 +1,7 @@
 """What is minimised, and one step of minimising it: the loss on the targets, and what else the job asks for."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -97,6 +98,21 @@ def batch_loss(
     return Loss(total, nats, len(targets_A), parts)
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What a training minimises, and how it is computed; by default the loss on the targets, exactly."""
+
+    losses: Losses = PLAIN
+    """What is minimised beside the loss on the targets."""
+    numerics: Numerics = EXACT
+    """How losses are computed."""
+    loss_of: LossFunction = batch_loss
+    """Tells what a batch costs."""
+
+
+TARGETS = Objective()
+
+
 def size(batch: Batch) -> Whole:
     """Return what the means of a batch's losses are taken over."""
     return Whole(int((batch.targets_NT != IGNORED).sum()), batch.tokens)
@@ -177,9 +193,7 @@ def update(
     batch: Batch,
     rate: float,
     clip_norm: float,
-    losses: Losses = PLAIN,
-    numerics: Numerics = EXACT,
-    loss_of: LossFunction = batch_loss,
+    objective: Objective = TARGETS,
 ) -> dict[str, float]:
     """Make one step; return its loss in nats a target token, its gradient norm, and its other `parts` by name.
 
@@ -191,10 +205,9 @@ def update(
         batch: the batch of all processes.
         rate: learning rate of the step.
         clip_norm: gradients are scaled down to this norm.
-        losses: what is minimised beside the loss on the targets.
-        numerics: how losses are computed.
-        loss_of: tells what the batch costs.
+        objective: what is minimised.
     """
+    losses, numerics = objective.losses, objective.numerics
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("rate_share", 1.0)
     model.train()
@@ -206,7 +219,7 @@ def update(
             whole = whole._replace(chosen_LE=_chosen(model, parts, numerics))
         for part in parts:
             with numerics.products(model.device):
-                loss = loss_of(model, part, losses, whole)
+                loss = objective.loss_of(model, part, losses, whole)
             loss.total.backward()
             found.append({"loss_nats": loss.nats.detach(), **{name: one.detach() for name, one in loss.parts.items()}})
     processes.add_gradients(model)
