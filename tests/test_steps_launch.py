@@ -3,7 +3,9 @@
 import json
 import os
 import runpy
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -49,8 +51,10 @@ def built(tmp_path_factory):
     job = write_job(folder / "job", budget="30 steps", quantisations="")
     process = start(folder / "home", job)
     out, said = process.communicate()
+    home, kept = folder / "home", folder / "kept"
+    shutil.copytree(home, kept)  # tests build on in the other
     return SimpleNamespace(
-        job=job, home=folder / "home", run=folder / "home/runs/animals", code=process.returncode, out=out, said=said
+        job=job, home=home, run=home / "runs/animals", kept=kept, code=process.returncode, out=out, said=said
     )
 
 
@@ -174,6 +178,54 @@ def test_processes_end_together_and_the_same_command_goes_on(built, how):
     assert last in said.splitlines()[-1] and "Traceback" not in said
     assert ("going on after step" in said) == begun_before
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ranks.values()))
+
+
+@pytest.mark.timeout(400)
+def test_a_torchrun_on_each_machine_ends_what_a_build_began_with_the_bits_of_a_build(built, tmp_path):
+    home = tmp_path / "home"
+    shutil.copytree(built.kept, home)
+    run, whole = home / "runs/animals", built.kept / "runs/animals/train"
+    folder = run / "train"
+    for step in ("train", "files", "parity", "exam", "export"):
+        shutil.rmtree(run / step, ignore_errors=True)
+    text = (built.job / "job.toml").read_text()
+    (built.job / "nodes.toml").write_text(text.replace("[train]\n", "[train]\ncheckpoint_seconds = 0.01\n"))
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = start(home, built.job / "nodes.toml")
+    signal.signal(signal.SIGINT, heard)
+    wait_until(lambda: list(folder.glob("step-????????")))
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert json.loads((folder / "request.json").read_text())["step"] == "train"
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [Path(sys.executable).with_name("torchrun"), "--nnodes", "2", "--nproc-per-node", "1"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--local-addr", "localhost"]
+    own = {"METIER_HOME": str(home), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    agents = [
+        subprocess.Popen(
+            [*command, "-m", "metier.steps.rank", folder],
+            env=os.environ | own,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    told = [agent.communicate(timeout=240)[0] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], told
+    assert sum("going on after step" in one for one in told) == 1 and "threads" not in "".join(told), told
+    process = start(home, built.job / "nodes.toml")
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 1 and "validation loss" not in said, said
+    assert not (folder / "request.json").exists()
+    assert load_step(folder).key == load_step(whole).key
+    assert [one["loss_nats"] for one in steps(folder)] == [one["loss_nats"] for one in steps(whole)]
+    mine, theirs = (place / "model/model.safetensors" for place in (folder, whole))
+    assert mine.read_bytes() == theirs.read_bytes()
 
 
 def processes_of(launcher):
