@@ -45,7 +45,7 @@ from metier.progress import say, track
 from metier.spec.data import Source
 from metier.spec.training import Losses, Pretrain
 from metier.tokenizer.learn import learn
-from metier.train.objective import PLAIN, update
+from metier.train.objective import PLAIN, Objective, update
 from metier.train.optimizers import optimizer_for
 from metier.train.packing import Corpus
 from metier.train.pretraining import PackedBatches, corpora, pretrain
@@ -222,7 +222,7 @@ def seconds_ratio(tokenizer: Any, corpus: list[Corpus], turns: int = 12) -> dict
     for batch in islice(PackedBatches(tokenizer, corpus, settings, 0), turns + 2):
         for name, model in models.items():
             start = time.perf_counter()
-            update(model, optimizers[name], batch, 1e-4, 1.0, losses(name))
+            update(model, optimizers[name], batch, 1e-4, 1.0, Objective(losses(name)))
             times[name].append(time.perf_counter() - start)
     ratios = [moe / dense for dense, moe in zip(times["dense"][2:], times["moe"][2:], strict=True)]
     return {

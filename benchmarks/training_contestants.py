@@ -23,7 +23,7 @@ from metier.tasks.prompt import PromptFormat
 from metier.train.batches import IGNORED, Example, collate, one_pass
 from metier.train.loop import train
 from metier.train.numerics import Numerics, multiplies_bfloat16
-from metier.train.objective import mean_loss, update
+from metier.train.objective import Objective, mean_loss, update
 from metier.train.optimizers import optimizer_for
 from metier.train.schedule import learning_rate
 
@@ -38,7 +38,7 @@ def metier_steps(folder: Path, batches: list[list[Example]], settings: Train, pe
     for step, rows in enumerate(batches):
         start = time.perf_counter()
         rate = learning_rate(step, len(batches), peak_lr, settings.warmup_share, settings.schedule)
-        facts = update(model, optimizer, collate(rows, pad), rate, settings.clip_norm, numerics=numerics())
+        facts = update(model, optimizer, collate(rows, pad), rate, settings.clip_norm, Objective(numerics=numerics()))
         seconds.append(time.perf_counter() - start)
         losses.append(facts["loss_nats"])
     return {"seconds": seconds, "losses": losses, "peak_mib": peak_mib()}

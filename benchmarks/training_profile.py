@@ -14,7 +14,7 @@ from training_contestants import numerics
 from metier.model.loading import load
 from metier.spec.training import Train
 from metier.train.batches import Example, collate
-from metier.train.objective import update
+from metier.train.objective import Objective, update
 from metier.train.optimizers import optimizer_for
 
 GROUPS = ("body: matrix products", "output head", "attention", "norms and elementwise", "optimizer", "data", "the rest")
@@ -40,7 +40,7 @@ def profile_steps(folder: Path, batches: list[list[Example]], settings: Train, p
         start = time.perf_counter()
         batch = collate(rows, pad)
         collated = time.perf_counter()
-        update(model, optimizer, batch, peak_lr, settings.clip_norm, numerics=numerics())
+        update(model, optimizer, batch, peak_lr, settings.clip_norm, Objective(numerics=numerics()))
         return collated - start, time.perf_counter() - collated
 
     step(batches[0])

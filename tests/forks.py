@@ -21,7 +21,7 @@ class Forks:
     def __init__(self) -> None:
         self._server = subprocess.Popen(
             [sys.executable, __file__],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "2000"},  # as `metier.steps.threads` sets it
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -77,7 +77,7 @@ def _fork(plan, number, port):
         os.environ |= {name: str(value) for name, value in own.items()}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
         if plan["kill_at"] is not None:
-            _die_at(plan["kill_at"])
+            die_at(plan["kill_at"])
         getattr(sys.modules[plan["module"]], plan["function"])(*plan["arguments"])
         code = 0
     except BaseException:  # noqa: BLE001 - whatever it is, the child ends here
@@ -87,7 +87,8 @@ def _fork(plan, number, port):
         os._exit(code)
 
 
-def _die_at(number):
+def die_at(number):
+    """Kill this process as it opens, renames or removes a file for the time of this number, from 0."""
     left = iter(range(number))
 
     def hook(event, _):

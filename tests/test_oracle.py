@@ -27,8 +27,9 @@ from metier.tokenizer.sentencepiece import SentencePieces
 
 ORACLE = Path(sys.prefix) / "oracle"
 
-pytestmark = pytest.mark.skipif(
-    not (ORACLE / "convert_hf_to_gguf.py").is_file(), reason="the converter is not there: make setup"
+pytestmark = pytest.mark.skipif(  # where CI is set, `make setup` fails without it, and so do these
+    not (ORACLE / "convert_hf_to_gguf.py").is_file() and not os.environ.get("CI"),
+    reason="the converter is not there: make setup",
 )
 
 CONVERT = """

@@ -17,7 +17,7 @@ from metier.data.records import Record, write_records
 from metier.errors import ArtifactError
 from metier.spec.job import Job
 from metier.spec.load import load_job
-from metier.steps import compress, torchrun
+from metier.steps import compress, launch
 from metier.tasks.prompt import PromptFormat
 from metier.train import loop, processes
 
@@ -70,8 +70,8 @@ def heal(data, whole, prompt, folder, train=(), stop=None):
         try:
             facts = compress.compress_job(job(train), Path(data), Path(whole), PromptFormat.from_json(prompt), folder)
         finally:
-            (folder.parent / f"made-{processes.number()}").write_text(json.dumps(made))
-        if processes.first():
+            (folder.parent / f"made-{processes.rank()}").write_text(json.dumps(made))
+        if processes.is_main():
             (folder.parent / "facts").write_text(json.dumps(facts))
 
 
@@ -148,38 +148,38 @@ def test_what_the_first_process_finds_wrong_is_told_and_done_cuts_start_nothing(
     folder = tmp_path / "compress"
     folder.mkdir()
     (folder / "layers.json").write_text("{")
-    asked = (job(), given.data, given.whole, folder, given.prompt)
+    asked = ("compress", job(), given.data, given.whole, folder, given.prompt)
     with pytest.raises(ArtifactError, match=r"layers\.json: cannot be read"):  # while the other one waits
-        torchrun.by_processes(2, *asked)
+        launch.by_processes(2, *asked)
     assert not (folder / "drop1" / "cut").exists() and (folder / "ff50" / "model").is_dir()
     (folder / "layers.json").unlink()
-    facts = torchrun.by_processes(2, *asked)
+    facts = launch.by_processes(2, *asked)
     assert {path.name for path in folder.iterdir()} == {*CUTS, "layers.json"}
     for cut in CUTS:
         assert_nearly_the_same(folder / cut, alone / "compress" / cut)
-    monkeypatch.setattr(torchrun, "_launch", lambda *_: pytest.fail("started processes again"))
+    monkeypatch.setattr(launch, "_launch", lambda *_: pytest.fail("started processes again"))
     monkeypatch.setattr(compress, "load", lambda *_, **__: pytest.fail("loaded the model again"))
-    assert torchrun.by_processes(2, *asked) == torchrun.by_processes(1, *asked) == facts
+    assert launch.by_processes(2, *asked) == launch.by_processes(1, *asked) == facts
     shutil.rmtree(folder / "drop1")
     with pytest.raises(pytest.fail.Exception, match="started processes again"):
-        torchrun.by_processes(2, *asked)
+        launch.by_processes(2, *asked)
 
 
 def test_a_build_lets_as_many_processes_heal_as_train(trained, tmp_path, monkeypatch):
     class SeenError(Exception):
         pass
 
-    def by_processes(count, _job, data, start, folder, prompt):
-        raise SeenError(count, data.name, start.parent.name, folder.name, prompt)
+    def by_processes(count, step, _job, data, start, folder, prompt):
+        raise SeenError(count, step, data.name, start.parent.name, folder.name, prompt)
 
-    monkeypatch.setattr(torchrun, "by_processes", by_processes)
+    monkeypatch.setattr(launch, "by_processes", by_processes)
     described = write_job(tmp_path / "job") / "job.toml"
     described.write_text(described.read_text() + "[compress]\nlayers = [0, 1]\n")
     manifest = {"key": "k", "result": {"prompt": trained.prompt.to_json()}}
     data, prompts, train = (Step(tmp_path / name, manifest) for name in ("data", "prompt", "train"))
     with pytest.raises(SeenError) as seen:
         _measured(load_job(described), tmp_path, _Trained(data, None, prompts, {}, train), 3)
-    assert seen.value.args == (3, "data", "train", "compress", trained.prompt)
+    assert seen.value.args == (3, "compress", "data", "train", "compress", trained.prompt)
     wanted = {"compress": load_job(described).compress.model_dump(exclude={"prefer"}), "train": "k"}
     assert read_json(tmp_path / "compress" / "begun.json")["key"] == key_of(wanted), "no matter how many"
 
@@ -188,13 +188,13 @@ def be_alone(folder):
     """Be one of two processes: the first does something by itself while the other waits."""
     torch.set_num_threads(1)
     with processes.joined():
-        told = [processes.count()]
-        if processes.first():
+        told = [processes.world_size()]
+        if processes.is_main():
             with processes.alone():
-                told += [processes.count(), processes.total(torch.ones(1)).item()]
-        processes.wait()
-        told += [processes.count(), processes.total(torch.ones(1)).item(), torch.get_num_threads()]
-        (Path(folder) / str(processes.number())).write_text(json.dumps(told))
+                told += [processes.world_size(), processes.all_reduce_sum(torch.ones(1)).item()]
+        processes.barrier()
+        told += [processes.world_size(), processes.all_reduce_sum(torch.ones(1)).item(), torch.get_num_threads()]
+        (Path(folder) / str(processes.rank())).write_text(json.dumps(told))
 
 
 def test_what_one_process_does_alone_meets_no_other(forks, tmp_path):

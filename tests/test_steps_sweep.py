@@ -325,7 +325,7 @@ def test_a_rate_for_adapters_is_not_what_all_weights_are_healed_at():
     assert found == pytest.approx([6e-5, 1e-4, 2e-3])
 
 
-def test_a_killed_healing_goes_on_to_the_same_weights(cut, trained, data, tmp_path, monkeypatch):
+def test_a_stopped_healing_goes_on_to_the_same_weights(cut, trained, data, tmp_path, monkeypatch):
     wanted, folder, facts = cut
     often = wanted.model_copy(update={"train": wanted.train.model_copy(update={"checkpoint_seconds": 1e-6})})
     right, calls = loop._Run._step, []

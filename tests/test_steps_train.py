@@ -12,7 +12,7 @@ from metier.errors import DataError
 from metier.model.loading import load, load_model
 from metier.model.scratch import scratch
 from metier.spec.job import Job
-from metier.steps import pretrain, torchrun, train
+from metier.steps import launch, pretrain, train
 
 
 def job(**changes):
@@ -127,12 +127,12 @@ def test_what_is_computed_at_once_counts_where_experts_have_room_by_it(tmp_path,
 
 def test_a_training_that_is_done_is_not_done_again_when_its_step_was_not_told(trained, place, monkeypatch):
     rows = place.data(0)
-    asked = (job(), rows, trained.folder, place.folder, trained.prompt)
-    facts = torchrun.by_processes(1, *asked)
+    asked = ("train", job(), rows, trained.folder, place.folder, trained.prompt)
+    facts = launch.by_processes(1, *asked)
     assert read_json(place.folder / "facts.json")["steps"] == facts["steps"] == 2
     monkeypatch.setattr(train, "train", lambda *_, **__: pytest.fail("trained again"))
-    monkeypatch.setattr(torchrun, "_launch", lambda *_: pytest.fail("started processes again"))
-    assert torchrun.by_processes(1, *asked) == torchrun.by_processes(2, *asked) == facts
+    monkeypatch.setattr(launch, "_launch", lambda *_: pytest.fail("started processes again"))
+    assert launch.by_processes(1, *asked) == launch.by_processes(2, *asked) == facts
     assert {path.name for path in place.folder.iterdir()} == {"facts.json", "model", "plan.json", "steps.jsonl"}
 
 

@@ -1,5 +1,6 @@
 """The loop: the same numbers every time, also after a kill, within the budget it was given."""
 
+import copy
 import gc
 import json
 import math
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from test_train_losses import qwen
 from transformers import GraniteConfig, GraniteForCausalLM
 
+from metier.artifact import key_of
 from metier.errors import ArtifactError, DataError, SpecError
 from metier.model.scratch import scratch
 from metier.spec.training import Losses, Pretrain, Train
@@ -162,22 +164,32 @@ def test_no_more_than_two_checkpoints_are_kept(tmp_path):
     assert [f.name for f in sorted(tmp_path.glob("step-*"))] == ["step-00000018", "step-00000019"]
 
 
-MANY = SETTINGS.model_copy(update={"budget": "60 steps"})
-
-
-def train_to_the_end(folder):
+def train_to_the_end(folder, threads, changes):
     """Run a training; leave the weights beside its log."""
-    model, _ = run(Path(folder), MANY)
+    torch.set_num_threads(threads)
+    wider = scratch(1024, 64, 1, 64, seed=3) if threads > 1 else None  # enough for threads to share
+    settings = SETTINGS.model_copy(update=changes)
+    model, _ = run(Path(folder), settings, make=lambda: copy.deepcopy(wider) if wider else tiny_model())
     save_file(dict(model.named_parameters()), Path(folder) / "final.safetensors")
 
 
-def test_a_training_killed_ten_times_at_random_ends_with_the_same_bits(forks, tmp_path):
+@pytest.mark.parametrize(
+    ("threads", "changes", "kills"),
+    [
+        (1, {"budget": "60 steps"}, 10),
+        (2, {"budget": "30 steps", "batch_tokens": 600, "precision": "bfloat16", "quantisation": "Q4_0"}, 4),
+    ],
+    ids=["one thread", "two threads in bfloat16 on the grid"],
+)
+def test_a_training_killed_at_random_ends_with_the_same_bits(forks, tmp_path, threads, changes, kills):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert forks.run("test_train_loop", "train_to_the_end", whole) == [0]
-    seed, kills = random_kills(10)
-    for kill in kills:
-        assert forks.run("test_train_loop", "train_to_the_end", killed, **kill) == [-signal.SIGKILL], (seed, kill)
-    assert forks.run("test_train_loop", "train_to_the_end", killed) == [0], seed
+    asked = threads, changes
+    assert forks.run("test_train_loop", "train_to_the_end", whole, *asked) == [0]
+    seed, kinds = random_kills(kills)
+    for kill in kinds:
+        codes = forks.run("test_train_loop", "train_to_the_end", killed, *asked, **kill)
+        assert codes == [-signal.SIGKILL], (seed, kill)
+    assert forks.run("test_train_loop", "train_to_the_end", killed, *asked) == [0], seed
     assert losses(killed) == losses(whole), seed
     for file in ("final.safetensors", "best.safetensors"):
         assert (killed / file).read_bytes() == (whole / file).read_bytes(), seed
@@ -367,11 +379,74 @@ def test_a_training_that_goes_on_is_not_planned_again(tmp_path, monkeypatch):
     settings = Train(budget="500s", batch_tokens=120, max_tokens=64)
     with stopped_before(3):
         run(tmp_path, settings)
-    monkeypatch.setattr(budget, "_probe", lambda *_: pytest.fail("probed again"))
+    monkeypatch.setattr(budget, "_probe", lambda *_, **__: pytest.fail("probed again"))
     loaded = []
     with stopped_before(3):
         run(tmp_path, settings, make=lambda: loaded.append(1) or tiny_model())
     assert len(loaded) == 1
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """A training that was stopped, and how its plan is spoiled."""
+    run_and_stop(tmp_path, 8)
+    path = tmp_path / "plan.json"
+    plan = json.loads(path.read_text())
+
+    def spoil(damage):
+        others = {name: value for name, value in plan.items() if name != "steps"}
+        damaged = {"a digit": json.dumps(plan | {"steps": 90}), "no steps": json.dumps(others), "cut": '{"steps": 2'}
+        path.unlink() if damage == "gone" else path.write_text(damaged[damage])
+
+    return SimpleNamespace(folder=tmp_path, path=path, plan=plan, spoil=spoil)
+
+
+@pytest.mark.parametrize("damage", ["a digit", "no steps", "cut", "gone"])
+def test_a_damaged_plan_is_noticed_and_that_of_the_checkpoint_is_taken(whole, planned, damage, capsys):
+    planned.spoil(damage)
+    assert_same(whole, planned.folder, *run(planned.folder))
+    assert json.loads(planned.path.read_text()) == planned.plan
+    found = {"a digit": "is not the one in the checkpoint", "gone": "is missing"}.get(damage, "cannot be read")
+    told = [line for line in capsys.readouterr().err.splitlines() if "plan.json" in line]
+    assert told == [f"  {planned.path}: {found}; going on with that one of 20 steps"]
+
+
+def of_an_earlier_version(folder):
+    """Take the plan out of the checkpoints, and what is new out of the plan."""
+    for file in folder.glob("step-*/checkpoint.json"):
+        facts = json.loads(file.read_text())
+        del facts["key"], facts["state"]["plan"]
+        file.write_text(json.dumps(facts | {"key": key_of(facts)}))
+    plan = json.loads((folder / "plan.json").read_text())
+    del plan["threads"]
+    (folder / "plan.json").write_text(json.dumps(plan))
+
+
+def test_a_training_of_an_earlier_version_goes_on_by_its_plan(whole, planned, capsys):
+    of_an_earlier_version(planned.folder)
+    assert_same(whole, planned.folder, *run(planned.folder))
+    said = capsys.readouterr().err
+    assert "going on after step 8" in said and "plan.json" not in said and "threads" not in said
+
+
+def test_a_plan_that_nothing_knows_is_told_with_what_keeps_the_checkpoints(whole, planned):
+    of_an_earlier_version(planned.folder)
+    planned.spoil("no steps")
+    with pytest.raises(ArtifactError, match=r"plan\.json: cannot be read\. Delete this file: the same command plans"):
+        run(planned.folder)
+    planned.path.unlink()
+    assert_same(whole, planned.folder, *run(planned.folder))
+
+
+def test_another_number_of_threads_is_told(planned, capsys):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        run_and_stop(planned.folder, 1)
+    finally:
+        torch.set_num_threads(threads)
+    told = f"  by {threads + 1} threads, not {threads} as the training began: the same bits are no longer promised\n"
+    assert told in capsys.readouterr().err
 
 
 def test_loading_the_model_twice_is_part_of_a_budget_of_time(tmp_path, monkeypatch):
@@ -380,7 +455,7 @@ def test_loading_the_model_twice_is_part_of_a_budget_of_time(tmp_path, monkeypat
     for module in (budget, loop):
         monkeypatch.setattr(module, "time", clock)
 
-    def stop(*_):
+    def stop(**_):
         raise KilledError
 
     monkeypatch.setattr(loop, "_Run", stop)

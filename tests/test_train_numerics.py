@@ -14,7 +14,7 @@ from metier.model.scratch import scratch
 from metier.train import numerics
 from metier.train.batches import collate
 from metier.train.numerics import Grid, Numerics, multiplies_bfloat16, route_exactly
-from metier.train.objective import batch_loss, update
+from metier.train.objective import Objective, batch_loss, update
 from metier.train.optimizers import optimizer_for
 from metier.train.router import is_router, routers
 
@@ -61,7 +61,7 @@ def test_a_step_too_small_for_the_grid_is_not_forgotten():
     model = tiny_model()
     grid, before = Grid.fit(model, "Q4_0"), {n: p.detach().clone() for n, p in model.named_parameters()}
     optimizer = optimizer_for(model, SETTINGS)
-    update(model, optimizer, batch(), 1e-6, 1.0, numerics=Numerics(grid))
+    update(model, optimizer, batch(), 1e-6, 1.0, Objective(numerics=Numerics(grid)))
     moved = {name: (p - before[name]).abs().max() for name, p in model.named_parameters() if p.dim() > 1}
     assert all(0 < distance < 1e-5 for distance in moved.values())
 
@@ -74,11 +74,11 @@ def test_the_exact_weights_come_back_after_an_error():
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
 
 
-def test_a_killed_training_on_the_grid_goes_on_with_equal_losses_and_weights(tmp_path):
+def test_a_stopped_training_on_the_grid_goes_on_with_equal_losses_and_weights(tmp_path):
     model, facts = run(tmp_path / "whole", ON_GRID)
     whole = SimpleNamespace(weights=model.state_dict(), facts=facts, losses=losses(tmp_path / "whole"))
-    run_and_stop(tmp_path / "killed", 7, ON_GRID)
-    assert_same(whole, tmp_path / "killed", *run(tmp_path / "killed", ON_GRID))
+    run_and_stop(tmp_path / "stopped", 7, ON_GRID)
+    assert_same(whole, tmp_path / "stopped", *run(tmp_path / "stopped", ON_GRID))
 
 
 def test_bfloat16_products_learn_nearly_the_same_from_float32_weights(tmp_path):

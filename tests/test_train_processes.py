@@ -1,6 +1,9 @@
 """Several processes: the losses of one, whole or sharded; checkpoints that any number of processes reads."""
 
 import json
+import os
+import random
+import signal
 import time
 from datetime import timedelta
 from functools import partial
@@ -10,9 +13,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from forks import die_at
 from safetensors.torch import load_file, save_file
 from test_train_loop import SETTINGS, examples, losses
 from test_train_losses import SIZES, qwen
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from metier.errors import RunError
@@ -68,10 +73,25 @@ def learn_together(kind, folder, changes, rate=3e-3, stop=None):
 
     loop.update = update_or_stop
     with processes.joined():
+        tell_share(Path(folder))
         model, facts = learn(kind, folder, changes, rate)
-        if processes.first():
+        if processes.is_main():
             save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, Path(folder) / "end")
             (Path(folder) / "facts").write_text(json.dumps(facts))
+
+
+def tell_share(folder):
+    """Leave in a file what share of the bytes of weights and moments this process holds at a checkpoint."""
+    save = loop.save_checkpoint
+
+    def save_and_tell(place, step, model, optimizer, state):
+        moments = [one for of_one in optimizer.state.values() for one in of_one.values() if one.dim()]
+        tensors = [parameter.detach() for parameter in model.parameters()] + moments
+        held = sum(processes.to_local(one).untyped_storage().nbytes() for one in tensors)
+        (folder / f"share-{processes.rank()}").write_text(str(held / sum(one.nbytes for one in tensors)))
+        save(place, step, model, optimizer, state)
+
+    loop.save_checkpoint = save_and_tell
 
 
 def assert_nearly_the_same(one, other, rel=2e-4):
@@ -116,6 +136,8 @@ def test_two_processes_have_the_losses_of_one(forks, alone, tmp_path, kind, shar
     one, other = (json.loads((folder / "facts").read_text()) for folder in (tmp_path, expected))
     assert one["validation_loss_nats"] == pytest.approx(other["validation_loss_nats"], rel=2e-4)
     assert (one["tokens"], one["best_step"]) == (other["tokens"], other["best_step"])
+    shares = [float((tmp_path / f"share-{number}").read_text()) for number in (0, 1)]
+    assert max(shares) <= 0.6 if shard else shares == [1, 1]
     mine, theirs = load_file(tmp_path / "end"), load_file(expected / "end")
     assert mine.keys() == theirs.keys()
     assert all(torch.allclose(mine[name], theirs[name], atol=2e-3) for name in theirs)
@@ -139,15 +161,47 @@ def test_every_way_of_learning_works_in_two_processes(forks, alone, tmp_path, ch
     assert_nearly_the_same(tmp_path, alone("qwen3_moe", tuple(changes.items()), rate), rel)
 
 
-def test_two_processes_that_were_stopped_end_with_the_bits_of_two_that_were_not(forks, tmp_path):
-    for shard in (False, True):
-        whole, stopped = tmp_path / f"whole {shard}", tmp_path / f"stopped {shard}"
-        assert forks.run(HERE, "learn_together", "llama", whole, {"shard": shard}, processes=2) == [0, 0]
-        codes = forks.run(HERE, "learn_together", "llama", stopped, {"shard": shard}, 3e-3, 4, processes=2)
-        assert codes == [1, 1] and len(losses(stopped)) == 4
-        assert forks.run(HERE, "learn_together", "llama", stopped, {"shard": shard}, processes=2) == [0, 0]
-        assert losses(stopped) == losses(whole)
-        assert (stopped / "end").read_bytes() == (whole / "end").read_bytes()
+def learn_until_killed(folder, changes, when):
+    """Be one of two processes, of which the second is killed: before a step, or in a checkpoint, between two shards.
+
+    Where ``when`` is a number the first is, as it opens, renames or removes a file for so many times.
+    """
+    fit, update, write, calls = loop.fit, loop.update, HuggingFaceStorageWriter.write_data, count()
+
+    def fit_or_die(*args, **named):
+        if isinstance(when, int) and processes.is_main():
+            die_at(when)
+        return fit(*args, **named)
+
+    def update_or_die(*args):
+        if when == "a step" and processes.rank() == 1 and next(calls) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return update(*args)
+
+    def write_or_die(self, *args):
+        if when == "a checkpoint" and processes.rank() == 1 and next(calls) == 1:
+            while not list(Path(self.path).glob("shard-00001-*")):
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(self, *args)
+
+    loop.fit, loop.update, HuggingFaceStorageWriter.write_data = fit_or_die, update_or_die, write_or_die
+    learn_together("llama", folder, changes)
+
+
+@pytest.mark.parametrize("shard", [False, True], ids=["whole", "sharded"])
+def test_two_processes_that_are_killed_end_with_the_bits_of_two_that_are_not(forks, tmp_path, shard):
+    whole, killed, changes = tmp_path / "whole", tmp_path / "killed", {"shard": shard, "budget": "12 steps"}
+    assert forks.run(HERE, "learn_together", "llama", whole, changes, processes=2) == [0, 0]
+    drawn = random.SystemRandom().randrange(60)
+    for when in (drawn, "a step", "a checkpoint"):
+        codes = [-signal.SIGKILL, 1] if when == drawn else [1, -signal.SIGKILL]
+        assert forks.run(HERE, "learn_until_killed", killed, changes, when, processes=2) == codes, (when, drawn)
+    (half,) = killed.glob("step-*.part")
+    assert [file.name[:11] for file in half.iterdir()] == ["shard-00001"]
+    assert forks.run(HERE, "learn_together", "llama", killed, changes, processes=2) == [0, 0], drawn
+    assert losses(killed) == losses(whole), drawn
+    assert (killed / "end").read_bytes() == (whole / "end").read_bytes(), drawn
 
 
 @pytest.mark.parametrize("shard", [False, True], ids=["whole", "sharded"])
@@ -181,8 +235,8 @@ def learn_patiently(folder):
                 keep=slowly(lambda done, _: kept.append(done)),
                 kept=1,
             )
-            processes.wait()
-        if processes.first():
+            processes.barrier()
+        if processes.is_main():
             (Path(folder) / "kept").write_text(str(kept))
 
 
@@ -201,7 +255,7 @@ def be_joined(folder, error):
                 raise RuntimeError
     except RuntimeError:
         pass
-    (Path(folder) / str(processes.number())).write_text(str(left))
+    (Path(folder) / str(processes.rank())).write_text(str(left))
     destroy()
 
 
@@ -234,7 +288,7 @@ def write_or_read(folder, optimizer, task):
         else:
             assert resume(folder, model, mover) == (7, {"a": [1, None]})
         held = contents(model, mover)
-        if processes.first():
+        if processes.is_main():
             save_file(held, folder / "held")
 
 
@@ -248,10 +302,10 @@ def move(model, optimizer):
 
 
 def contents(model, optimizer):
-    held = {name: processes.in_full(p.detach()).contiguous() for name, p in model.named_parameters()}
+    held = {name: processes.full_tensor(p.detach()).contiguous() for name, p in model.named_parameters()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
-            held[f"{name}/{key}"] = processes.in_full(value).contiguous()
+            held[f"{name}/{key}"] = processes.full_tensor(value).contiguous()
     return held
 
 
@@ -294,10 +348,10 @@ def test_a_checkpoint_holds_no_pickle(tmp_path):
 def agree(folder):
     """Be one of two processes: take the first one's word, and add up."""
     with processes.joined():
-        number = processes.number()
-        said = processes.agreed({"number": number, "text": "é" * number, "none": None})
-        total = processes.total(torch.tensor([1, 10 * number]))
-        (Path(folder) / str(number)).write_text(json.dumps([processes.count(), said, total.tolist()]))
+        number = processes.rank()
+        said = processes.broadcast_object({"number": number, "text": "é" * number, "none": None})
+        total = processes.all_reduce_sum(torch.tensor([1, 10 * number]))
+        (Path(folder) / str(number)).write_text(json.dumps([processes.world_size(), said, total.tolist()]))
 
 
 def test_the_first_process_decides_and_all_add_up(forks, tmp_path):
@@ -308,19 +362,19 @@ def test_the_first_process_decides_and_all_add_up(forks, tmp_path):
 
 def test_a_process_that_is_alone_agrees_with_itself():
     values = torch.tensor([1.0])
-    assert processes.agreed("x") == "x" and processes.total(values) is values
-    assert (processes.count(), processes.number(), processes.first()) == (1, 0, True)
+    assert processes.broadcast_object("x") == "x" and processes.all_reduce_sum(values) is values
+    assert (processes.world_size(), processes.rank(), processes.is_main()) == (1, 0, True)
 
 
 def plan(folder):
     """Be one of two processes, on machines of different speed: make a plan."""
     with processes.joined():
-        ticks = (number * (processes.number() + 1) for number in count())
+        ticks = (number * (processes.rank() + 1) for number in count())
         budget.time = SimpleNamespace(monotonic=lambda: next(ticks) / 10)
         settings = STEPS.model_copy(update={"budget": "100s", "checkpoint_seconds": 1000.0})
         coming = [collate(examples(8), 0)] * 6
         made = budget.plan_training(Path(folder) / "plan.json", llama(), lambda: coming, coming[:1], settings)
-        (Path(folder) / str(processes.number())).write_text(str(made.steps))
+        (Path(folder) / str(processes.rank())).write_text(str(made.steps))
 
 
 def test_a_budget_of_time_is_measured_by_the_first_process(forks, tmp_path):

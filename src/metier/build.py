@@ -82,8 +82,8 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
     data = step("data", sources(job), lambda folder: prepare_data(job, folder))
     threads.set_up()
     from metier.steps import rivals, start  # torch loads here: bad data is told before
+    from metier.steps.launch import by_processes
     from metier.steps.prompt import choose_prompt, decided, decided_by, exams
-    from metier.steps.torchrun import by_processes
     from metier.steps.train import learned
 
     start.check_packages(job)
@@ -105,7 +105,7 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
                 "seed": job.seed,
                 "start": untrained,
             },
-            lambda folder: by_processes(nproc, job, data.folder, begun.folder, folder),
+            lambda folder: by_processes(nproc, "pretrain", job, data.folder, begun.folder, folder),
         )
         weights, learned_from = pretrained.folder / "model", pretrained.key
     tried = {"task": job.task_settings, "max_tokens": job.train.max_tokens, "start": untrained}
@@ -126,14 +126,14 @@ def _trained(job: Job, run: Path, nproc: int) -> _Trained:
             "start": learned_from,
             "prompt": decided_by(prompts),
         },
-        lambda folder: by_processes(nproc, job, data.folder, weights, folder, prompt),
+        lambda folder: by_processes(nproc, "train", job, data.folder, weights, folder, prompt),
     )
     return _Trained(data, start.base_of(job, begun), prompts, prompted, train)
 
 
 def _measured(job: Job, run: Path, trained: _Trained, nproc: int) -> _Measured:
     from metier.steps import exam, parity, ship
-    from metier.steps.torchrun import by_processes
+    from metier.steps.launch import by_processes
 
     step, data, prompt = Steps(run), trained.data.folder, trained.prompt
     whole = trained.train.folder / "model"
@@ -142,7 +142,7 @@ def _measured(job: Job, run: Path, trained: _Trained, nproc: int) -> _Measured:
         compressed = step(
             "compress",
             {"compress": job.compress.model_dump(exclude={"prefer"}), "train": trained.train.key},
-            lambda folder: by_processes(nproc, job, data, whole, folder, prompt),
+            lambda folder: by_processes(nproc, "compress", job, data, whole, folder, prompt),
         )
         models |= {cut.name: compressed.folder / cut.name / "model" for cut in job.compress.cuts}
         made_from, cuts = compressed.key, compressed.result

@@ -58,9 +58,9 @@ def compress_job(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder
     Raises:
         SpecError: when the model has no such parts, or too few.
     """
-    if processes.first():
+    if processes.is_main():
         _take_over(job, folder)
-    processes.wait()  # for the copies
+    processes.barrier()  # for the copies
     healer = cache(partial(_healer, job, data, whole, prompt, folder))
 
     def heal(cut: Cut) -> _Healed:
@@ -69,7 +69,7 @@ def compress_job(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder
     facts = {}
     for cut in job.compress.cuts:
         facts[cut.name] = train_once(folder / cut.name, partial(heal, cut))
-        if processes.first():
+        if processes.is_main():
             shutil.rmtree(folder / cut.name / "cut", ignore_errors=True)
     return facts
 
@@ -176,12 +176,12 @@ def _heal(
     """Make one cut and train it towards the whole model's distribution; return the facts, and what writes it."""
     say(f"  {cut.name}")
     unhealed = place / "cut"
-    if processes.first() and not unhealed.exists():
+    if processes.is_main() and not unhealed.exists():
         with processes.alone():
             model, made = smaller.make(cut)
         write_json(place / "cut.json", made)
         write_whole(unhealed, lambda part: write_folder(part, model, tokenizer))
-    processes.wait()  # for the cut
+    processes.barrier()  # for the cut
     healed, facts = train(
         lambda: load_model(unhealed),
         examples,

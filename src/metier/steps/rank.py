@@ -42,7 +42,7 @@ if __name__ == "__main__":
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     threads.set_up()
     try:
-        from metier.steps.torchrun import OF_A_BUILD, take_part  # after the lines above: it takes seconds
+        from metier.steps.launch import OF_A_BUILD, take_part  # after the lines above: it takes seconds
 
         take_part(Path(sys.argv[1]), of_a_build=OF_A_BUILD in sys.argv)
     except Exception as error:  # noqa: BLE001 - the launcher tells it

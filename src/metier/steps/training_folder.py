@@ -40,18 +40,18 @@ def train_once(folder: Path, train: Callable[[], tuple[dict[str, Any], Write]]) 
     Raises:
         RunError: when memory runs out, an accelerator's or the machine's.
     """
-    facts = processes.agreed(_facts(folder) if processes.first() else None)
+    facts = processes.broadcast_object(_facts(folder) if processes.is_main() else None)
     if facts is None:
         with told_without_memory(str(folder), _LESS_MEMORY):
             facts, write = train()
-        if processes.first():
+        if processes.is_main():
             write_whole(folder / "model", write)
             write_json(folder / "facts.json", facts)
         del write  # which holds the model
         free_memory()
-    if processes.first():
+    if processes.is_main():
         _clear(folder)
-    processes.wait()  # for the first, which writes
+    processes.barrier()  # for the first, which writes
     return facts
 
 
@@ -97,7 +97,7 @@ def check_disk(folder: Path, start: Path, settings: Training, *, models: int = 0
     Raises:
         RunError: when there is less room.
     """
-    if not processes.first():
+    if not processes.is_main():
         return
     weights = Weights(shapes_of_folder(start))
     needed = training_bytes(weights, settings) + models * model_bytes(weights)

@@ -14,7 +14,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,15 +102,15 @@ def save_checkpoint(
         state: JSON-able facts of the loop.
     """
     part = folder / f"step-{step:08d}.part"
-    if processes.first():
+    if processes.is_main():
         for left_over in (part, *folder.glob("step-*.part")):  # of a kill, at whatever step
             shutil.rmtree(left_over, ignore_errors=True)
         part.mkdir(parents=True)
-    processes.wait()
+    processes.barrier()
     tensors = _tensors(model, optimizer)
     with _plainly():
         save(tensors, storage_writer=HuggingFaceStorageWriter(str(part), _files(tensors), save_distributed=True))
-    if processes.first():
+    if processes.is_main():
         hashes = {file.name: sha256_file(file) for file in sorted(part.iterdir())}
         facts = {"step": step, "sha256": hashes, "state": state}
         write_json(part / "checkpoint.json", facts | {"key": key_of(facts)})
@@ -119,14 +119,14 @@ def save_checkpoint(
         part.rename(final)
         for old in sorted(folder.glob("step-????????"))[:-_KEPT]:
             shutil.rmtree(old)
-    processes.wait()  # for the hashes of the first, which take minutes for a large model
+    processes.barrier()  # for the hashes of the first, which take minutes for a large model
 
 
 def resume(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, dict[str, Any]] | None:
     """Load the newest undamaged checkpoint into model and optimizer; return its step and state, or None."""
-    newest = _newest(folder) if processes.first() else None
-    processes.wait()  # for its hashes
-    found = processes.agreed(newest)
+    newest = _newest(folder) if processes.is_main() else None
+    processes.barrier()  # for its hashes
+    found = processes.broadcast_object(newest)
     if found is None:
         return None
     name, facts = found
@@ -180,22 +180,36 @@ def _newest(folder: Path) -> tuple[str, dict[str, Any]] | None:
     """Return name and facts of the newest undamaged checkpoint; damaged ones are removed."""
     for checkpoint in sorted(folder.glob("step-????????"), reverse=True):
         try:
-            return checkpoint.name, _checked(checkpoint)
+            facts = _facts(checkpoint)
+            _check_files(checkpoint, facts["sha256"])
+            return checkpoint.name, facts
         except ArtifactError as error:
             say(f"  {error.where}: {error.found}; going on from the one before")
             shutil.rmtree(checkpoint)
     return None
 
 
-def _checked(checkpoint: Path) -> dict[str, Any]:
+def newest_state(folder: Path) -> dict[str, Any] | None:
+    """Return the state in the newest checkpoint whose facts are undamaged, or None; no tensor is looked at."""
+    for checkpoint in sorted(folder.glob("step-????????"), reverse=True):
+        with suppress(ArtifactError):
+            state: dict[str, Any] = _facts(checkpoint)["state"]
+            return state
+    return None
+
+
+def _facts(checkpoint: Path) -> dict[str, Any]:
     facts: dict[str, Any] = read_json(checkpoint / "checkpoint.json")
     if facts.pop("key", None) != key_of(facts):
         raise ArtifactError(str(checkpoint / "checkpoint.json"), "is damaged", "It is not used")
-    for name, digest in facts["sha256"].items():
+    return facts
+
+
+def _check_files(checkpoint: Path, hashes: dict[str, str]) -> None:
+    for name, digest in hashes.items():
         file = checkpoint / name
         if not file.is_file() or sha256_file(file) != digest:
             raise ArtifactError(str(file), "is damaged", "It is not used")
-    return facts
 
 
 @contextmanager

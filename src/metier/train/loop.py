@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,11 +21,11 @@ from metier.progress import bar, say
 from metier.spec.training import Losses, Train, Training
 from metier.train import processes
 from metier.train.batches import Batch, Example, JobBatches, Stream, collate, one_pass
-from metier.train.budget import Plan, pause_between, plan_training, stored_plan
+from metier.train.budget import Plan, pause_between, plan_training, stored_plan, tell_threads
 from metier.train.checkpoint import Best, read_best, resume, save_best, save_checkpoint
 from metier.train.lora import merged, with_adapters
-from metier.train.numerics import Numerics, multiplies_bfloat16, route_exactly
-from metier.train.objective import PLAIN, LossFunction, batch_loss, mean_loss, predict, update
+from metier.train.numerics import Numerics, route_exactly, tell_precision
+from metier.train.objective import PLAIN, LossFunction, Objective, batch_loss, mean_loss, predict, update
 from metier.train.optimizers import optimizer_for, trained_parameters
 from metier.train.router import freeze_routers, route_as_asked
 from metier.train.schedule import learning_rate
@@ -146,17 +146,50 @@ def fit(
     loading_seconds = time.monotonic() - begun
     # fitted to the untrained weights, so that a run that goes on after a kill has the same grid
     numerics = Numerics.of(model, settings, quantisation, plan.precision if plan else None)
-    _tell_precision(numerics, settings, model.device)
-    if plan is None:
-        looked_at = partial(_probed, batches), held_out, settings, losses, numerics, loss_of
-        plan = plan_training(path, model, *looked_at, begun, loading_seconds)
+    objective = Objective(losses, numerics, loss_of)
+    tell_precision(numerics, settings, model.device)
+    if plan:
+        tell_threads(plan, model.device)
+    else:
+        coming = partial(_probed, batches)
+        plan = plan_training(
+            path, model, coming, held_out, settings, objective, begun=begun, loading_seconds=loading_seconds
+        )
         if settings.budget_seconds is not None:
             del model  # which the probe has spoiled: there is to be one at a time in memory
             free_memory()
             model = placed()
     settings.check_steps(plan.steps)
-    how = losses, numerics, loss_of, keep, evenly(plan.steps, kept)
-    return _Run(model, learner, plan, settings, peak_lr, folder, held_out, seed, *how).to_the_end(batches)
+    run = _Run(
+        model=model,
+        make_model=learner,
+        plan=plan,
+        settings=settings,
+        peak_lr=peak_lr,
+        folder=folder,
+        held_out=held_out,
+        seed=seed,
+        objective=objective,
+        keep=keep,
+        kept_at=evenly(plan.steps, kept),
+    )
+    return run.to_the_end(batches)
+
+
+@dataclass
+class _State:
+    """What a checkpoint holds beside tensors and plan."""
+
+    seconds: float = 0.0
+    step_seconds: float = 0.0
+    """Seconds spent in steps."""
+    tokens: int = 0
+    validation: dict[str, float] = field(default_factory=dict)
+    """The validation loss after some numbers of steps."""
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    """Steps, tokens, seconds in steps and loss, at each validation."""
+    position: Any = None
+    """Where the next batch begins."""
 
 
 @dataclass
@@ -171,9 +204,7 @@ class _Run:
     folder: Path
     held_out: list[Batch]
     seed: int
-    losses: Losses
-    numerics: Numerics
-    loss_of: LossFunction
+    objective: Objective
     keep: Callable[[int, PreTrainedModel], None]
     kept_at: set[int]
     best_step: int = 0
@@ -181,23 +212,21 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.optimizer = optimizer_for(self.model, self.settings)
-        self.state: dict[str, Any] = {"seconds": 0.0, "step_seconds": 0.0, "tokens": 0, "validation": {}, "curve": []}
-        self.state["position"] = None
-        """Seconds, those spent in steps, and tokens so far; the validation loss after some numbers of steps; the four
-        together, as the training's curve; and where the next batch begins."""
+        self.state = _State()
 
     def to_the_end(self, batches: Callable[[Any], Stream]) -> tuple[PreTrainedModel, dict[str, Any]]:
         """Make the steps that are left; load the best weights; return the model and the training's facts."""
         first = 0
         if checkpoint := resume(self.folder, self.model, self.optimizer):
-            first, self.state = checkpoint
-            best = self._kept_best() if processes.first() else (0, 0.0)
-            processes.wait()  # for its hash
-            self.best_step, self.best_loss = processes.agreed(best)
+            first, state = checkpoint
+            self.state = _State(**{name: value for name, value in state.items() if name != "plan"})
+            best = self._kept_best() if processes.is_main() else (0, 0.0)
+            processes.barrier()  # for its hash
+            self.best_step, self.best_loss = processes.broadcast_object(best)
             say(f"  going on after step {first} of {self.plan.steps}")
-        coming = batches(self.state["position"])
+        coming = batches(self.state.position)
         saved = time.monotonic()
-        clock, pause = saved - self.state["seconds"], self.settings.checkpoint_seconds
+        clock, pause = saved - self.state.seconds, self.settings.checkpoint_seconds
         if first == 0:
             self._validate(0)
         watched_at = evenly(self.plan.steps, self.settings.validations)
@@ -218,12 +247,13 @@ class _Run:
                     self._validate(done)
                 if done in self.kept_at:
                     self._keep(done)
-                self.state["seconds"] = time.monotonic() - clock
+                self.state.seconds = time.monotonic() - clock
                 due = time.monotonic() - saved >= pause and done < self.plan.steps
-                if processes.agreed(due):
-                    self.state["position"] = coming.position
+                if processes.broadcast_object(due):
+                    self.state.position = coming.position
                     begun = time.monotonic()
-                    save_checkpoint(self.folder, done, self.model, self.optimizer, self.state)
+                    state = asdict(self.state) | {"plan": asdict(self.plan)}
+                    save_checkpoint(self.folder, done, self.model, self.optimizer, state)
                     saved = time.monotonic()
                     pause = pause_between(self.settings.checkpoint_seconds, saved - begun)
         return self._best().eval(), self._facts()
@@ -234,15 +264,13 @@ class _Run:
         if settings.freeze_router_after is not None and step >= round(self.plan.steps * settings.freeze_router_after):
             freeze_routers(self.model)
         rate = learning_rate(step, self.plan.steps, self.peak_lr, settings.warmup_share, settings.schedule)
-        facts = update(
-            self.model, self.optimizer, batch, rate, settings.clip_norm, self.losses, self.numerics, self.loss_of
-        )
+        facts = update(self.model, self.optimizer, batch, rate, settings.clip_norm, self.objective)
         for what, found in (("loss", facts["loss_nats"]), ("gradient", facts["grad_norm"])):
             if not math.isfinite(found):
                 raise self._diverged(f"the {what} is {found}", step)
         seconds = time.monotonic() - start
-        self.state["tokens"] += batch.tokens
-        self.state["step_seconds"] += seconds
+        self.state.tokens += batch.tokens
+        self.state.step_seconds += seconds
         return {
             "step": step,
             "lr": rate,
@@ -253,26 +281,26 @@ class _Run:
 
     def _validate(self, done: int) -> None:
         """Record the validation loss after ``done`` steps; keep the weights it is of when they are the best so far."""
-        loss_nats = mean_loss(self.model, self.held_out, self.numerics)
+        loss_nats = mean_loss(self.model, self.held_out, self.objective.numerics)
         if not math.isfinite(loss_nats):
             raise self._diverged(f"the validation loss is {loss_nats}", done)
         if loss_nats <= self.best_loss:
             self.best_step, self.best_loss = done, loss_nats
-            with self.numerics.weights(self.model):
+            with self.objective.numerics.weights(self.model):
                 weights = processes.whole(trained_parameters(self.model, self.optimizer))
-                if processes.first():
+                if processes.is_main():
                     save_best(self.folder, Best(done, loss_nats, weights))
-            processes.wait()  # for the first, which writes and hashes
-        self.state["validation"][str(done)] = loss_nats
-        point = {"steps": done, "tokens": self.state["tokens"], "seconds": round(self.state["step_seconds"], 2)}
-        self.state["curve"].append(point | {"loss_nats": loss_nats})
+            processes.barrier()  # for the first, which writes and hashes
+        self.state.validation[str(done)] = loss_nats
+        point = {"steps": done, "tokens": self.state.tokens, "seconds": round(self.state.step_seconds, 2)}
+        self.state.curve.append(point | {"loss_nats": loss_nats})
         say(f"  validation loss after {done} steps: {loss_nats:.4f} nats a token")
 
     def _keep(self, done: int) -> None:
         weights = processes.whole(trained_parameters(self.model, self.optimizer))
-        if processes.first():
+        if processes.is_main():
             self.keep(done, self._with(weights))
-        processes.wait()  # for the first, which writes
+        processes.barrier()  # for the first, which writes
 
     def _kept_best(self) -> tuple[int, float]:
         """Return after how many steps the best weights were taken, and their loss; infinity where there are none."""
@@ -285,7 +313,7 @@ class _Run:
 
     def _diverged(self, found: str, done: int) -> MetierError:
         """Return what to say when numbers are not finite after so many steps. Going on meets them again."""
-        exactly = f", or {self.settings.key('precision')} = 'float32'" if self.numerics.bfloat16 else ""
+        exactly = f", or {self.settings.key('precision')} = 'float32'" if self.objective.numerics.bfloat16 else ""
         if done == 0:
             fix = f"Fetch or build it again, or choose another base{exactly}"
             return ArtifactError("the model that training starts from", found, fix)
@@ -295,7 +323,7 @@ class _Run:
         )
 
     def _best(self) -> PreTrainedModel:
-        return self._with(read_best(self.folder).weights) if processes.first() else self.model
+        return self._with(read_best(self.folder).weights) if processes.is_main() else self.model
 
     def _with(self, weights: dict[str, torch.Tensor]) -> PreTrainedModel:
         """Return a whole model with these weights: the one that learns, unless it is sharded."""
@@ -307,18 +335,18 @@ class _Run:
         return model
 
     def _facts(self) -> dict[str, Any]:
-        losses = self.state["validation"]
+        losses = self.state.validation
         learned = trained_parameters(self.model, self.optimizer)
         return {
             "steps": self.plan.steps,
             "trained_parameters": sum(parameter.numel() for parameter in learned.values()),
             "best_step": self.best_step,
-            "tokens": self.state["tokens"],
-            "seconds": round(self.state["seconds"], 1),
+            "tokens": self.state.tokens,
+            "seconds": round(self.state.seconds, 1),
             "probe_seconds": self.plan.probe_seconds,
-            "precision": self.numerics.precision,
-            "tokens_per_s": round(self.state["tokens"] / max(self.state["seconds"], 1e-9), 1),
-            "curve": self.state["curve"],
+            "precision": self.objective.numerics.precision,
+            "tokens_per_s": round(self.state.tokens / max(self.state.seconds, 1e-9), 1),
+            "curve": self.state.curve,
             "validation_loss_nats": {done: round(loss, 4) for done, loss in losses.items()},
         }
 
@@ -334,23 +362,13 @@ def _placed(model: PreTrainedModel, settings: Training) -> PreTrainedModel:
             found = f"models of type {model.config.model_type!r} cannot compute their layers twice"
             raise SpecError(settings.key("activation_checkpointing"), found, "Remove the key")
         model.activation_checkpointing_enable()
-    if settings.shard and processes.count() > 1:
+    if settings.shard and processes.world_size() > 1:
         processes.shard(model, predict)
     else:
         to_accelerator(model)
     if settings.precision != "float32":
         route_exactly(model)
     return model
-
-
-def _tell_precision(numerics: Numerics, settings: Training, device: torch.device) -> None:
-    """Say where another precision would be faster, or was chosen on other hardware."""
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if settings.precision == "auto" and numerics.bfloat16 != multiplies_bfloat16(device):
-        say(f"  in {numerics.precision}, as the training began: this hardware alone would choose the other precision")
-    elif numerics.is_slow_on(accelerator):
-        key = settings.key("precision")
-        say(f'  in float32, which is slow on {accelerator}: {key} = "auto" is several times as fast')
 
 
 def _probed(batches: Callable[[Any], Stream]) -> list[Batch]:
@@ -361,7 +379,7 @@ def _probed(batches: Callable[[Any], Stream]) -> list[Batch]:
 
 def _seed(seed: int, step: int) -> None:
     """Make what a model draws in a step, such as its dropout, a function of seed, step and process."""
-    torch.manual_seed(random.Random(f"{seed}/{step}/{processes.number()}").getrandbits(63))
+    torch.manual_seed(random.Random(f"{seed}/{step}/{processes.rank()}").getrandbits(63))
 
 
 def evenly(steps: int, times: int) -> set[int]:
@@ -371,7 +389,7 @@ def evenly(steps: int, times: int) -> set[int]:
 
 def _log(path: Path, steps: int) -> TextIO:
     """Open the log behind the lines of so many steps: those after the checkpoint are about to be made again."""
-    if not processes.first():
+    if not processes.is_main():
         return Path(os.devnull).open("a", encoding="utf-8")
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)[:steps]

@@ -19,10 +19,11 @@ import torch
 from transformers import PreTrainedModel
 
 from metier.compress.blocks import BLOCK, fit_scales, rounded
+from metier.progress import say
 from metier.spec.training import Training
 from metier.spec.weights import is_router
 from metier.train import processes
-from metier.train.processes import local
+from metier.train.processes import to_local
 
 
 class Grid:
@@ -39,12 +40,12 @@ class Grid:
         """
         stored = ((n, p) for n, p in model.named_parameters() if p.dim() > 1 and not is_router(n))
         matrices = {n: p for n, p in stored if p.shape[-1] % BLOCK == 0}
-        return cls({name: fit_scales(local(p.detach()), kind) for name, p in matrices.items()}, kind)
+        return cls({name: fit_scales(to_local(p.detach()), kind) for name, p in matrices.items()}, kind)
 
     @contextmanager
     def applied(self, model: PreTrainedModel) -> Iterator[None]:
         """Give the model its rounded weights inside the block, and the exact ones back after it."""
-        matrices = [(local(p.detach()), self._scales[n]) for n, p in model.named_parameters() if n in self._scales]
+        matrices = [(to_local(p.detach()), self._scales[n]) for n, p in model.named_parameters() if n in self._scales]
         exact: list[torch.Tensor] = []
         try:
             for weight, scales in matrices:
@@ -80,7 +81,7 @@ class Numerics:
         grid = Grid.fit(model, quantisation) if quantisation else None
         precision: str = settings.precision
         if precision == "auto":
-            able = processes.agreed(multiplies_bfloat16(model.device))
+            able = processes.broadcast_object(multiplies_bfloat16(model.device))
             precision = begun_in or ("bfloat16" if able else "float32")
         return cls(grid, precision == "bfloat16", settings.micro_batch_tokens)
 
@@ -109,6 +110,16 @@ class Numerics:
 
 
 EXACT = Numerics()
+
+
+def tell_precision(numerics: Numerics, settings: Training, device: torch.device) -> None:
+    """Say where another precision would be faster, or was chosen on other hardware."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if settings.precision == "auto" and numerics.bfloat16 != multiplies_bfloat16(device):
+        say(f"  in {numerics.precision}, as the training began: this hardware alone would choose the other precision")
+    elif numerics.is_slow_on(accelerator):
+        key = settings.key("precision")
+        say(f'  in float32, which is slow on {accelerator}: {key} = "auto" is several times as fast')
 
 
 def route_exactly(model: PreTrainedModel) -> None:

@@ -1,6 +1,7 @@
 """What is minimised, and one step of minimising it: the loss on the targets, and what else the job asks for."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -90,11 +91,26 @@ def batch_loss(
         total = total + weight * parts["output_z"]
     if top_k is not None:
         layers = _real_scores(model, batch, outputs)
-        chosen_LE = whole.chosen_LE if whole.chosen_LE is not None else processes.total(choices(layers, top_k))
+        chosen_LE = whole.chosen_LE if whole.chosen_LE is not None else processes.all_reduce_sum(choices(layers, top_k))
         parts["load_balance"], parts["router_z"] = router_losses(layers, chosen_LE, whole.tokens)
         total = total + losses.load_balance * parts["load_balance"] + losses.router_z * parts["router_z"]
     parts |= drops(outputs, batch.mask_NT.to(model.device).flatten() == 1, whole.tokens)
     return Loss(total, nats, len(targets_A), parts)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a training minimises, and how it is computed; by default the loss on the targets, exactly."""
+
+    losses: Losses = PLAIN
+    """What is minimised beside the loss on the targets."""
+    numerics: Numerics = EXACT
+    """How losses are computed."""
+    loss_of: LossFunction = batch_loss
+    """Tells what a batch costs."""
+
+
+TARGETS = Objective()
 
 
 def size(batch: Batch) -> Whole:
@@ -162,12 +178,12 @@ def mean_loss(model: PreTrainedModel, batches: Iterable[Batch], numerics: Numeri
     total, tokens = 0.0, 0
     with numerics.weights(model), numerics.products(model.device):
         for batch in batches:
-            for part in shares(batch, numerics.micro_tokens, processes.count(), processes.number()):
+            for part in shares(batch, numerics.micro_tokens, processes.world_size(), processes.rank()):
                 loss = batch_loss(model, part)
                 if loss.targets:
                     total += loss.nats.item() * loss.targets
                     tokens += loss.targets
-    sums = processes.total(torch.tensor([total, tokens], dtype=torch.float64))
+    sums = processes.all_reduce_sum(torch.tensor([total, tokens], dtype=torch.float64))
     return float(sums[0] / sums[1])
 
 
@@ -177,9 +193,7 @@ def update(
     batch: Batch,
     rate: float,
     clip_norm: float,
-    losses: Losses = PLAIN,
-    numerics: Numerics = EXACT,
-    loss_of: LossFunction = batch_loss,
+    objective: Objective = TARGETS,
 ) -> dict[str, float]:
     """Make one step; return its loss in nats a target token, its gradient norm, and its other `parts` by name.
 
@@ -191,14 +205,13 @@ def update(
         batch: the batch of all processes.
         rate: learning rate of the step.
         clip_norm: gradients are scaled down to this norm.
-        losses: what is minimised beside the loss on the targets.
-        numerics: how losses are computed.
-        loss_of: tells what the batch costs.
+        objective: what is minimised.
     """
+    losses, numerics = objective.losses, objective.numerics
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("rate_share", 1.0)
     model.train()
-    parts = shares(batch, numerics.micro_tokens, processes.count(), processes.number())
+    parts = shares(batch, numerics.micro_tokens, processes.world_size(), processes.rank())
     found: list[dict[str, torch.Tensor]] = []
     with numerics.weights(model):
         whole = size(batch)
@@ -206,18 +219,18 @@ def update(
             whole = whole._replace(chosen_LE=_chosen(model, parts, numerics))
         for part in parts:
             with numerics.products(model.device):
-                loss = loss_of(model, part, losses, whole)
+                loss = objective.loss_of(model, part, losses, whole)
             loss.total.backward()
             found.append({"loss_nats": loss.nats.detach(), **{name: one.detach() for name, one in loss.parts.items()}})
     processes.add_gradients(model)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    sums = processes.total(torch.stack([torch.stack(list(one.values())) for one in found]).sum(dim=0))
+    sums = processes.all_reduce_sum(torch.stack([torch.stack(list(one.values())) for one in found]).sum(dim=0))
     loss_nats, *others = sums.tolist()
     return {
         "loss_nats": loss_nats,
-        "grad_norm": float(processes.in_full(norm)),
+        "grad_norm": float(processes.full_tensor(norm)),
         **dict(zip(list(found[0])[1:], others, strict=True)),
     }
 
@@ -236,7 +249,7 @@ def _chosen(model: PreTrainedModel, parts: Iterable[Batch], numerics: Numerics) 
             nowhere_NT = torch.zeros_like(part.targets_NT, dtype=torch.bool, device=model.device)
             outputs, _ = _predicted(model, part, nowhere_NT, routing=True)
         chosen.append(choices(_real_scores(model, part, outputs), top_k))
-    return processes.total(torch.stack(chosen).sum(dim=0))
+    return processes.all_reduce_sum(torch.stack(chosen).sum(dim=0))
 
 
 def _real_scores(model: PreTrainedModel, batch: Batch, outputs: Any) -> list[torch.Tensor]:

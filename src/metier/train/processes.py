@@ -76,51 +76,51 @@ def alone() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def count() -> int:
+def world_size() -> int:
     """Return how many processes train together."""
     return dist.get_world_size() if dist.is_initialized() and not _alone.get() else 1
 
 
-def number() -> int:
+def rank() -> int:
     """Return which of them this is, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def first() -> bool:
+def is_main() -> bool:
     """Whether this is the process that writes, talks and decides."""
-    return number() == 0
+    return rank() == 0
 
 
-def wait() -> None:
+def barrier() -> None:
     """Go on when all processes have come here."""
-    if count() > 1:
+    if world_size() > 1:
         dist.all_reduce(torch.zeros(1), group=_waiting.get())
 
 
-def agreed(value: T) -> T:
+def broadcast_object(value: T) -> T:
     """Return the first process's value, made of JSON values, in all of them."""
-    if count() == 1:
+    if world_size() == 1:
         return value
     text = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
     length = torch.tensor(len(text))
     dist.broadcast(length, 0)
-    if not first():
+    if not is_main():
         text = torch.empty(int(length), dtype=torch.uint8)
     dist.broadcast(text, 0)
     found: T = json.loads(bytes(text.tolist()))
     return found
 
 
-def total(values: torch.Tensor) -> torch.Tensor:
+def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
     """Return the sum of the processes' values."""
-    if count() > 1:
+    if world_size() > 1:
         dist.all_reduce(values := values.contiguous().clone())
     return values
 
 
 def add_gradients(model: torch.nn.Module) -> None:
     """Give every process the sum of all their gradients; a sharded model's backward pass has done so already."""
-    if count() == 1 or is_sharded(model):
+    if world_size() == 1 or is_sharded(model):
         return
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     start, values = 0, 0
@@ -144,7 +144,7 @@ def shard(model: PreTrainedModel, forward: Callable[..., Any]) -> None:
             the weights outside the layers, too.
     """
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    mesh = init_device_mesh(device.type, (count(),))
+    mesh = init_device_mesh(device.type, (world_size(),))
     for layer in [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh, reshard_after_forward=True)  # else a validation would leave it with whole weights
@@ -161,12 +161,12 @@ def is_sharded(model: torch.nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def in_full(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """Return the whole of a tensor that may be sharded; all processes must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def local(tensor: torch.Tensor) -> torch.Tensor:
+def to_local(tensor: torch.Tensor) -> torch.Tensor:
     """Return what this process has of a tensor, sharing its memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
@@ -175,8 +175,8 @@ def whole(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
     """Return all of these weights in the first process, and nothing in the others; all must ask."""
     found = {}
     for name, parameter in parameters.items():
-        weight = in_full(parameter.detach())
-        if first():
+        weight = full_tensor(parameter.detach())
+        if is_main():
             found[name] = weight.cpu() if isinstance(parameter, DTensor) else weight
     return found
 

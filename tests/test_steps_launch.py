@@ -3,7 +3,9 @@
 import json
 import os
 import runpy
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,9 +21,9 @@ from metier.artifact import load_step, write_json
 from metier.cli import NOT_GOOD_ENOUGH, app
 from metier.errors import RunError
 from metier.spec.load import load_job
-from metier.steps import torchrun
+from metier.steps import launch
+from metier.steps.launch import by_processes
 from metier.steps.run_folder import building
-from metier.steps.torchrun import by_processes
 from metier.tasks.prompt import PromptFormat
 
 
@@ -49,8 +51,10 @@ def built(tmp_path_factory):
     job = write_job(folder / "job", budget="30 steps", quantisations="")
     process = start(folder / "home", job)
     out, said = process.communicate()
+    home, kept = folder / "home", folder / "kept"
+    shutil.copytree(home, kept)  # tests build on in the other
     return SimpleNamespace(
-        job=job, home=folder / "home", run=folder / "home/runs/animals", code=process.returncode, out=out, said=said
+        job=job, home=home, run=home / "runs/animals", kept=kept, code=process.returncode, out=out, said=said
     )
 
 
@@ -69,7 +73,7 @@ def test_a_build_by_two_processes_learns_what_one_does(built, tmp_path):
     prompt = PromptFormat.from_json(load_step(built.run / "prompt").result["prompt"])
     alone = tmp_path / "train"
     alone.mkdir()
-    facts = by_processes(1, load_job(built.job), built.run / "data", built.run / "start", alone, prompt)
+    facts = by_processes(1, "train", load_job(built.job), built.run / "data", built.run / "start", alone, prompt)
     theirs = load_step(built.run / "train").result
     assert theirs["tokens"] == facts["tokens"] and theirs["examples"] == facts["examples"]
     for one, other in zip(steps(built.run / "train"), steps(alone), strict=True):
@@ -80,8 +84,8 @@ def test_what_an_accelerator_keeps_is_given_back_before_processes_are_started(tm
     done = []
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: done.append("freed"))
-    monkeypatch.setattr(torchrun, "elastic_launch", lambda *_: lambda *_: done.append("started"))
-    torchrun._launch(2, tmp_path)
+    monkeypatch.setattr(launch, "elastic_launch", lambda *_: lambda *_: done.append("started"))
+    launch._launch(2, tmp_path)
     assert done == ["freed", "started"]
 
 
@@ -96,8 +100,8 @@ def take_part_and_look(folder, of_a_build):
             (folder / "held").touch()
 
     folder = Path(folder)
-    torchrun._work = work
-    torchrun.take_part(folder, of_a_build=of_a_build)
+    launch._work = work
+    launch.take_part(folder, of_a_build=of_a_build)
 
 
 @pytest.mark.parametrize("of_a_build", [False, True])
@@ -105,18 +109,18 @@ def test_processes_that_no_build_started_hold_the_run_folder(built, forks, tmp_p
     folder = tmp_path / "run" / "train"
     folder.mkdir(parents=True)
     request = {"job": load_job(built.job).model_dump(mode="json", exclude_unset=True)}
-    write_json(folder / "request.json", request | {"data": "", "start": "", "prompt": None})
-    assert forks.run("test_steps_torchrun", "take_part_and_look", str(folder), of_a_build, processes=1) == [0]
+    write_json(folder / "request.json", request | {"step": "pretrain", "data": "", "start": "", "prompt": None})
+    assert forks.run("test_steps_launch", "take_part_and_look", str(folder), of_a_build, processes=1) == [0]
     assert (folder / ("free" if of_a_build else "held")).exists()
     with building(folder.parent):
-        assert forks.run("test_steps_torchrun", "take_part_and_look", str(folder), False, processes=1) == [1]
+        assert forks.run("test_steps_launch", "take_part_and_look", str(folder), False, processes=1) == [1]
 
 
 def test_a_process_of_torchrun_sets_threads_up_before_torch_is_loaded(monkeypatch):
     found = []
 
     class Imported:
-        OF_A_BUILD = torchrun.OF_A_BUILD
+        OF_A_BUILD = launch.OF_A_BUILD
 
         @property
         def take_part(self):
@@ -126,7 +130,7 @@ def test_a_process_of_torchrun_sets_threads_up_before_torch_is_loaded(monkeypatc
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["rank", "folder"])
-    monkeypatch.setitem(sys.modules, "metier.steps.torchrun", Imported())
+    monkeypatch.setitem(sys.modules, "metier.steps.launch", Imported())
     runpy.run_module("metier.steps.rank", run_name="__main__")
     assert found == ["2000", {"of_a_build": False}]
 
@@ -174,6 +178,54 @@ def test_processes_end_together_and_the_same_command_goes_on(built, how):
     assert last in said.splitlines()[-1] and "Traceback" not in said
     assert ("going on after step" in said) == begun_before
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ranks.values()))
+
+
+@pytest.mark.timeout(400)
+def test_a_torchrun_on_each_machine_ends_what_a_build_began_with_the_bits_of_a_build(built, tmp_path):
+    home = tmp_path / "home"
+    shutil.copytree(built.kept, home)
+    run, whole = home / "runs/animals", built.kept / "runs/animals/train"
+    folder = run / "train"
+    for step in ("train", "files", "parity", "exam", "export"):
+        shutil.rmtree(run / step, ignore_errors=True)
+    text = (built.job / "job.toml").read_text()
+    (built.job / "nodes.toml").write_text(text.replace("[train]\n", "[train]\ncheckpoint_seconds = 0.01\n"))
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = start(home, built.job / "nodes.toml")
+    signal.signal(signal.SIGINT, heard)
+    wait_until(lambda: list(folder.glob("step-????????")))
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert json.loads((folder / "request.json").read_text())["step"] == "train"
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [Path(sys.executable).with_name("torchrun"), "--nnodes", "2", "--nproc-per-node", "1"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}", "--local-addr", "localhost"]
+    own = {"METIER_HOME": str(home), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    agents = [
+        subprocess.Popen(
+            [*command, "-m", "metier.steps.rank", folder],
+            env=os.environ | own,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    told = [agent.communicate(timeout=240)[0] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], told
+    assert sum("going on after step" in one for one in told) == 1 and "threads" not in "".join(told), told
+    process = start(home, built.job / "nodes.toml")
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 1 and "validation loss" not in said, said
+    assert not (folder / "request.json").exists()
+    assert load_step(folder).key == load_step(whole).key
+    assert [one["loss_nats"] for one in steps(folder)] == [one["loss_nats"] for one in steps(whole)]
+    mine, theirs = (place / "model/model.safetensors" for place in (folder, whole))
+    assert mine.read_bytes() == theirs.read_bytes()
 
 
 def processes_of(launcher):

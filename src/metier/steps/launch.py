@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -24,6 +24,7 @@ from metier.errors import MetierError, RunError
 from metier.model.loading import free_memory
 from metier.progress import console
 from metier.spec.job import Job
+from metier.spec.machine import cores
 from metier.steps.compress import compress_job
 from metier.steps.pretrain import pretrain_job
 from metier.steps.run_folder import building
@@ -34,17 +35,21 @@ from metier.train import processes
 
 OF_A_BUILD = "--of-a-build"
 
+Step = Literal["pretrain", "train", "compress"]
+"""A step that several processes may share."""
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 
 
 def by_processes(
-    count: int, job: Job, data: Path, start: Path, folder: Path, prompt: PromptFormat | None = None
+    count: int, step: Step, job: Job, data: Path, start: Path, folder: Path, prompt: PromptFormat | None = None
 ) -> dict[str, Any]:
-    """Do the step that a folder is named after, ``pretrain``, ``train`` or ``compress``, and return its facts.
+    """Do a step and return its facts.
 
     Args:
         count: how many processes train together; one does it here.
+        step: what is done.
         job: the job.
         data: folder of the finished step ``data``.
         start: folder of the model that training starts from; for ``compress``, of the one that is cut.
@@ -56,9 +61,10 @@ def by_processes(
         RunError: when one of them was killed, or met an error of another kind.
     """
     request = folder / "request.json"
-    trained = [folder / cut.name for cut in job.compress.cuts] if folder.name == "compress" else [folder]
+    trained = [folder / cut.name for cut in job.compress.cuts] if step == "compress" else [folder]
     if count > 1 and not all(is_done(place) for place in trained):
         what = {
+            "step": step,
             "job": job.model_dump(mode="json", exclude_unset=True),
             "data": str(data),
             "start": str(start),
@@ -66,7 +72,7 @@ def by_processes(
         }
         write_json(request, what)
         _launch(count, folder)
-    facts = _work(job, data, start, folder, prompt)  # after several processes: what they left
+    facts = _work(step, job, data, start, folder, prompt)  # after several processes: what they left
     request.unlink(missing_ok=True)
     return facts
 
@@ -84,10 +90,11 @@ def take_part(folder: Path, *, of_a_build: bool) -> None:
     fix = "Start 'metier build JOB --nproc 2' and stop it when the training has begun; then start the processes"
     request = read_json(folder / "request.json", fix)
     with processes.joined(), ExitStack() as held:
-        console.quiet = not processes.first()
-        if processes.first() and not of_a_build:
+        console.quiet = not processes.is_main()
+        if processes.is_main() and not of_a_build:
             held.enter_context(building(folder.parent))
         _work(
+            request["step"],
             Job.model_validate(request["job"]),
             Path(request["data"]),
             Path(request["start"]),
@@ -96,10 +103,11 @@ def take_part(folder: Path, *, of_a_build: bool) -> None:
         )
 
 
-def _work(job: Job, data: Path, start: Path, folder: Path, prompt: PromptFormat | None) -> dict[str, Any]:
-    if prompt is None:
+def _work(step: Step, job: Job, data: Path, start: Path, folder: Path, prompt: PromptFormat | None) -> dict[str, Any]:
+    if step == "pretrain":
         return pretrain_job(job, load_step(data), start, folder)
-    work = {"train": learn_job, "compress": compress_job}[folder.name]
+    assert prompt
+    work = learn_job if step == "train" else compress_job
     return work(job, data, start, prompt, folder)
 
 
@@ -133,8 +141,7 @@ def _launch(count: int, folder: Path) -> None:
 @contextmanager
 def _surroundings(count: int) -> Iterator[None]:
     """Share the cores and stay on the loopback; keep the launcher quiet, and take its signal handlers away after it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wanted = {"OMP_NUM_THREADS": str(max(cores // count, 1)), "GLOO_SOCKET_IFNAME": _LOOPBACK.get(sys.platform)}
+    wanted = {"OMP_NUM_THREADS": str(max(cores() // count, 1)), "GLOO_SOCKET_IFNAME": _LOOPBACK.get(sys.platform)}
     added = {name: value for name, value in wanted.items() if value and name not in os.environ}
     handlers = {one: signal.getsignal(one) for one in _SIGNALS}
     log = logging.getLogger("torch.distributed.elastic")
