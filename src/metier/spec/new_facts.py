@@ -18,8 +18,8 @@ unknown = "I don't know."          # what the model says where it does not know
 risk = 0.05                        # at most this share of answers wrong, and of the unknowable answered
 {relations}
 variants = 30                      # different questions for each fact in the training
-withheld_share = 0.04              # share of the subjects it is never told of, for the exam
-abstain_share = 0.35               # share of the training that nobody could answer, mostly made-up names
+withheld_share = 0.04              # share of the subjects that training leaves out, for the exam
+abstain_share = 0.35               # share of the training that nobody could answer, mostly about made-up names
 comparison_share = 0.05            # share of the training that asks which of two came first
 source_tags = false                # true: every other training question begins with the name of its source
 
@@ -38,7 +38,7 @@ layers = 1                         # one layer learns facts soonest; to compare 
 {source}
 
 [data.split]
-validation_share = 0.05            # share of the facts in each exam; at least 500 of them
+validation_share = 0.05            # share of the facts in each exam; at least 500 if there are so many
 test_share = 0.05
 
 [train]
@@ -63,7 +63,7 @@ must_beat = []                     # a model from scratch has no base to beat
 """
 
 _WORDNET = """\
-source = "deb:wordnet-base"        # or "file:facts.csv", your own: columns subject, relation and value
+source = "deb:wordnet-base"        # needs apt; or "file:facts.csv", your own: columns subject, relation and value
 path = "usr/share/wordnet/data.noun"
 format = "wordnet"                 # or "csv", "tsv", "jsonl"
 licence = "WordNet"                # of your own text "own", else an SPDX name such as "CC-BY-4.0"
