@@ -7,6 +7,7 @@ import tarfile
 import threading
 import zipfile
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -128,11 +129,28 @@ def test_a_damaged_archive_is_an_error_with_its_name(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["words-1.0.tar.gz", "words-1.0-py3-none-any.whl"])
 def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(archives, "MAX_BYTES", 1000)
+    monkeypatch.setattr(archives, "_SMALL_BYTES", 1000)
     pack = zip_bytes if name.endswith("whl") else tar_bytes
     (tmp_path / name).write_bytes(pack({"words/rows.tsv": bytes(100_000)}))
     with pytest.raises(DataError, match="unpacks to over"):
         read(tmp_path / name, "words/rows.tsv")
+
+
+@pytest.mark.parametrize("name", ["words-1.0.tar.gz", "words-1.0-py3-none-any.whl"])
+def test_a_large_archive_of_text_is_no_bomb(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(archives, "_SMALL_BYTES", 1000)
+    pack, text = zip_bytes if name.endswith("whl") else tar_bytes, "".join(f"{n}\tword {n}\n" for n in range(9000))
+    (tmp_path / name).write_bytes(pack({"words/rows.tsv": text.encode()}))
+    assert read(tmp_path / name, "words/rows.tsv") == text.encode()
+
+
+def test_files_that_the_disk_has_no_room_for_are_not_unpacked(tmp_path, monkeypatch):
+    path = tmp_path / "a.zip"
+    path.write_bytes(zip_bytes({"rows.tsv": ROWS}))
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: SimpleNamespace(free=len(ROWS) - 1))
+    with pytest.raises(RunError, match=r"rows\.tsv: unpacks to .* are free"):
+        archives.unpack(path, ["rows.tsv"], tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_the_newest_stable_version_is_fetched_once_and_then_kept(index):
@@ -228,7 +246,7 @@ def test_a_file_goes_before_one_of_its_name_below_a_top_folder(tmp_path):
 
 def test_an_archive_is_too_large_whichever_of_its_files_is(tmp_path, monkeypatch):
     path = tmp_path / "a.tar.gz"
-    path.write_bytes(tar_bytes({"rows.tsv": ROWS, "large.bin": b"0" * 50_000}))
-    monkeypatch.setattr(archives, "MAX_BYTES", 20_000)
+    path.write_bytes(tar_bytes({"rows.tsv": ROWS, "large.bin": b"0" * 500_000}))
+    monkeypatch.setattr(archives, "_SMALL_BYTES", 20_000)
     with pytest.raises(DataError, match=r"large.bin: unpacks to over"):
         members(path)

@@ -1,11 +1,14 @@
 """Near duplicates and leaks: the fast search finds what comparing every pair finds."""
 
+import random
+
+import numpy as np
 import pytest
 from doubles import jaccard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metier.data import similarity
+from metier.data import compared, duplicates, similarity
 from metier.data.duplicates import exact_duplicates, near_duplicates
 from metier.data.leaks import count_leaks, leaks
 from metier.data.records import Record, write_records
@@ -65,7 +68,47 @@ def test_leaks_are_those_of_a_comparison_of_all_pairs(rows, exam, threshold):
 def test_the_result_does_not_depend_on_how_the_work_is_cut(records):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(similarity, "_WORK", 1)
+        patch.setattr(duplicates, "_KEYS", 3)
+        for module in (compared, duplicates):
+            patch.setattr(module, "BATCH", 2)
         assert near_duplicates(records, 0.6) == brute_near_duplicates(records, 0.6)
+
+
+@given(st.lists(st.lists(TEXT | SENTENCE, min_size=1, max_size=5), max_size=12))
+def test_grams_are_numbered_in_the_order_in_which_batches_have_them(tmp_path_factory, batches):
+    grams = similarity.Grams(tmp_path_factory.mktemp("grams"), "side")
+    number, texts = {}, []
+    for batch in batches:
+        grams.append(batch)
+        sets = [{text.ljust(3, "\0")[at : at + 3] for at in range(max(len(text) - 2, 1))} for text in batch]
+        for gram in sorted(set().union(*sets), key=lambda gram: [ord(sign) for sign in gram]):
+            number.setdefault(gram, len(number))
+        texts += [sorted(number[gram] for gram in one) for one in sets]
+    found = grams.sets(np.arange(len(texts)))
+    assert [found[at].indices.tolist() for at in range(len(texts))] == texts
+    assert grams.frequency.tolist() == [sum(at in text for text in texts) for at in range(len(number))]
+    grams.close()
+
+
+def test_twice_the_rows_are_twice_the_work_of_numbering_their_grams(tmp_path, monkeypatch):
+    copied, merged = [], similarity._merged
+
+    def counted(one, two):
+        copied.append(len(one[0]) + len(two[0]))
+        return merged(one, two)
+
+    def work(rows):
+        copied.clear()
+        grams = similarity.Grams(tmp_path, str(rows))
+        draw, signs = random.Random(1), [chr(code) for code in range(0x4E00, 0x9E00)]
+        for _ in range(rows // 500):
+            grams.append(["".join(draw.choices(signs, k=9)) for _ in range(500)])
+        grams.close()
+        assert len(grams._met) < 20
+        return sum(copied)
+
+    monkeypatch.setattr(similarity, "_merged", counted)
+    assert work(40_000) < 2.5 * work(20_000)
 
 
 @given(RECORDS, st.sampled_from([0.5, 0.8, 1.0]))

@@ -365,7 +365,7 @@ def test_a_corpus_that_nobody_knows_is_an_error(corpus, tmp_path, monkeypatch):
     for wanted in ("pets", "OPUS-pets-v1-eng", "OPUS-../x-v1-eng-jpn"):
         with pytest.raises(DataError, match="is no identifier"):
             pairs(f"opus:{wanted}")
-    monkeypatch.setattr(opus, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(opus.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=10_000))
     with pytest.raises(DataError, match="is larger than"):
         pairs("opus:OPUS-pets-v1-eng-jpn")
     assert not list((tmp_path / "home" / "cache" / "opus").glob(".*"))
@@ -416,7 +416,8 @@ def test_a_zip_that_unpacks_to_too_much_is_refused_file_by_file(tmp_path, monkey
         for name in ("a.po", "b.po", "c.po"):
             pack.writestr(name, b"\0" * 400)
     monkeypatch.setenv("METIER_HOME", str(tmp_path))
-    monkeypatch.setattr("metier.data.archives.MAX_BYTES", 1000)
+    monkeypatch.setattr("metier.data.archives._SMALL_BYTES", 1000)
+    monkeypatch.setattr("metier.data.archives._RATIO", 0)
     (tmp_path / "cache" / "archives").mkdir(parents=True)
     (tmp_path / "cache" / "archives" / "w-1.0-py3-none-any.whl").write_bytes(buffer.getvalue())
     with pytest.raises(DataError, match="unpacks to over"):

@@ -13,6 +13,7 @@ from metier.data import compared, duplicates, similarity
 from metier.data.clean import clean
 from metier.data.columns import Column
 from metier.data.prepare import prepare
+from metier.data.records import Record
 from metier.data.rows import rows_beside
 from metier.data.similarity import comparable
 from metier.data.split import position
@@ -99,8 +100,16 @@ def test_what_lies_beside_the_step_goes_with_it_and_what_a_killed_one_left_goes_
     left_over.mkdir()
     (left_over / "lines").write_text("half")
     with rows_beside(tmp_path / "data", 0):
-        (beside,) = tmp_path.iterdir()
+        (beside,) = (path for path in tmp_path.iterdir() if path.is_dir())
         assert beside != left_over
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_in_use_stay_when_the_same_step_is_done_a_second_time(tmp_path):
+    with rows_beside(tmp_path / "data", 0) as rows:
+        rows.append([Record("one", "two", "own")])
+        with rows_beside(tmp_path / "data", 0):
+            assert rows.records(np.arange(1)) == [Record("one", "two", "own")]
     assert list(tmp_path.iterdir()) == []
 
 

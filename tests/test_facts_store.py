@@ -69,6 +69,14 @@ def test_a_name_of_two_gives_both_and_with_the_words_that_tell_them_apart_gives_
     [entry] = [entry for entry in store.subjects() if entry.subject == "Ada Brook (weaver)"]
     assert set(entry.names) == {"A. Brook", "Ada Brook", "Mother Brook"}
     assert store.names("Ada Brook (weaver)") == ["A. Brook", "Ada Brook", "Mother Brook"]
+    assert store.names("Nobody") == []
+
+
+def test_names_of_many_subjects_are_read_once(store):
+    asked = []
+    store._connection.set_trace_callback(asked.append)
+    assert [store.names(entry.subject) for entry in store.subjects()] == [sorted(e.names) for e in store.subjects()]
+    assert len([query for query in asked if "names" in query]) == 3
 
 
 def test_facts_are_found_by_words(store):

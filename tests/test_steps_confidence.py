@@ -144,6 +144,8 @@ def test_rows_and_what_they_are_about_belong_together(data: Path, tmp_path: Path
     write_about(data / "test_about.jsonl", exam(known=3, unknown=0)[2])
     with pytest.raises(DataError, match=r"45 rows, and test_about\.jsonl has 3"):
         confidence.ask(job(), data, Knowing(data), tmp_path)
+    with pytest.raises(DataError, match=r"45 rows, and test_about\.jsonl has 3"):
+        exam_step.exam_in(job(), data)
 
 
 def test_a_file_is_asked_through_its_template_and_a_released_one_with_its_prompt(

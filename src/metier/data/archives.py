@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from metier.artifact import sha256_file, write_atomically
-from metier.errors import DataError
+from metier.errors import DataError, RunError
 
-MAX_BYTES = 4 * 2**30
-"""Most bytes that is unpacked from an archive, or that a tar archive unpacks to: more is taken for a bomb."""
+_SMALL_BYTES, _RATIO = 64 * 2**20, 200
+"""An archive that unpacks to more than so much, and so many times its size, is taken for a bomb."""
 
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, NotImplementedError)
 _AR_MAGIC, _AR_HEADER = b"!<arch>\n", 60
@@ -79,8 +79,8 @@ def open_member(archive: Path, member: str) -> Iterator[IO[bytes]]:
     """Open one file of an archive, by its whole name there, for reading as a stream.
 
     Raises:
-        DataError: when it is absent (with near names), not a regular file, larger than `MAX_BYTES`,
-            encrypted, or the archive is damaged; also while reading.
+        DataError: when it is absent (with near names), not a regular file, encrypted, or the archive is damaged
+            or a bomb; also while reading.
     """
     with _reported(archive):
         for entry in _entries(archive):
@@ -105,7 +105,8 @@ def unpack(archive: Path, wanted: Sequence[str], folder: Path) -> list[list[File
         For each of the wanted its files, by name.
 
     Raises:
-        DataError: as `open_member`; the files together may not exceed `MAX_BYTES`.
+        DataError: as `open_member`.
+        RunError: when the disk has no room for the files.
     """
     found: list[list[File]] = [[] for _ in wanted]
     below_top: list[list[File]] = [[] for _ in wanted]
@@ -119,6 +120,7 @@ def unpack(archive: Path, wanted: Sequence[str], folder: Path) -> list[list[File
             total += entry.size
             copy = folder / str(copied)
             copied += 1
+            _check_room(archive, entry, folder)
             with _opened(archive, entry, total) as stream, copy.open("wb") as file:
                 shutil.copyfileobj(stream, file)
             for name, files, others, path in zip(wanted, found, below_top, inside, strict=True):
@@ -238,10 +240,16 @@ def _reported(archive: Path) -> Iterator[None]:
 
 
 def _check_size(archive: Path, member: str, size: int) -> None:
-    if size > MAX_BYTES:
-        raise DataError(
-            f"{archive.name}, {member}", f"unpacks to over {MAX_BYTES / 2**30:.0f} GiB", "Use a smaller file"
-        )
+    if size > _SMALL_BYTES + _RATIO * archive.stat().st_size:
+        found, fix = f"unpacks to over {_RATIO} times its size", "Use another archive: this may be made to fill a disk"
+        raise DataError(f"{archive.name}, {member}", found, fix)
+
+
+def _check_room(archive: Path, entry: _Entry, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if entry.size > free:
+        found = f"unpacks to {entry.size / 2**30:.1f} GiB, and {free / 2**30:.1f} are free in {folder}"
+        raise RunError(f"{archive.name}, {entry.name}", found, "Make room there")
 
 
 def _inside(name: str, wanted: str) -> str | None:

@@ -37,6 +37,8 @@ LAYOUTS = {
 """What a file's ending says of its layout."""
 _OF_PAIRS = ("tmx", "po", "mo")
 
+csv.field_size_limit(sys.maxsize)  # a long cell is for the cleaning to judge
+
 
 def parse(source: AnySource, sides: Sequence[Sequence[File]]) -> Table:
     """Return the pairs of a source, to be read as they are asked for.
@@ -157,7 +159,6 @@ def read_tsv(texts: Iterable[str]) -> Iterator[Row]:
 
 def read_csv(file: File, encoding: str, delimiter: str = ",") -> Iterator[Row]:
     """Yield rows of cells with the number of their first line; raises DataError at a row that is not CSV."""
-    before = csv.field_size_limit(sys.maxsize)  # a long cell is for the cleaning to judge
     line = 1
     try:
         with text_of(file.path, file.name, encoding, newline="") as text:
@@ -169,8 +170,6 @@ def read_csv(file: File, encoding: str, delimiter: str = ",") -> Iterator[Row]:
         raise DataError(
             f"{file.name}, line {line}", f"the row that starts here is not CSV ({error})", "Correct or remove the row"
         ) from error
-    finally:
-        csv.field_size_limit(before)
 
 
 def read_jsonl(name: str, texts: Iterable[str]) -> Iterator[Row]:

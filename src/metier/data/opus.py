@@ -5,6 +5,7 @@ mtdata's own download is not used: where a certificate is refused it tries again
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import requests
 from filelock import FileLock
 
 from metier.artifact import read_json, sha256_file, write_atomically, write_json
-from metier.data.archives import MAX_BYTES, intact, members
+from metier.data.archives import intact, members
 from metier.errors import DataError, RunError, not_installed
 from metier.home import cache_dir
 from metier.progress import bar
@@ -43,7 +44,7 @@ def fetch_corpus(identifier: str) -> Corpus:
         identifier: mtdata's, such as ``OPUS-tatoeba-v20230412-eng-jpn``.
 
     Raises:
-        DataError: when there is no such corpus, or it is larger than `MAX_BYTES`.
+        DataError: when there is no such corpus, or the disk has no room for it.
         RunError: when mtdata is not installed, or the network refuses.
     """
     folder = cache_dir("opus")
@@ -94,16 +95,16 @@ def _download(identifier: str, address: str, path: Path) -> None:
                 part.unlink(missing_ok=True)  # before another version is noted for it
                 write_atomically(_version_of(part), _version(answer))
             total = done + int(answer.headers.get("Content-Length", 0))
+            room = done + shutil.disk_usage(path.parent).free
             task = progress.add_task(f"fetching {identifier}", total=total / 2**20 or None)
             with part.open("ab") as file:
                 for block in answer.iter_content(_BLOCK):
                     done += len(block)
-                    if done > MAX_BYTES:
+                    if max(done, total) > room:
                         part.unlink()
                         _version_of(part).unlink(missing_ok=True)
-                        raise DataError(
-                            f"opus:{identifier}", f"is larger than {MAX_BYTES / 2**30:.0f} GiB", "Choose a smaller one"
-                        )
+                        found = f"is larger than the {room / 2**30:.1f} GiB that are free in {path.parent}"
+                        raise DataError(f"opus:{identifier}", found, "Make room there, or choose a smaller one")
                     file.write(block)
                     progress.update(task, completed=done / 2**20)
                 file.flush()

@@ -3,8 +3,6 @@
 In memory a row takes a few bytes, whatever its length: a million rows are prepared as a thousand are.
 """
 
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 from metier.data.columns import Column
 from metier.data.compared import Compared, batches
 from metier.data.records import Record, from_line, to_line
+from metier.data.scratch_folders import scratch_folder
 from metier.data.similarity import Ints, comparable
 from metier.data.split import position_of, seeded
 
@@ -106,12 +105,9 @@ class Rows:
 @contextmanager
 def rows_beside(folder: Path, seed: int) -> Iterator[Rows]:
     """Keep rows in a hidden folder beside the given one, for as long as the context lasts."""
-    prefix = f".{folder.name}-rows-"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in folder.parent.glob(f"{prefix}*"):  # of a run that was killed
-        shutil.rmtree(left_over)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as scratch:
-        rows = Rows(Path(scratch), seed)
+    with scratch_folder(folder.parent, f".{folder.name}-rows-") as scratch:
+        rows = Rows(scratch, seed)
         try:
             yield rows
         finally:

@@ -69,10 +69,14 @@ class Grams:
         self._numbers = Column(folder / f"{name}.grams", np.int32)
         self._ends = Column(folder / f"{name}.ends", np.int64)
         self._end = 0
-        self._codes = np.zeros(0, dtype=np.uint64)
-        self._number_of_code = np.zeros(0, dtype=np.int32)
-        self.frequency: Ints = np.zeros(0, dtype=np.int32)
+        self._met: list[tuple[npt.NDArray[np.uint64], Ints]] = []  # ascending codes and their numbers, the most first
+        self._count = 0
+        self._frequency: Ints = np.zeros(0, dtype=np.int32)
+
+    @property
+    def frequency(self) -> Ints:
         """Texts that hold each gram."""
+        return self._frequency[: self._count]
 
     def append(self, texts: Sequence[str]) -> None:
         """Add the grams of comparable texts."""
@@ -80,26 +84,37 @@ class Grams:
         known, columns = np.unique(codes, return_inverse=True)
         ones = np.ones(len(codes), dtype=np.int32)
         sets = sparse.csr_matrix((ones, (owners, columns)), shape=(len(texts), len(known)))
-        sets.indices = self._numbered(known)[sets.indices]
+        numbers = self._numbered(known)
+        self._frequency[numbers] += np.bincount(sets.indices, minlength=len(known)).astype(np.int32)
+        sets.indices = numbers[sets.indices]
         sets.has_sorted_indices = False
         sets.sort_indices()
-        self.frequency += np.bincount(sets.indices, minlength=len(self.frequency)).astype(np.int32)
         self._numbers.append(sets.indices)
         self._ends.append(self._end + sets.indptr[1:].astype(np.int64))
         self._end += len(sets.indices)
 
     def _numbered(self, codes: npt.NDArray[np.uint64]) -> Ints:
         """Return the numbers of ascending codes, new ones for those that were not met before."""
-        at = np.searchsorted(self._codes, codes)
-        new = np.ones(len(codes), dtype=bool)
-        inside = at < len(self._codes)
-        new[inside] = self._codes[at[inside]] != codes[inside]
-        fresh = np.arange(len(self._codes), len(self._codes) + new.sum(), dtype=np.int32)
-        self._codes = np.insert(self._codes, at[new], codes[new])
-        self._number_of_code = np.insert(self._number_of_code, at[new], fresh)
-        self.frequency = np.append(self.frequency, np.zeros(len(fresh), dtype=np.int32))
-        found: Ints = self._number_of_code[np.searchsorted(self._codes, codes)]
+        found: Ints = np.full(len(codes), -1, dtype=np.int32)
+        for met, numbers in self._met:
+            at = np.minimum(np.searchsorted(met, codes), len(met) - 1)
+            there = met[at] == codes
+            found[there] = numbers[at[there]]
+        new = np.flatnonzero(found < 0)
+        found[new] = np.arange(self._count, self._count + len(new), dtype=np.int32)
+        self._count += len(new)
+        if self._count > len(self._frequency):
+            room = np.zeros(max(self._count - len(self._frequency), len(self._frequency)), dtype=np.int32)
+            self._frequency = np.concatenate((self._frequency, room))
+        if len(new):
+            self._keep(codes[new], found[new])
         return found
+
+    def _keep(self, codes: npt.NDArray[np.uint64], numbers: Ints) -> None:
+        """Keep new codes in a table each half as long as the one before: few to search, and none is copied often."""
+        while self._met and len(self._met[-1][0]) < 2 * len(codes):
+            codes, numbers = _merged(self._met.pop(), (codes, numbers))
+        self._met.append((codes, numbers))
 
     def sizes(self, rows: Ints) -> Ints:
         """Return the number of grams of some texts."""
@@ -121,6 +136,14 @@ class Grams:
         """Close the files."""
         self._numbers.close()
         self._ends.close()
+
+
+def _merged(
+    one: tuple[npt.NDArray[np.uint64], Ints], two: tuple[npt.NDArray[np.uint64], Ints]
+) -> tuple[npt.NDArray[np.uint64], Ints]:
+    codes, numbers = (np.concatenate(both) for both in zip(one, two, strict=True))
+    order = np.argsort(codes, kind="stable")  # which goes through two ascending runs once
+    return codes[order], numbers[order]
 
 
 def _codes(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint64], Ints]:

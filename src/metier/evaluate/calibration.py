@@ -20,6 +20,8 @@ NEVER = 2.0
 LEVEL = 0.05
 """One minus the confidence of bounds and intervals."""
 BINS = 15
+_POINTS = 200
+"""Of a curve that is shown."""
 _STARTS = (2, 8)
 """A threshold is looked for from a half and from an eighth of the answers on."""
 
@@ -253,15 +255,15 @@ class Curve:
     risk: tuple[float, ...]
 
 
-def risk_coverage(sureness: Sequence[float], right: Sequence[bool], points: int = 200) -> Curve:
+def risk_coverage(sureness: Sequence[float], right: Sequence[bool]) -> Curve:
     """Return the risk-coverage curve (El-Yaniv and Wiener 2010; Geifman and El-Yaniv 2017).
 
-    The area is the mean risk over all numbers of given answers. Equally sure answers are mixed evenly.
+    The area is the mean risk over all numbers of given answers. Equally sure answers are mixed evenly. The curve is
+    thinned out to `_POINTS`.
 
     Args:
         sureness: of the answers, in any unit; higher is given earlier.
         right: whether each is right.
-        points: the curve is thinned out to so many.
     """
     sure_N, wrong_N = np.array(sureness, float), ~np.array(right, bool)
     n = len(sure_N)
@@ -271,7 +273,7 @@ def risk_coverage(sureness: Sequence[float], right: Sequence[bool], points: int 
     _, group_N = np.unique(-sure_N[order], return_inverse=True)
     share_N = np.bincount(group_N, wrong_N[order]) / np.bincount(group_N)
     risk_N = np.cumsum(share_N[group_N]) / np.arange(1, n + 1)
-    shown = np.unique(np.linspace(0, n - 1, min(points, n)).round().astype(int))
+    shown = np.unique(np.linspace(0, n - 1, min(_POINTS, n)).round().astype(int))
     coverage = tuple(((shown + 1) / n).tolist())
     return Curve(float(risk_N.mean()), coverage, tuple(risk_N[shown].tolist()))
 

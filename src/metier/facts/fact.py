@@ -32,46 +32,64 @@ _FOUND = r"discover\w*|isolat\w*|identif\w*|detect\w*|found|first (?:seen|observ
 RELATIONS: dict[str, Relation] = {
     "born": Relation("date", True, "person", _BORN),
     "died": Relation(
-        *("date", True, "person"),
-        r"die[sd]?|dying|death|dead|deceased?|pass(?:ed|es)? away|perish\w*|killed|last breath"
+        asks_for="date",
+        one=True,
+        kind="person",
+        cue=r"die[sd]?|dying|death|dead|deceased?|pass(?:ed|es)? away|perish\w*|killed|last breath"
         r"|end of (?:the |his |her )?life|life (?:of )?(?:end\w*|c[ao]me to an end)",
     ),
     "born in": Relation("text", False, "person", rf"{_BORN}|native|hail(?:s|ed)? from|c[ao]mes? from"),
     "described as": Relation(
-        *("text", False, ""),
-        r"describ\w*|(?:known|famous|remembered) (?:for|as)|profession|occupation|(?:kind|sort) of",
-        "who|what(?! (?:country|state|region|continent|province))",
+        asks_for="text",
+        one=False,
+        kind="",
+        cue=r"describ\w*|(?:known|famous|remembered) (?:for|as)|profession|occupation|(?:kind|sort) of",
+        general="who|what(?! (?:country|state|region|continent|province))",
     ),
     "lived": Relation("date", False, "person", r"lived?|living|alive|flourish\w*|lifetime"),
     "ruled": Relation("date", False, "person", r"reign\w*|ruled?|ruler|ruling|in power|in office|throne|govern(?:ed)?"),
     "occurred": Relation(
-        *("date", True, "event"),
-        r"happen\w*|occur\w*|t(?:ake|akes|ook|aken|aking) place|fought|held|br(?:eak|oke) out|began|begin|start(?:ed)?",
-        "when|year|date|day|century",
+        asks_for="date",
+        one=True,
+        kind="event",
+        cue=r"happen\w*|occur\w*|t(?:ake|akes|ook|aken|aking) place|fought|held|br(?:eak|oke) out|began|begin"
+        r"|start(?:ed)?",
+        general="when|year|date|day|century",
     ),
     "founded": Relation(
-        *("date", True, ""),
-        r"founded|founding|foundation|establish\w*|form(?:ed|ation)|creat(?:ed?|ion)|set up|institut(?:ed?|ion)"
+        asks_for="date",
+        one=True,
+        kind="",
+        cue=r"founded|founding|foundation|establish\w*|form(?:ed|ation)|creat(?:ed?|ion)|set up|institut(?:ed?|ion)"
         r"|start(?:ed)?|beg[ia]n|exist|c[ao]me into (?:being|existence)",
     ),
     "built": Relation(
-        *("date", True, ""),
-        r"buil[dt]|building|construct\w*|complet\w*|erect\w*|open(?:ed|ing)?|finish\w*|put up|creat(?:ed?|ion)"
+        asks_for="date",
+        one=True,
+        kind="",
+        cue=r"buil[dt]|building|construct\w*|complet\w*|erect\w*|open(?:ed|ing)?|finish\w*|put up|creat(?:ed?|ion)"
         r"|inaugurat\w*",
     ),
     "published": Relation(
-        *("date", True, "work"),
-        r"publish\w*|publication|writ(?:e|ten|ing)|wrote|appear(?:ed)?|c[ao]me out|print(?:ed)?|releas\w*|compos\w*",
+        asks_for="date",
+        one=True,
+        kind="work",
+        cue=r"publish\w*|publication|writ(?:e|ten|ing)|wrote|appear(?:ed)?|c[ao]me out|print(?:ed)?|releas\w*"
+        r"|compos\w*",
     ),
     "adopted": Relation(
-        *("date", True, "work"),
-        r"adopt\w*|sign(?:ed|ing)?|ratif\w*|agreed|conclud\w*|enact\w*|into force|pass(?:ed)?(?! away)|accept\w*"
+        asks_for="date",
+        one=True,
+        kind="work",
+        cue=r"adopt\w*|sign(?:ed|ing)?|ratif\w*|agreed|conclud\w*|enact\w*|into force|pass(?:ed)?(?! away)|accept\w*"
         r"|written|creat(?:ed?|ion)",
     ),
     "located in": Relation(
-        *("text", False, "place"),
-        r"locat\w*|situat\w*|lies?|lying|whereabouts|part of|find",
-        "where|(?:which|what) (?:country|state|region|continent|province)",
+        asks_for="text",
+        one=False,
+        kind="place",
+        cue=r"locat\w*|situat\w*|lies?|lying|whereabouts|part of|find",
+        general="where|(?:which|what) (?:country|state|region|continent|province)",
     ),
     "capital": Relation("text", True, "place", r"capitals?|seat of (?:the )?government"),
     "independence": Relation("date", True, "place", _FREE),

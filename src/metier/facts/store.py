@@ -73,6 +73,7 @@ class Store:
         self._connection = connection
         self._lock = threading.Lock()
         self._longest: int | None = None
+        self._names: dict[str, list[str]] | None = None
         self._marked: str | None = None
         self._words: dict[int, list[str]] | None = None
 
@@ -113,11 +114,12 @@ class Store:
 
     def names(self, subject: str) -> list[str]:
         """Return all names of a subject, given as `Fact.subject` has it. Raises as `open_store`."""
-        rows = self._rows(
-            "SELECT DISTINCT name FROM names JOIN subjects ON id = names.subject WHERE shown = ? ORDER BY name",
-            subject,
-        )
-        return [name for (name,) in rows]
+        if self._names is None:  # the file has no index of what is shown
+            found: dict[str, set[str]] = defaultdict(set)
+            for entry in self.subjects():
+                found[entry.subject].update(entry.names)
+            self._names = {shown: sorted(called) for shown, called in found.items()}
+        return list(self._names.get(subject, ()))
 
     def spells(self, word: str) -> bool:
         """Return whether some name or value has a word with these accents and marks, in capitals or not.

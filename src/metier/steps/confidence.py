@@ -8,9 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from metier.data.questions.about import About, about_path, read_about
-from metier.data.records import Record, read_records
-from metier.errors import DataError
 from metier.evaluate.answers import Answerer, collect, read_surely
 from metier.evaluate.confidence import Asked, Knowledge, asked, knowledge_of
 from metier.export.contestants import ShippedFile
@@ -20,7 +17,7 @@ from metier.spec.estimates import session_tokens
 from metier.spec.job import Job
 from metier.steps.answering import SLOTS
 from metier.steps.data import store_of
-from metier.steps.exam import TEST, Released, names_of, opened
+from metier.steps.exam import TEST, Released, names_of, opened, rows_and_abouts
 
 _VALIDATION = ("validation.jsonl", "validation_unknown.jsonl")
 """Exams to calibrate on: with an answer, and without one."""
@@ -38,7 +35,7 @@ def ask(job: Job, data: Path, answerer: Answerer, folder: Path) -> dict[str, Any
         answerer: the contestant.
         folder: where the answers are kept, so that a killed exam goes on.
     """
-    exams = {exam: _rows(job, data, exam)[0] for exam in EXAMS}
+    exams = {exam: rows_and_abouts(data / exam, job.evaluate.test_rows)[0] for exam in EXAMS}
     for exam, rows in exams.items():
         collect(answerer, rows, folder / exam, likely=True)
     return {"asked": sum(map(len, exams.values()))}
@@ -79,7 +76,7 @@ def knowledge(job: Job, data: Path, name: str, folder: Path) -> Knowledge:
     """
 
     def answered(exam: str) -> list[Asked]:
-        rows, abouts = _rows(job, data, exam)
+        rows, abouts = rows_and_abouts(data / exam, job.evaluate.test_rows)
         also = names_of(store_of(data), abouts)
         return asked(rows, read_surely(folder / exam), abouts, job.qa.unknown, also)
 
@@ -91,13 +88,3 @@ def _mixed_alike(exams: Sequence[tuple[list[Asked], list[Asked]]]) -> list[list[
     """Return exams of known questions and as many unknown ones for each of these: as the exam with fewest has them."""
     share = min((len(unknown) / len(known) for known, unknown in exams if known), default=0.0)
     return [[*known, *unknown[: round(share * len(known))]] for known, unknown in exams]
-
-
-def _rows(job: Job, data: Path, exam: str) -> tuple[list[Record], list[About]]:
-    """Return the first rows of an exam, of each as many at most, and what they are about."""
-    path = data / exam
-    rows, abouts = read_records(path), read_about(about_path(path))
-    if len(rows) != len(abouts):
-        found = f"{len(rows)} rows, and {about_path(path).name} has {len(abouts)}"
-        raise DataError(str(path), found, "Build the data step again")
-    return rows[: job.evaluate.test_rows], abouts[: job.evaluate.test_rows]

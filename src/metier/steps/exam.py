@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from metier.artifact import Step
 from metier.data.questions.about import About, about_path, read_about
 from metier.data.records import Record, read_records
+from metier.errors import DataError
 from metier.evaluate.answers import collect, read_answers
 from metier.evaluate.candidates import Candidate
 from metier.evaluate.confidence import Knowledge
@@ -213,12 +214,24 @@ def exam_of(job: Job, path: Path, first: int) -> Exam:
         path: the file, in the folder of the rows.
         first: how many rows.
     """
-    rows = read_records(path)[:first]
     if job.task != "qa":
-        return Exam(rows)
-    abouts = read_about(about_path(path))[:first]
-    subjects = [one.subject or row.input for one, row in zip(abouts, rows, strict=False)]
+        return Exam(read_records(path)[:first])
+    rows, abouts = rows_and_abouts(path, first)
+    subjects = [one.subject or row.input for one, row in zip(abouts, rows, strict=True)]
     return Exam(rows, subjects, names_of(store_of(path.parent), abouts))
+
+
+def rows_and_abouts(path: Path, first: int) -> tuple[list[Record], list[About]]:
+    """Return the first rows of an exam about facts, and what they are about.
+
+    Raises:
+        DataError: when the two do not belong together.
+    """
+    rows, abouts = read_records(path), read_about(about_path(path))
+    if len(rows) != len(abouts):
+        found = f"{len(rows)} rows, and {about_path(path).name} has {len(abouts)}"
+        raise DataError(str(path), found, "Build the data step again")
+    return rows[:first], abouts[:first]
 
 
 def names_of(store: Path | None, abouts: Sequence[About]) -> list[tuple[str, ...]]:

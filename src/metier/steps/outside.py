@@ -121,5 +121,5 @@ def _columns(text: str) -> tuple[int | str, int | str]:
     return first, second
 
 
-def _short(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else f"{text[:most]}..."
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:60]}..."

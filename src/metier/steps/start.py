@@ -1,6 +1,7 @@
 """The step ``start``: the untrained model with the job's own vocabulary, as a Hugging Face folder."""
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from metier.artifact import Step, key_of, versions
 from metier.compress.structure import check_cuts
-from metier.data.records import Record, read_documents, read_records
+from metier.data.records import each_record, read_documents, read_records
 from metier.errors import SpecError
 from metier.export.huggingface import write_folder
 from metier.model.architectures import architecture_of
@@ -101,7 +102,7 @@ def key_of_model(job: Job, begun: Step) -> str:
 
 def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
     """Write the untrained model into the folder; return its facts and its base's, with the licence that it states."""
-    train = read_records(data / "train.jsonl")
+    train = data / "train.jsonl"
     plain = [text for texts in read_documents(data / "text.jsonl").values() for text in texts] if job.pretrain else []
     task = task_from_json(job.task_settings)
     facts: dict[str, Any]
@@ -135,11 +136,11 @@ def start(job: Job, data: Path, folder: Path) -> dict[str, Any]:
 
 
 def _from_scratch(
-    job: Job, task: Task, train: Sequence[Record], plain: Sequence[str]
+    job: Job, task: Task, train: Path, plain: Sequence[str]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     prompt = task.prompts()[0]
-    rows = (text for row in train for text in (row.input, prompt.answer(row.output)))
-    texts = [prompt.render(""), *rows, *plain]
+    rows = (text for row in each_record(train) for text in (row.input, prompt.answer(row.output)))
+    texts = chain([prompt.render("")], rows, plain)
     pieces = learn(texts, job.base.vocabulary, sentinels=_sentinels(job))
     base, context = job.base, context_of(job)
     model = scratch(

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from metier.analysis.vocabulary import plot
 from metier.artifact import write_atomically, write_json
 from metier.compress.vocabulary import choice, measure
-from metier.data.records import Record
+from metier.data.records import Record, each_record
 from metier.errors import ArtifactError
 from metier.model.rows import keep_rows
 from metier.progress import say
@@ -32,7 +32,7 @@ def adopt(
     job: Job,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    train: Sequence[Record],
+    train: Path,
     plain: Sequence[str],
     validation: Sequence[Record],
     sentinels: int,
@@ -46,7 +46,7 @@ def adopt(
         job: the job description.
         model: the base; its embedding is cut.
         tokenizer: the base's.
-        train: the rows to learn from.
+        train: the file of the rows to learn from, which are not all held in memory.
         plain: the texts to pretrain on.
         validation: rows held out from training, for measuring sizes.
         sentinels: how many of UL2's marks are needed.
@@ -70,10 +70,8 @@ def adopt(
     return adopted
 
 
-def _counted(
-    tokenizer: PreTrainedTokenizerFast, prompts: Sequence[PromptFormat], rows: Sequence[Record]
-) -> Counter[int]:
-    """Count the pieces of the rows as the prompts ask them, both sides alike.
+def _counted(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[PromptFormat], train: Path) -> Counter[int]:
+    """Count the pieces of the rows of a file as the prompts ask them, both sides alike.
 
     A word behind a space is another piece than in front, and a full stop before a line break may be one with it.
     """
@@ -81,9 +79,9 @@ def _counted(
     leads = dict.fromkeys(prompt.lead for prompt in prompts)
     asked, answered = Counter[int](), Counter[int]()
     for before, after in around:
-        asked.update(count_tokens(tokenizer, [f"{before}{row.input}{after}" for row in rows]))
+        asked.update(count_tokens(tokenizer, (f"{before}{row.input}{after}" for row in each_record(train))))
     for lead in leads:
-        answered.update(count_tokens(tokenizer, [f"{lead}{row.output}" for row in rows]))
+        answered.update(count_tokens(tokenizer, (f"{lead}{row.output}" for row in each_record(train))))
     return Counter({i: asked[i] * len(leads) + answered[i] * len(around) for i in asked | answered})
 
 

@@ -7,7 +7,8 @@ all kept.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from itertools import islice
 
 from transformers import PreTrainedTokenizerFast
 
@@ -17,13 +18,12 @@ from metier.tokenizer.pieces import Kind, Pieces
 _DROPPED_PREFIXES = ("<unused", "[multimodal")
 
 
-def count_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Counter[int]:
-    """Count how often each token id occurs in the texts."""
+def count_tokens(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> Counter[int]:
+    """Count how often each token id occurs in the texts, of which some thousand at a time are held."""
     counts: Counter[int] = Counter()
-    backend = tokenizer.backend_tokenizer
-    starts = range(0, len(texts), 2000)
-    for start in track(starts, "counting tokens"):
-        for encoding in backend.encode_batch_fast(list(texts[start : start + 2000]), add_special_tokens=False):
+    backend, rest = tokenizer.backend_tokenizer, iter(texts)
+    for some in track(iter(lambda: list(islice(rest, 2000)), []), "counting tokens"):
+        for encoding in backend.encode_batch_fast(some, add_special_tokens=False):
             counts.update(encoding.ids)
     return counts
 

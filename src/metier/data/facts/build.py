@@ -2,7 +2,6 @@
 
 import os
 import sqlite3
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from metier.data.facts.found import Left
 from metier.data.facts.merge import Merged, merge
 from metier.data.facts.opened import Opened, open_facts, read_facts
 from metier.data.ledger import free_name
+from metier.data.scratch_folders import scratch_folder
 from metier.errors import DataError, RunError
 from metier.facts import names
 from metier.facts.store import APPLICATION, FORMAT, TABLES, number, open_store
@@ -116,8 +116,8 @@ def _shown(left: Left) -> str:
 def _written(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a new store that takes its place, whole, when the context ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
-        part = Path(scratch) / "store"
+    with scratch_folder(path.parent, f".{path.name}-") as scratch:
+        part = scratch / "store"
         try:
             with closing(sqlite3.connect(part)) as connection:
                 connection.execute("PRAGMA journal_mode = OFF")

@@ -74,9 +74,9 @@ class Merged:
     unsure: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Relations of which a source says something that was left out, by the names of the subject, as keys."""
 
-    def leave(self, source: str, left: Left, count: int = 1) -> None:
-        """Count facts that are left out."""
-        self.left[source][left.reason] += count
+    def leave(self, source: str, left: Left) -> None:
+        """Count a fact that is left out."""
+        self.left[source][left.reason] += 1
         self.examples[source].setdefault(left.reason, left)
         if left.about:
             subject, relations = left.about

@@ -2,7 +2,6 @@
 
 import hashlib
 import random
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -109,8 +108,6 @@ def prepare_questions(data: Data, qa: Qa, folder: Path, *, seed: int = 0) -> dic
         DataError: when a source is damaged, too few facts are left, or two relations are asked for in one way.
         RunError: when something has to be fetched and cannot.
     """
-    for left_over in folder.glob(f".{STORE}-*"):  # of a run that was killed
-        shutil.rmtree(left_over)
     built = build_store(data.facts, folder / STORE)
     left: dict[str, Counter[str]] = defaultdict(Counter)
     with open_store(folder / STORE, built.key) as store:

@@ -125,7 +125,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(config, shapes, parts)
 
 
-def load_checkpoint(folder: Path, piece_bytes: int = PIECE_BYTES) -> OpenMoeForCausalLM:
+def load_checkpoint(folder: Path) -> OpenMoeForCausalLM:
     """Load an OpenMoE model in float32, in evaluation mode; every weight is checked to be finite.
 
     Raises:
@@ -139,7 +139,7 @@ def load_checkpoint(folder: Path, piece_bytes: int = PIECE_BYTES) -> OpenMoeForC
         task = progress.add_task("reading weights", total=len(checkpoint.shapes))
         for name, shape in checkpoint.shapes.items():
             weights[name] = torch.empty(shape)
-            for rows, piece in checkpoint.pieces(name, piece_bytes):
+            for rows, piece in checkpoint.pieces(name):
                 weights[name][rows] = piece
             progress.advance(task)
     model.load_state_dict(weights, assign=True)
