@@ -364,6 +364,14 @@ def test_a_learned_vocabulary_has_no_more_pieces_than_are_asked_for_and_writes_r
     assert tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids) == text
 
 
+def test_a_vocabulary_of_more_characters_than_it_has_room_for_is_the_same_every_time():
+    rare = "".join(chr(0x4E00 + number) for number in range(400))  # each as often as the next
+    texts = ["the cat sat on the mat " * 9, rare]
+    first, *more = [learn(texts, 400).texts for _ in range(5)]
+    assert all(texts == first for texts in more)
+    assert rare[0] in first and rare[-1] not in first
+
+
 @pytest.mark.parametrize("mark", ["<unk>", "<pad>", "<0x0A>", "<extra_id_0>"])
 def test_a_mark_that_is_common_in_the_text_is_not_learned_a_second_time(mark):
     pieces = learn([f"a{mark}b {mark} {mark}"] * 50, 400, sentinels=2)

@@ -1,6 +1,7 @@
 """The step ``start``: the untrained model with the job's own vocabulary, as a Hugging Face folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from metier.spec.estimates import context_of
 from metier.spec.job import Job
 from metier.spec.quantisation import Quantisation
 from metier.steps.vocabulary import adopt
+from metier.tasks.prompt import PromptFormat
 from metier.tasks.registry import Task, task_from_json
 from metier.tokenizer.learn import learn
 from metier.tokenizer.read import begins_with_bos
@@ -139,14 +141,25 @@ def _from_scratch(
     job: Job, task: Task, train: Path, plain: Sequence[str]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     prompt = task.prompts()[0]
-    rows = (text for row in each_record(train) for text in (row.input, prompt.answer(row.output)))
-    texts = chain([prompt.render("")], rows, plain)
-    pieces = learn(texts, job.base.vocabulary, sentinels=_sentinels(job))
+    pieces = learn(_Texts(prompt, train, plain), job.base.vocabulary, sentinels=_sentinels(job))
     base, context = job.base, context_of(job)
     model = scratch(
         len(pieces), base.hidden_size, base.layers, context, job.seed, architecture=base.architecture, **base.sizes
     )
     return model, pieces.tokenizer()
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """What a vocabulary is learned from: the prompt, the rows as the model will see them, plain text."""
+
+    prompt: PromptFormat
+    train: Path
+    plain: Sequence[str]
+
+    def __iter__(self) -> Iterator[str]:
+        rows = (text for row in each_record(self.train) for text in (row.input, self.prompt.answer(row.output)))
+        return chain([self.prompt.render("")], rows, self.plain)
 
 
 def _adopts(job: Job) -> bool:

@@ -1,6 +1,7 @@
 """Learn a SentencePiece-style BPE vocabulary from the job's own text."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -21,12 +22,18 @@ def learn(texts: Iterable[str], size: int, *, sentinels: int = 0) -> SentencePie
     Words are not joined by a piece: a piece holds a space only in front. Characters are at most three quarters of what
     is learned; the rarer ones are written in bytes. The sentinels of UL2 come last, as T5's do: the last piece is
     ``<extra_id_0>``, the one before ``<extra_id_1>``.
+
+    Args:
+        texts: what to learn from; read twice, so no generator.
+        size: the most pieces.
+        sentinels: how many marks for hidden spans.
     """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="never")
     learned = max(size - 256 - len(_SPECIALS) - sentinels, 1)
+    alphabet = _alphabet(texts, max(learned * 3 // 4, 1))
     trainer = trainers.BpeTrainer(
-        vocab_size=learned, limit_alphabet=max(learned * 3 // 4, 1), initial_alphabet=[SPACE], show_progress=False
+        vocab_size=learned, limit_alphabet=len(alphabet), initial_alphabet=alphabet, show_progress=False
     )
     bpe.train_from_iterator(texts, trainer)
     vocab = json.loads(bpe.to_str())["model"]["vocab"]
@@ -45,6 +52,15 @@ def learn(texts: Iterable[str], size: int, *, sentinels: int = 0) -> SentencePie
         bos=2,
         unk=3,
     )
+
+
+def _alphabet(texts: Iterable[str], most: int) -> list[str]:
+    """Return the space and the most used characters; of equally used ones the library would keep any, as it happens."""
+    counted: Counter[str] = Counter()
+    for text in texts:
+        counted.update(text.replace(" ", SPACE))
+    counted.pop(SPACE, None)
+    return [SPACE, *sorted(counted, key=lambda character: (-counted[character], character))[: most - 1]]
 
 
 def sentinel_ids(tokenizer: PreTrainedTokenizerFast, number: int) -> list[int]:
