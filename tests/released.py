@@ -17,13 +17,15 @@ class Released(NamedTuple):
     """What the refusal says."""
 
 
+_SIZES = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers"),
+    *("num_attention_heads", "num_key_value_heads", "vocab_size"),
+)
+
+
 def _of(model_type: str, *sizes: int, **others: Any) -> dict[str, Any]:
-    """Return a config.json: width, width of the feed-forward layer, layers, heads, groups of heads, pieces, the rest."""
-    names = (
-        *("hidden_size", "intermediate_size", "num_hidden_layers"),
-        *("num_attention_heads", "num_key_value_heads", "vocab_size"),
-    )
-    return {"model_type": model_type, **dict(zip(names, sizes, strict=True)), **others}
+    """Return a config.json: width, feed-forward width, layers, heads, key and value heads, pieces; and the rest."""
+    return {"model_type": model_type, **dict(zip(_SIZES, sizes, strict=True)), **others}
 
 
 _LLAMA = {

@@ -23,7 +23,7 @@ WORDS = ["12345 67", "don't DON'T you'LL", "naïve Ünder", "港を出る", "a_b
 
 
 MANY = {"gemma": 2_000, "smollm": 2_000}
-"""Random texts for one of each kind of vocabulary; the others are cut by the same rules and have fewer."""
+"""How many random texts one SentencePiece-style and one byte-level vocabulary cut; the others have fewer."""
 
 
 def random_texts(count, seed=11):
