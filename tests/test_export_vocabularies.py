@@ -22,7 +22,7 @@ MARKS = ["<|im_start|>", "<|endoftext|> x", "<bos>", "<unk>", "<0x41>", "[PAD494
 WORDS = ["12345 67", "don't DON'T you'LL", "naïve Ünder", "港を出る", "a_b-c...d", "x" * 50, "٣٤ ½ Ⅷ", "e\u0301a"]
 
 
-MANY = {"gemma": 2_000, "smollm": 2_000}
+MANY = {"gemma": 10_000, "smollm": 10_000}
 """How many random texts one SentencePiece-style and one byte-level vocabulary cut; the others have fewer."""
 
 
