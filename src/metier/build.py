@@ -320,6 +320,7 @@ def _export(
     """Write the folder that is passed on, with all that was found."""
     from metier.steps import bundle
 
+    step = Steps(run)
     papers: dict[str, Any] = {
         "ledger": measured.ledger,
         "verdict": verdict.to_json(),
@@ -331,7 +332,7 @@ def _export(
         papers["knowledge"] = [one.to_json() for one in sure.known]
         of_facts = {"store": trained.data.hashes[STORE]}
     told = {"train": trained.train.result, "prompt": trained.prompts.result, "cut": measured.cuts.get(chosen.cut)}
-    Steps(run)(
+    step(
         "export",
         {
             "exam": examined.ours.key,
