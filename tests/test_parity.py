@@ -19,6 +19,7 @@ from metier.model.architectures import ARCHITECTURES, Architecture
 from metier.run.engine import Engine
 from metier.spec.job import Job
 from metier.steps import exam, parity, ship
+from metier.tokenizer.sentencepiece import SentencePieces
 from metier.train.batches import Example, encode
 
 JOB = Job.model_validate(
@@ -177,6 +178,18 @@ def test_a_file_with_a_planted_fault_does_not_pass(taught, data, tmp_path, kind,
         fault(patch)
         found = gated(taught(kind), data, tmp_path)
     assert passed(found) == {"F16": False, "Q8_0": False}
+
+
+def test_a_file_that_cuts_text_otherwise_does_not_pass_and_the_text_is_named(
+    trained, data, tmp_path, capsys, monkeypatch
+):
+    right = SentencePieces._own_metadata
+    monkeypatch.setattr(SentencePieces, "_own_metadata", lambda self: right(self) | {"add_space_prefix": True})
+    found = gated(trained, data, tmp_path)
+    walk = found["walks"][ship.WHOLE]
+    assert walk["agreement"] >= 0.995 and not walk["passed"]
+    assert passed(found) == {"F16": False, "Q8_0": False}
+    assert f"prompts otherwise, such as {walk['cut_otherwise'][0]!r:.200}" in capsys.readouterr().err
 
 
 def walked(trained, model, folder):

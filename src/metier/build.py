@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from metier.artifact import Step, key_of, read_json
 from metier.data.ledger import with_base
 from metier.data.questions.prepare import STORE
+from metier.evaluate.confidence import Knowledge
 from metier.evaluate.verdict import Verdict
 from metier.spec.contestants import BASE
 from metier.spec.job import Job
@@ -75,6 +76,48 @@ class _Measured(NamedTuple):
     files: Step
     swept: dict[str, Any]
     """What was found of the files, judged by the job; and which is chosen."""
+
+
+class _Chosen(NamedTuple):
+    """What sits the exam: the file that was chosen, or the checkpoint where no file was asked for."""
+
+    name: str | None
+    """Of the candidate."""
+    cut: str
+    file: Path | None
+    model: Path
+    """The checkpoint, as a Hugging Face folder."""
+    mib: float | None
+    """Size of the file."""
+
+    @property
+    def asked_as(self) -> str:
+        """What it is called among those that `_Sure` knows."""
+        return self.file.stem if self.file else ""
+
+
+class _Sure(NamedTuple):
+    """Of a job about facts, the contestants asked how sure they are, the chosen file first; of other jobs nobody."""
+
+    steps: dict[str, Step]
+    """The answers with their likelihood, by the contestant's name."""
+    known: list[Knowledge]
+
+    def folder(self, name: str) -> Path | None:
+        """Return where a contestant's answers are; None where it was not asked."""
+        return self.steps[name].folder if name in self.steps else None
+
+    def key(self, name: str) -> dict[str, str]:
+        """Return what the key of an exam says of the answers that it takes from there."""
+        return {"sure": self.steps[name].key} if name in self.steps else {}
+
+
+class _Examined(NamedTuple):
+    """The third part: what everybody answered to the test set."""
+
+    base: Step | None
+    ours: Step
+    rivals: dict[str, dict[str, Any]]
 
 
 def _trained(job: Job, run: Path, nproc: int) -> _Trained:
@@ -193,77 +236,112 @@ def _asked_surely(job: Job, run: Path, trained: _Trained, measured: _Measured, s
 
 
 def _judged(job: Job, run: Path, trained: _Trained, measured: _Measured) -> Verdict:
-    from metier.steps import bundle, confidence, exam, rivals, ship
+    from metier.steps import exam
+
+    chosen = _chosen(job, measured)
+    sure = _sure(job, run, trained, measured, chosen)
+    examined = _examined(job, run, trained, measured, chosen, sure)
+    verdict = exam.judge(
+        job,
+        chosen.mib,
+        examined.ours.result,
+        examined.base.result if examined.base else None,
+        measured.swept,
+        measured.ledger["shipping"],
+        examined.rivals,
+        sure.known[0] if sure.known else None,
+    )
+    _export(job, run, trained, measured, chosen, sure, examined, verdict)
+    return verdict
+
+
+def _chosen(job: Job, measured: _Measured) -> _Chosen:
+    from metier.steps import ship
+
+    name = measured.swept["chosen"]
+    cut = measured.swept["candidates"][name]["cut"] if name else ship.WHOLE
+    file = ship.gguf_path(measured.files.folder, job, name) if name else None
+    return _Chosen(name, cut, file, measured.models[cut], measured.files.result["file_mib"].get(name))
+
+
+def _sure(job: Job, run: Path, trained: _Trained, measured: _Measured, chosen: _Chosen) -> _Sure:
+    from metier.steps import confidence
+
+    if job.task != "qa" or not chosen.file:
+        return _Sure({}, [])
+    steps = _asked_surely(job, run, trained, measured, chosen.file)
+    data = trained.data.folder
+    return _Sure(steps, [confidence.knowledge(job, data, name, one.folder) for name, one in steps.items()])
+
+
+def _examined(job: Job, run: Path, trained: _Trained, measured: _Measured, chosen: _Chosen, sure: _Sure) -> _Examined:
+    """Ask the base, the chosen file and the rivals the test set."""
+    from metier.steps import exam, rivals
     from metier.steps.prompt import decided_by
 
-    step, data, prompts, swept = Steps(run), trained.data.folder, trained.prompts, measured.swept
-    chosen = swept["chosen"]
-    cut = swept["candidates"][chosen]["cut"] if chosen else ship.WHOLE
-    shipped = ship.gguf_path(measured.files.folder, job, chosen) if chosen else None
-    sure = _asked_surely(job, run, trained, measured, shipped) if job.task == "qa" and shipped else {}
-    ours = sure[shipped.stem] if sure and shipped else None
-    base_sure, our_sure = (sure[BASE].folder if BASE in sure else None), (ours.folder if ours else None)
-    known = [confidence.knowledge(job, data, name, one.folder) for name, one in sure.items()]
+    step, data, prompts = Steps(run), trained.data.folder, trained.prompts
     asked = {**exam.inputs(job, trained.data), **exam.rules_of(job)}
-    base = None
+    base, base_answers = None, None
     if not job.base.from_scratch:
         base = step(
             "base",
-            {**asked, "prompt": decided_by(prompts), **({"sure": sure[BASE].key} if sure else {})},
-            lambda folder: exam.examine_base(job, data, prompts.result, base_sure, folder),
+            {**asked, "prompt": decided_by(prompts), **sure.key(BASE)},
+            lambda folder: exam.examine_base(job, data, prompts.result, sure.folder(BASE), folder),
         )
-    examined = step(
+        base_answers = exam.answers_at(sure.folder(BASE), base.folder, exam.THEIRS)
+    ours = step(
         "exam",
         {
             **asked,
             "models": measured.key,
-            "chosen": chosen,
+            "chosen": chosen.name,
             "base": base.key if base else None,
-            **({"sure": ours.key} if ours else {}),
+            **sure.key(chosen.asked_as),
         },
         lambda folder: exam.examine(
-            job,
-            data,
-            shipped or measured.models[cut],
-            prompts.result,
-            exam.answers_at(base_sure, base.folder, exam.THEIRS) if base else None,
-            our_sure,
-            folder,
+            job, data, chosen.file or chosen.model, prompts.result, base_answers, sure.folder(chosen.asked_as), folder
         ),
     )
-    size, theirs = measured.files.result["file_mib"].get(chosen), base.result if base else None
-    mine = exam.answers_at(our_sure, examined.folder, exam.OURS)
+    our_answers = exam.answers_at(sure.folder(chosen.asked_as), ours.folder, exam.OURS)
     timed = {**asked, "timed": prompts.result["prompt"]}
-    met = rivals.met(job, data, trained.rivals, timed, sure, examined, mine, step)
-    shipping = measured.ledger["shipping"]
-    verdict = exam.judge(job, size, examined.result, theirs, swept, shipping, met, known[0] if known else None)
+    return _Examined(base, ours, rivals.met(job, data, trained.rivals, timed, sure.steps, ours, our_answers, step))
+
+
+def _export(
+    job: Job,
+    run: Path,
+    trained: _Trained,
+    measured: _Measured,
+    chosen: _Chosen,
+    sure: _Sure,
+    examined: _Examined,
+    verdict: Verdict,
+) -> None:
+    """Write the folder that is passed on, with all that was found."""
+    from metier.steps import bundle
+
+    step = Steps(run)
     papers: dict[str, Any] = {
         "ledger": measured.ledger,
         "verdict": verdict.to_json(),
-        "sweep": swept,
+        "sweep": measured.swept,
         "rivals": {name: prompt.result for name, prompt in trained.rivals.items()},
     }
     of_facts: dict[str, Any] = {}
     if job.task == "qa":
-        papers["knowledge"] = [one.to_json() for one in known]
+        papers["knowledge"] = [one.to_json() for one in sure.known]
         of_facts = {"store": trained.data.hashes[STORE]}
+    told = {"train": trained.train.result, "prompt": trained.prompts.result, "cut": measured.cuts.get(chosen.cut)}
     step(
         "export",
         {
-            "exam": examined.key,
+            "exam": examined.ours.key,
             "files": measured.files.key,
             "context": job.export.context_tokens,
             **{name: key_of(paper) for name, paper in papers.items()},
             **of_facts,
         },
         lambda folder: bundle.bundle(
-            job,
-            shipped,
-            measured.models[cut],
-            {**papers, "train": trained.train.result, "prompt": prompts.result, "cut": measured.cuts.get(cut)},
-            run,
-            data,
-            folder,
+            job, chosen.file, chosen.model, {**papers, **told}, run, trained.data.folder, folder
         ),
     )
-    return verdict

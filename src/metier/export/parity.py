@@ -2,7 +2,8 @@
 
 Two looks. The *exam*: the file answers the validation rows through its own chat template in llama.cpp; its score may
 be lower than the checkpoint's by no more than a margin. The *forced walk*, for F16: on the same token ids,
-llama.cpp's most likely next token must be the checkpoint's wherever the checkpoint is not undecided, and as likely.
+llama.cpp's most likely next token must be the checkpoint's wherever the checkpoint is not undecided, and as likely; and
+it must cut the prompts into the same ids.
 The exam sees a broken template or a vocabulary out of step; the walk sees a wrong norm or rotation that the exam's
 noise would hide.
 """
@@ -38,6 +39,13 @@ class Decided(NamedTuple):
     """Its log-probability, in nats."""
 
 
+class Cut(NamedTuple):
+    """A text, and the ids that the checkpoint's tokenizer cuts it into, names of special tokens read as text."""
+
+    text: str
+    ids: list[int]
+
+
 @dataclass(frozen=True)
 class Walk:
     """How often checkpoint and file name the same next token on the same ids, and how equally likely."""
@@ -47,6 +55,8 @@ class Walk:
     agreed: int
     gap_nats: float | None
     """Mean absolute difference of the token's log-probability where both name the same; None if the file tells none."""
+    cut_otherwise: tuple[str, ...] = ()
+    """Texts that the file cuts into other ids than the checkpoint's tokenizer."""
 
     @property
     def agreement(self) -> float:
@@ -56,11 +66,17 @@ class Walk:
     @property
     def passed(self) -> bool:
         """Whether the file is the same function as the checkpoint."""
-        return self.agreement >= AGREEMENT and self.gap_nats is not None and self.gap_nats <= GAP_NATS
+        near = self.gap_nats is not None and self.gap_nats <= GAP_NATS
+        return self.agreement >= AGREEMENT and near and not self.cut_otherwise
 
     def to_json(self) -> dict[str, Any]:
         """Return the walk as JSON-able values."""
-        return {**asdict(self), "agreement": round(self.agreement, 5), "passed": self.passed}
+        return {
+            **asdict(self),
+            "cut_otherwise": [*self.cut_otherwise],
+            "agreement": round(self.agreement, 5),
+            "passed": self.passed,
+        }
 
 
 def exam_passed(comparison: Comparison, margin: float) -> bool:
@@ -68,8 +84,8 @@ def exam_passed(comparison: Comparison, margin: float) -> bool:
     return comparison.low > -margin
 
 
-def walk(engine: Engine, decided: Sequence[Decided]) -> Walk:
-    """Ask the file for its most likely next token after the same ids, and how likely it is."""
+def walk(engine: Engine, decided: Sequence[Decided], cuts: Sequence[Cut] = ()) -> Walk:
+    """Ask the file for its most likely next token after the same ids, and how likely it is; let it cut the texts."""
 
     def best(ids: list[int]) -> tuple[int, float | None]:
         found = engine.complete(ids, max_tokens=1, probabilities=1)
@@ -83,4 +99,5 @@ def walk(engine: Engine, decided: Sequence[Decided]) -> Walk:
         (place, logprob) for place, (token, logprob) in zip(decided, answers, strict=True) if token == place.token
     ]
     gaps = [abs(place.logprob - logprob) for place, logprob in agreed if logprob is not None]
-    return Walk(len(decided), len(agreed), round(fmean(gaps), 5) if gaps else None)
+    otherwise = tuple(cut.text for cut in cuts if engine.tokenize(cut.text, special=False) != cut.ids)
+    return Walk(len(decided), len(agreed), round(fmean(gaps), 5) if gaps else None, otherwise)

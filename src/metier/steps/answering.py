@@ -21,7 +21,7 @@ from metier.data.records import read_records
 from metier.errors import MetierError, RunError
 from metier.evaluate.answers import collect
 from metier.export.contestants import ShippedFile, tokens_per_s
-from metier.export.parity import Decided, Walk, walk
+from metier.export.parity import Cut, Decided, Walk, walk
 from metier.run.engine import Engine
 
 SLOTS = 4
@@ -51,6 +51,8 @@ class Asked:
     """Prompts that speed is measured on."""
     decided: tuple[Decided, ...]
     """What the checkpoint says comes next, if the file is to walk beside it."""
+    cuts: tuple[Cut, ...] = ()
+    """Then also how the checkpoint's tokenizer cuts prompts."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def ask_apart(asked: Asked) -> Told:
 def answer(asked: Asked) -> Told:
     """Ask a file; its speed is the median of three passes over the prompts."""
     with Engine(Path(asked.model), slots=SLOTS, context_tokens=asked.context_tokens) as engine:
-        walked = walk(engine, asked.decided)
+        walked = walk(engine, asked.decided, asked.cuts)
         if not asked.first:
             return Told(walked)
         shipped = ShippedFile(Path(asked.model).stem, engine, asked.max_tokens)

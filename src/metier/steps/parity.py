@@ -13,9 +13,9 @@ from metier.evaluate.candidates import Candidate, choose
 from metier.evaluate.metrics import score
 from metier.evaluate.significance import compare
 from metier.export.decided import decided_tokens
-from metier.export.parity import Decided, Walk, exam_passed
+from metier.export.parity import Cut, Decided, Walk, exam_passed
 from metier.model.answer import Checkpoint
-from metier.model.loading import load, load_fast
+from metier.model.loading import load, load_fast, load_tokenizer
 from metier.progress import say
 from metier.spec.estimates import session_tokens
 from metier.spec.job import Job
@@ -63,9 +63,9 @@ def gate(
     candidates: list[Candidate] = []
     failed = False
     for cut, model_folder in models.items():
-        decided = exam.decided_by(model_folder)
+        decided, cuts = exam.decided_by(model_folder), exam.cut_by(model_folder)
         for file in files_of(job, cut):
-            told = exam.ask(file, () if cut in walks else decided)
+            told = exam.ask(file) if cut in walks else exam.ask(file, decided, cuts)
             if cut not in walks:  # the F16 file comes first
                 if cut == WHOLE and told.failed:
                     fix = "Check that the installed xllamacpp supports its architecture, and that memory is free"
@@ -162,7 +162,14 @@ class _Exam:
         walked = encode(tokenizer, self._prompt, self._rows[:_WALKED_ROWS], self._job.train.max_tokens)
         return tuple(decided_tokens(model, walked))
 
-    def ask(self, file: File, decided: tuple[Decided, ...]) -> Told:
+    def cut_by(self, model_folder: Path) -> tuple[Cut, ...]:
+        """Return how a checkpoint's tokenizer cuts the prompts of the rows that are walked."""
+        tokenizer = load_tokenizer(model_folder)
+        texts = [self._prompt.render(row.input) for row in self._rows[:_WALKED_ROWS]]
+        ids = tokenizer(texts, add_special_tokens=False, split_special_tokens=True).input_ids
+        return tuple(map(Cut, texts, ids))
+
+    def ask(self, file: File, decided: tuple[Decided, ...] = (), cuts: tuple[Cut, ...] = ()) -> Told:
         """Ask a file once; what it told is kept in the folder, unless it failed."""
         kept = self._folder / f"{file.name}.json"
         if kept.exists():
@@ -176,6 +183,7 @@ class _Exam:
             context_tokens=session_tokens(self._job),
             timed=tuple(map(self._prompt.render, asked_first(self._rows))),
             decided=decided,
+            cuts=cuts,
         )
         told = ask_apart(asked)
         if not told.failed:
@@ -211,7 +219,12 @@ class _Exam:
 def _walked(walked: Walk) -> str:
     gap = walked.gap_nats
     apart = "and tells no log-probability" if gap is None else f"log-probabilities {gap:.4f} nats apart"
-    return f"names the checkpoint's token at {walked.agreed} of {walked.positions} decided positions, {apart}"
+    found = f"names the checkpoint's token at {walked.agreed} of {walked.positions} decided positions, {apart}"
+    if not walked.cut_otherwise:
+        return found
+    return (
+        f"{found}; FAILED: cuts {len(walked.cut_otherwise)} prompts otherwise, such as {walked.cut_otherwise[0]!r:.200}"
+    )
 
 
 def _line(one: Candidate) -> str:
