@@ -1,9 +1,14 @@
 """Steps are done once, and nothing that took long is cleared away because something changed."""
 
+import fcntl
+import os
+import shutil
+import time
+
 import pytest
 
 from metier import artifact
-from metier.artifact import key_of, read_json, run_step, write_json
+from metier.artifact import flush, key_of, read_json, run_step, write_json
 from metier.errors import ArtifactError
 
 
@@ -52,6 +57,40 @@ def test_short_work_is_cleared_away_without_a_word(step, monkeypatch):
     step("one")
     step("two")
     assert [one.name for one in step.folder.parent.iterdir()] == ["train"] and not step.said
+
+
+def test_work_that_was_stopped_is_as_long_as_all_its_sessions_together(step, monkeypatch):
+    monkeypatch.setattr(artifact, "LONG_S", 100)
+    for finished in (False, True):
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                step("one", fail=True, finished=finished)
+            worked(step.folder, seconds=60)
+        if finished:
+            step("one", finished=finished, fail=False)
+            assert read_json(step.folder / "manifest.json")["seconds"] == pytest.approx(120, abs=10)
+        step("two", finished=finished)
+        assert step.old == "one"
+        shutil.rmtree(step.folder)
+        shutil.rmtree(step.folder.with_name("train.old"))
+
+
+def test_the_time_between_two_sessions_is_no_work(step, monkeypatch):
+    monkeypatch.setattr(artifact, "LONG_S", 100)
+    with pytest.raises(KeyboardInterrupt):
+        step("one", fail=True)
+    worked(step.folder, seconds=20, ago=5000)
+    step("one")
+    step("two")
+    assert [one.name for one in step.folder.parent.iterdir()] == ["train"] and not step.said
+
+
+def worked(folder, seconds, ago=0):
+    """Make it look as if the last session in a folder had worked so long, and ended so long ago."""
+    ended = time.time() - ago
+    for file in folder.iterdir():
+        at = ended - seconds if file.name == "begun.json" else ended
+        os.utime(file, (at, at))
 
 
 def test_a_damaged_result_is_put_aside_and_not_taken_back(step):
@@ -133,3 +172,13 @@ def test_half_a_character_has_a_key_and_is_written_as_json(tmp_path):
     assert key_of("\ud83d") != key_of("\ud83e")
     write_json(tmp_path / "a.json", {"name": "\ud83d"})
     assert read_json(tmp_path / "a.json") == {"name": "\ud83d"}
+
+
+def test_what_is_flushed_is_opened_for_writing_as_windows_wants_it_unless_it_may_not_be(tmp_path, monkeypatch):
+    file, modes = tmp_path / "weights", []
+    file.write_text("whole")
+    monkeypatch.setattr(os, "fsync", lambda opened: modes.append(fcntl.fcntl(opened, fcntl.F_GETFL) & os.O_ACCMODE))
+    flush(file)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    flush(file)
+    assert modes == [os.O_RDWR, os.O_RDONLY] and file.read_text() == "whole"

@@ -18,7 +18,7 @@ from metier.spec.job import Job
 from metier.spec.load import json_schema, load_job
 from metier.spec.new import new_job
 from metier.spec.outcome import Evaluate, Export
-from metier.spec.training import Train
+from metier.spec.training import Pretrain, Train
 from metier.tasks.registry import TASKS, task_from_json
 
 JOBS = Path(__file__).parent.parent / "jobs"
@@ -239,6 +239,12 @@ def test_adapters_learn_ten_times_as_fast_unless_the_rate_is_stated(tmp_path):
         for lines in ("", "[train.lora]", "peak_lr = 1e-3\n[train.lora]")
     ]
     assert rates == pytest.approx([6e-5, 6e-4, 1e-3])
+
+
+@pytest.mark.parametrize("table", [Train, Pretrain])
+def test_adafactor_is_gentler_with_a_released_base_than_from_scratch(table):
+    settings = table(optimizer="adafactor")
+    assert (settings.peak(from_scratch=False), settings.peak(from_scratch=True)) == (1e-3, 1e-2)
 
 
 @pytest.mark.parametrize("name", ["new", "ja-en"])

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen3MoeConfig
 
 from metier.errors import ArtifactError, DataError, MetierError, RunError
-from metier.model import architectures, load
+from metier.model import architectures, load, loading
 from metier.model.bases import content_of, find_base
 from metier.model.loading import load_model, load_tokenizer
 from metier.model.rows import keep_rows
@@ -205,6 +205,23 @@ def test_a_truncated_or_foreign_folder_is_refused(copied):
     refused(copied, "cannot be loaded")
     config.write_text("{ not json")
     refused(copied, "cannot be loaded")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        OSError("Cannot allocate memory (os error 12)"),
+        RuntimeError("unable to mmap 538090408 bytes from file <model.safetensors>: Cannot allocate memory (12)"),
+        MemoryError(),
+    ],
+)
+def test_a_model_that_memory_is_too_small_for_is_not_called_damaged(copied, monkeypatch, said):
+    def starved(*_, **__):
+        raise said
+
+    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", starved)
+    with pytest.raises(RunError, match="there is no memory for it"):
+        load(copied)
 
 
 def test_a_tokenizer_is_loaded_without_its_model_or_refused_with_its_folder(copied, trained):

@@ -18,7 +18,9 @@ from metier.data.records import Record, write_records
 from metier.errors import ArtifactError, RunError, SpecError
 from metier.evaluate.answers import read_answers
 from metier.evaluate.candidates import Candidate
+from metier.export.huggingface import write_folder
 from metier.model.loading import load, load_model, padding
+from metier.model.scratch import scratch
 from metier.spec.job import Job
 from metier.steps import answering, compress, parity, ship, training_folder
 from metier.steps.exam import Exam
@@ -69,6 +71,10 @@ def swept(job, data, models, prompt, folder):
     return gate
 
 
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
 def states(found):
     return {name: one["failed"] or one["passed"] for name, one in found["candidates"].items()}
 
@@ -98,7 +104,7 @@ def test_intervals_of_checkpoint_and_file_count_rows_about_one_subject_together(
     assert found["checkpoint"] == found["candidates"]["F16"]["score"]
 
 
-def test_another_margin_other_limits_and_preferences_measure_nothing_again(trained, data, tmp_path):
+def test_another_margin_other_limits_and_preferences_measure_nothing_again(trained, data, tmp_path, monkeypatch):
     swept(job(), data, {ship.WHOLE: trained.folder}, trained.prompt, tmp_path)()
     found = parity.gate(job(), data, {ship.WHOLE: trained.folder}, trained.prompt, tmp_path / "files", tmp_path)
     for one, speed, low in zip(found["candidates"].values(), (20.0, 10.0), (-0.1, -0.3), strict=True):
@@ -125,6 +131,14 @@ def test_another_margin_other_limits_and_preferences_measure_nothing_again(train
         }
         plots.add((tmp_path / "sweep.svg").read_text())
     assert len(plots) == 4
+    after, before = (tmp_path / "sweep.svg").read_text(), parity.judged(job(), found, sizes)
+    parity.write_sweep(before, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(parity, "draw_frontier", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            parity.write_sweep(again, tmp_path)
+    parity.write_sweep(again, tmp_path)
+    assert (tmp_path / "sweep.svg").read_text() == after, "a kill before the plot is drawn leaves no older one"
     none = {"metric": None, "walks": {}, "checkpoint": None, "candidates": {}}
     assert parity.judged(job(), none, {})["chosen"] is None
 
@@ -188,6 +202,7 @@ def test_a_killed_gate_goes_on_behind_the_files_that_were_measured(trained, data
     with pytest.raises(KeyboardInterrupt):
         gate()
     rest = []
+    monkeypatch.setattr(parity, "load_fast", lambda _: pytest.fail("loaded a model that has nothing left to say"))
     monkeypatch.setattr(parity, "ask_apart", lambda one: (rest.append(one), right(one))[1])
     found = gate()
     assert states(found)["Q8_0"] is True and states(found)["Q4_1"] in (True, False), "measured, whatever came of it"
@@ -289,6 +304,24 @@ def test_the_whole_model_is_on_the_accelerator_before_any_loss_of_it_is_taken(tr
     monkeypatch.setattr(compress, "mean_loss", mean_loss)
     with pytest.raises(KeyboardInterrupt):
         compress.compress_job(job(compress={"layers": [1]}), data, trained.folder, trained.prompt, tmp_path)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_mixture_teaches_with_routers_in_float32_and_is_cut_as_before(trained, data, tmp_path, precision):
+    pieces = len(trained.tokenizer)
+    mixture = scratch(pieces, 64, 2, 64, 0, architecture="moe", experts=4, experts_per_token=2).eval()
+    write_folder(tmp_path / "whole", mixture, trained.tokenizer, trained.prompt)
+    described = job(train=DESCRIPTION["train"] | {"precision": precision}, compress={"layers": [1]})
+    healer = compress._healer(described, data, tmp_path / "whole", trained.prompt, tmp_path)
+    smaller, seen = healer.args[1], []
+    teacher, batch = smaller.whole, smaller._batches(4)[0]
+    router = teacher.get_decoder().layers[0].mlp.gate
+    router.register_forward_hook(lambda _, __, out: seen.append((out[0] if isinstance(out, tuple) else out).dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        batch_loss(mixture, batch, teacher=teacher)
+    assert seen == [torch.float32]
+    cut, same = (compress.without_layers(one, [1]) for one in (teacher, mixture))
+    assert mean_loss(cut, [batch]) == mean_loss(same, [batch])
 
 
 def test_label_smoothing_is_said_to_have_no_part_in_healing(trained, data, tmp_path, capsys):

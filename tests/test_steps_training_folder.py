@@ -1,5 +1,6 @@
 """The folder that a training works in: what is done stays done whenever a kill comes; room is asked for once."""
 
+import errno
 import gc
 import shutil
 import signal
@@ -93,6 +94,8 @@ def test_a_result_that_cannot_be_written_leaves_the_checkpoints(tmp_path):
         RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
         MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        RuntimeError("unable to mmap 538090408 bytes from file <model.safetensors>: Cannot allocate memory (12)"),
     ],
 )
 def test_a_training_without_memory_says_what_takes_less(tmp_path, error):

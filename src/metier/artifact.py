@@ -60,7 +60,7 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
 
 def flush(path: Path) -> None:
     """Return when a file that a library wrote is on the disk, so that nothing says earlier that it is."""
-    with path.open("rb") as file:
+    with path.open("r+b" if os.access(path, os.W_OK) else "rb") as file:  # Windows flushes what could be written to
         os.fsync(file.fileno())
 
 
@@ -182,9 +182,9 @@ def run_step(
         said(True)
         return Step(folder, finished)
     folder.mkdir(parents=True, exist_ok=True)
+    before_s = _worked_s(folder) if begun.exists() else 0.0
     _remove_half_written(folder)
-    if not begun.exists():
-        write_json(begun, {"key": key, "format": FORMAT, "inputs": inputs})
+    write_json(begun, {"key": key, "format": FORMAT, "inputs": inputs, "seconds": round(before_s, 1)})
     said(False)
     started, clock = time.time(), time.monotonic()
     result = work(folder)
@@ -206,7 +206,7 @@ def run_step(
             "cores": os.cpu_count(),
         },
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "seconds": round(time.monotonic() - clock, 1),
+        "seconds": round(before_s + time.monotonic() - clock, 1),
     }
     write_json(manifest_path, manifest)
     begun.unlink()
@@ -293,10 +293,24 @@ def _took_long(folder: Path) -> bool:
     try:
         if (folder / "manifest.json").exists():
             return float(read_json(folder / "manifest.json").get("seconds", 0)) >= LONG_S
-        started = (folder / "begun.json").stat().st_mtime
+        return _worked_s(folder) >= LONG_S
     except (ArtifactError, OSError, TypeError, ValueError):
         return False
-    return max(file.stat().st_mtime for file in folder.rglob("*")) - started >= LONG_S
+
+
+def _worked_s(folder: Path) -> float:
+    """Return the seconds that a step worked in a folder without finishing it.
+
+    Those of earlier sessions are counted in ``begun.json``, which the last session wrote when it began; how long that
+    one worked, the times of its files say.
+    """
+    begun = folder / "begun.json"
+    try:
+        before_s = float(read_json(begun).get("seconds", 0))
+    except (ArtifactError, TypeError, ValueError):
+        before_s = 0.0
+    latest = max(file.stat().st_mtime for file in folder.rglob("*"))
+    return before_s + latest - begun.stat().st_mtime
 
 
 def _other(folder: Path, inputs: dict[str, Any]) -> str:

@@ -22,8 +22,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FREE_SPACE = "Free disk space or choose another METIER_HOME; the same command resumes where this one stopped"
 """What to do about it."""
 
-_NO_MEMORY = re.compile("out of memory|can't allocate memory|not enough memory")
-"""What torch says, whose classes for it differ between devices."""
+_NO_MEMORY = re.compile(r"out of memory|can(no|')t allocate memory|not enough memory|os error 12\b", re.IGNORECASE)
+"""What torch says, whose classes for it differ between devices, and what the system says to those who read a file."""
 
 
 class MetierError(Exception):
@@ -76,6 +76,11 @@ def not_installed(where: str, package: str, extra: str) -> RunError:
     return RunError(where, f"the package {package!r} is not installed", fix)
 
 
+def is_without_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, that of an accelerator or the machine's."""
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY.search(str(error)))
+
+
 @contextmanager
 def told_without_memory(where: str, fix: str) -> Iterator[None]:
     """Say where memory ran out inside the block, that of an accelerator or the machine's, and what to do.
@@ -85,8 +90,8 @@ def told_without_memory(where: str, fix: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        why = (str(error).strip() or repr(error)).splitlines()[0]
-        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(why):
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_without_memory(error):
             raise
+        why = (str(error).strip() or repr(error)).splitlines()[0]
         raise RunError(where, f"there is no memory left ({why:.200})", fix) from error

@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from metier.errors import ArtifactError, RunError
+from metier.errors import ArtifactError, RunError, is_without_memory
 from metier.model.bases import find_base
 from metier.model.experts import SORTED
 from metier.model.openmoe.checkpoint import is_openmoe, load_checkpoint
@@ -143,7 +143,7 @@ def _of_a_library_class(folder: Path) -> PreTrainedModel:
             output_loading_info=True,
         )
     except Exception as error:  # the library has many ways to say "damaged"
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+        if isinstance(error, torch.OutOfMemoryError) or is_without_memory(error):
             fix = "Close other programs, or take a smaller model"
             raise RunError(str(folder), "there is no memory for it", fix) from error
         raise _damaged(folder, "cannot be loaded as a causal language model", error) from error

@@ -37,7 +37,7 @@ class Training(Strict):
         None,
         gt=0,
         description="Highest learning rate; by default 6e-5 for a released base, 3e-3 from scratch, ten times that "
-        "for [train.lora]; Adafactor 1e-2.",
+        "for [train.lora]; Adafactor 1e-3 and 1e-2.",
     )
     schedule: Schedule = Field(
         "linear",
@@ -158,8 +158,8 @@ class Training(Strict):
 
     def peak(self, *, from_scratch: bool) -> float:
         """Return the highest learning rate."""
-        default = 1e-2 if self.optimizer == "adafactor" else 3e-3 if from_scratch else 6e-5
-        return self.peak_lr or default
+        released, scratch = (1e-3, 1e-2) if self.optimizer == "adafactor" else (6e-5, 3e-3)
+        return self.peak_lr or (scratch if from_scratch else released)
 
 
 class Lora(Strict):

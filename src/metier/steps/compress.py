@@ -25,6 +25,7 @@ from metier.tasks.prompt import PromptFormat
 from metier.train import processes
 from metier.train.batches import Batch, Example, collate, encode, one_pass
 from metier.train.loop import train
+from metier.train.numerics import route_exactly
 from metier.train.objective import batch_loss, mean_loss
 
 _SEARCHED_ROWS = 64
@@ -103,6 +104,8 @@ def _healer(job: Job, data: Path, whole: Path, prompt: PromptFormat, folder: Pat
         say("  losses.label_smoothing has no part in healing, which learns the whole model's distribution")
     torch.manual_seed(job.seed)
     to_accelerator(teacher)  # the search for layers takes a hundred losses
+    if job.train.precision != "float32":
+        route_exactly(teacher)  # as what it teaches does
     examples = encode(tokenizer, prompt, rows_to_learn(job, TextRows(data, tokenizer)), job.train.max_tokens)
     validation = read_records(data / "validation.jsonl")[:WATCHED_ROWS]
     held_out = encode(tokenizer, prompt, validation, job.train.max_tokens)

@@ -1,7 +1,8 @@
 """The step ``parity``: every file beside the checkpoint; and which of them ships."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from metier.evaluate.significance import compare
 from metier.export.decided import decided_tokens
 from metier.export.parity import Cut, Decided, Walk, exam_passed
 from metier.model.answer import Checkpoint
-from metier.model.loading import load, load_fast, load_tokenizer
+from metier.model.loading import load_fast, load_tokenizer
 from metier.progress import say
 from metier.spec.estimates import session_tokens
 from metier.spec.job import Job
@@ -63,9 +64,8 @@ def gate(
     candidates: list[Candidate] = []
     failed = False
     for cut, model_folder in models.items():
-        decided, cuts = exam.decided_by(model_folder), exam.cut_by(model_folder)
         for file in files_of(job, cut):
-            told = exam.ask(file) if cut in walks else exam.ask(file, decided, cuts)
+            told = exam.ask(file, beside=None if cut in walks else model_folder)
             if cut not in walks:  # the F16 file comes first
                 if cut == WHOLE and told.failed:
                     fix = "Check that the installed xllamacpp supports its architecture, and that memory is free"
@@ -122,11 +122,11 @@ def write_sweep(swept: dict[str, Any], folder: Path) -> None:
     if swept["chosen"] is None or ((folder / PLOT).exists() and _there(folder / SWEEP) == swept):
         return
     candidates = {name: Candidate.from_json(one) for name, one in swept["candidates"].items()}
-    write_json(folder / SWEEP, swept)
     chosen, checkpoint = candidates[swept["chosen"]], swept["checkpoint"]["value"]
     write_atomically(
         folder / PLOT, draw_frontier(list(candidates.values()), chosen, checkpoint, swept["parity_margin"])
     )
+    write_json(folder / SWEEP, swept)  # last: it says that the plot is of these numbers
 
 
 def _there(path: Path) -> dict[str, Any] | None:
@@ -142,6 +142,19 @@ def _passes(job: Job, one: Candidate, walked: bool) -> bool:
     return walked and one.comparison is not None and exam_passed(one.comparison, job.release.parity_margin)
 
 
+class _Whole:
+    """The whole model as a contestant, loaded when it is first asked: all its answers may be kept already."""
+
+    name = "checkpoint"
+
+    def __init__(self, job: Job, folder: Path, prompt: PromptFormat) -> None:
+        self._load = cache(lambda: Checkpoint(self.name, *load_fast(folder), prompt, job.evaluate.max_answer_tokens))
+
+    def answer(self, questions: Sequence[str], *, likely: bool = False) -> list[tuple[str, float | None]]:
+        """Return one answer for each question."""
+        return self._load().answer(questions, likely=likely)
+
+
 class _Exam:
     """The validation rows and the whole model's answers to them; files are measured beside it."""
 
@@ -152,25 +165,24 @@ class _Exam:
         self.references = [row.output for row in self._rows]
         self.subjects = self._exam.subjects
         self.metric = task_from_json(job.task_settings).primary_metric
-        checkpoint = Checkpoint("checkpoint", *load_fast(whole), prompt, job.evaluate.max_answer_tokens)
-        said = collect(checkpoint, self._rows, folder / "checkpoint.jsonl", chunk_rows=256)
+        said = collect(_Whole(job, whole, prompt), self._rows, folder / "checkpoint.jsonl", chunk_rows=256)
         self.theirs = self._exam.settled([one.text for one in said])
 
-    def decided_by(self, model_folder: Path) -> tuple[Decided, ...]:
+    def _decided_by(self, model_folder: Path) -> tuple[Decided, ...]:
         """Return what a checkpoint says at the positions where it is decided."""
-        model, tokenizer = load(model_folder)
+        model, tokenizer = load_fast(model_folder)
         walked = encode(tokenizer, self._prompt, self._rows[:_WALKED_ROWS], self._job.train.max_tokens)
         return tuple(decided_tokens(model, walked))
 
-    def cut_by(self, model_folder: Path) -> tuple[Cut, ...]:
+    def _cut_by(self, model_folder: Path) -> tuple[Cut, ...]:
         """Return how a checkpoint's tokenizer cuts the prompts of the rows that are walked."""
         tokenizer = load_tokenizer(model_folder)
         texts = [self._prompt.render(row.input) for row in self._rows[:_WALKED_ROWS]]
         ids = tokenizer(texts, add_special_tokens=False, split_special_tokens=True).input_ids
         return tuple(map(Cut, texts, ids))
 
-    def ask(self, file: File, decided: tuple[Decided, ...] = (), cuts: tuple[Cut, ...] = ()) -> Told:
-        """Ask a file once; what it told is kept in the folder, unless it failed."""
+    def ask(self, file: File, *, beside: Path | None) -> Told:
+        """Ask a file once, and let it walk beside a checkpoint, if any; what it told is kept unless it failed."""
         kept = self._folder / f"{file.name}.json"
         if kept.exists():
             return Told.from_json(read_json(kept))
@@ -182,8 +194,8 @@ class _Exam:
             max_tokens=self._job.evaluate.max_answer_tokens,
             context_tokens=session_tokens(self._job),
             timed=tuple(map(self._prompt.render, asked_first(self._rows))),
-            decided=decided,
-            cuts=cuts,
+            decided=self._decided_by(beside) if beside else (),
+            cuts=self._cut_by(beside) if beside else (),
         )
         told = ask_apart(asked)
         if not told.failed:
