@@ -10,6 +10,7 @@ from test_steps_train import job
 from metier.artifact import key_of, run_step
 from metier.data.records import Record, write_records
 from metier.errors import DataError
+from metier.model.loading import load_tokenizer
 from metier.steps import prompt, rivals
 from metier.tasks.prompt import PromptFormat
 from metier.train.batches import encode
@@ -70,10 +71,22 @@ def test_an_exams_question_is_never_an_example(rows, trained, tmp_path):
 
 def test_a_rival_is_tried_with_examples_in_its_chat_too(rows, tmp_path):
     write_released(CASES["SmolLM2"], tmp_path / "rival")
-    found = prompt.try_prompts(job(), tmp_path, tmp_path / "rival", chat_with_examples=True)
+    found = prompt.try_prompts(job(), tmp_path, tmp_path / "rival", 256, chat_with_examples=True)
     names = [candidate.prompt.name for candidate in found]
     assert {"chat", "chat, 3 examples", "chat, 5 examples"} <= set(names)
     assert len(names) in (7, 9), "the easiest format, too, unless it is the chat"
+
+
+def test_a_rival_whose_pieces_are_shorter_than_the_jobs_is_tried_on_the_same_rows(rows, tmp_path, monkeypatch):
+    write_released(CASES["SmolLM2"], tmp_path / "rival")
+    tokenizer = load_tokenizer(tmp_path / "rival")
+    shortest = min(example.tokens for example in encode(tokenizer, PromptFormat(name="line", after="\n"), rows, 10**9))
+    found = SimpleNamespace(origin="", licence="", sha256="", folder=tmp_path / "rival")
+    monkeypatch.setattr(rivals, "find_base", lambda _: found)
+    tight = job(train={"budget": "1 steps", "max_tokens": shortest - 1})
+    with pytest.raises(DataError, match=r"train\.max_tokens"):
+        prompt.choose_prompt(tight, tmp_path, tmp_path / "rival")
+    assert rivals._choose(tight, tmp_path, "a rival", {}, tmp_path)["candidates"]
 
 
 def test_a_changed_exam_has_a_rivals_prompt_chosen_again_and_nobody_asked_again(rows, tmp_path, monkeypatch):

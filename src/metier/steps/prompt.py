@@ -68,7 +68,7 @@ def choose_prompt(job: Job, data: Path, start: Path) -> dict[str, Any]:
         plain = task_from_json(job.task_settings).prompts(turn_of(tokenizer))
         shortest = min(plain, key=lambda p: len(tokenizer(p.render("")).input_ids))
         return {"prompt": shortest.to_json(), "base_prompt": None, "candidates": []}
-    found = try_prompts(job, data, start)
+    found = try_prompts(job, data, start, job.train.max_tokens)
     best_for_base = min(found, key=lambda candidate: candidate.loss_nats).prompt
     chosen = next(candidate for candidate in found if candidate.longest <= job.train.max_tokens)
     return {
@@ -78,7 +78,9 @@ def choose_prompt(job: Job, data: Path, start: Path) -> dict[str, Any]:
     }
 
 
-def try_prompts(job: Job, data: Path, model_folder: Path, *, chat_with_examples: bool = False) -> list[Candidate]:
+def try_prompts(
+    job: Job, data: Path, model_folder: Path, longest: int, *, chat_with_examples: bool = False
+) -> list[Candidate]:
     """Return every format with the loss of a model on validation rows, lowest price first.
 
     The format that the model finds easiest is tried with worked examples in front, too.
@@ -87,6 +89,7 @@ def try_prompts(job: Job, data: Path, model_folder: Path, *, chat_with_examples:
         job: the job description.
         data: the folder of the rows.
         model_folder: the model and its tokenizer, as a Hugging Face folder.
+        longest: the most tokens of a row, in this model's vocabulary.
         chat_with_examples: whether a chat is tried with examples even if it is not the easiest format.
 
     Raises:
@@ -95,9 +98,9 @@ def try_prompts(job: Job, data: Path, model_folder: Path, *, chat_with_examples:
     tokenizer = load_tokenizer(model_folder)
     plain = task_from_json(job.task_settings).prompts(turn_of(tokenizer))
     probed = read_records(data / "validation.jsonl")[:_PROBE_ROWS]
-    rows = fitting(tokenizer, plain, probed, job.train.max_tokens)
+    rows = fitting(tokenizer, plain, probed, longest)
     if not rows:
-        too_long = f"none of the first {len(probed)} validation rows is within {job.train.max_tokens} tokens"
+        too_long = f"none of the first {len(probed)} validation rows is within {longest} tokens"
         raise DataError("train.max_tokens", too_long, "Write a larger number, or look at the lengths of the rows")
     model = to_accelerator(load_model(model_folder))
     found = measure(model, tokenizer, plain, rows)

@@ -20,6 +20,9 @@ from metier.steps import confidence, exam
 from metier.steps.prompt import decided, decided_by, exams, try_prompts
 from metier.tasks.prompt import PromptFormat
 
+_BYTES_A_PIECE = 4
+"""A rival that lacks the pieces of a script writes it in bytes, up to so many for a piece of the job's own model."""
+
 RunStep = Callable[[str, dict[str, Any], Callable[[Path], Any]], Step]
 """Runs a step: its folder below the run folder, what it depends on, its work."""
 
@@ -130,7 +133,8 @@ def released(job: Job, name: str, prompt: Step) -> exam.Released:
 
 def _choose(job: Job, data: Path, reference: str, tried: dict[str, Any], _: Path) -> dict[str, Any]:
     base = find_base(reference)
-    found = try_prompts(job, data, base.folder, chat_with_examples=True)
+    longest = _BYTES_A_PIECE * job.train.max_tokens
+    found = try_prompts(job, data, base.folder, longest, chat_with_examples=True)
     best = min(found, key=lambda candidate: candidate.loss_nats)
     say(f"  asked with: {best.prompt.name}")
     return {
