@@ -238,6 +238,7 @@ def test_what_is_fetched_in_part_from_the_hub_is_not_here_yet(tmp_path, monkeypa
     write_folder(tmp_path, model, tokenizer)
     description = on_base("hf:somebody/some", 'pieces = "all"')
     assert known_weights(description).weights.parameters == model.num_parameters()
+    (tmp_path / "model.safetensors").rename(tmp_path / "model-1.safetensors")
     write_json(tmp_path / "model.safetensors.index.json", {"weight_map": {"a": "model-2.safetensors"}})
     assert known_weights(description) is None
 

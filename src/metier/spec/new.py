@@ -57,11 +57,11 @@ near_duplicate = {near_duplicate:<18}# rows this alike count once; 1.0 if one wo
 [data.split]{split_note}
 validation_share = {share:<16}# share of the rows kept for choosing among settings, never learned from
 test_share = {share:<22}# share of the rows kept for the final exam
-leak_similarity = {leak_similarity:<17}# training rows this similar to an exam row are left out; 1.0 as above
+leak_similarity = {leak_similarity:<17}# training rows this like an exam's are left out; 1.0 as above
 leak_sides = {leak_sides:<22}# "either" side; or the "input" alone, if outputs recur (labels)
 
 [vocabulary]
-pieces = "auto"                    # how many of the base's word pieces are kept: measured. 8000 make a smaller file
+pieces = "auto"                    # word pieces kept of the base's: measured. 8000 make a smaller file
 
 [train]
 budget = "10m"                     # how long to train: "90s", "10m", "2h", or "300 steps"

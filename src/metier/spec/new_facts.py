@@ -19,7 +19,7 @@ risk = 0.05                        # at most this share of answers wrong, and of
 {relations}
 variants = 30                      # different questions for each fact in the training
 withheld_share = 0.04              # share of the subjects that training leaves out, for the exam
-abstain_share = 0.35               # share of the training that nobody could answer, mostly about made-up names
+abstain_share = 0.35               # share of the training that nobody could answer, mostly made-up names
 comparison_share = 0.05            # share of the training that asks which of two came first
 source_tags = false                # true: every other training question begins with the name of its source
 
@@ -63,7 +63,7 @@ must_beat = []                     # a model from scratch has no base to beat
 """
 
 _WORDNET = """\
-source = "deb:wordnet-base"        # needs apt; or "file:facts.csv", your own: columns subject, relation and value
+source = "deb:wordnet-base"        # needs apt; or your own, "file:facts.csv": subject, relation, value
 path = "usr/share/wordnet/data.noun"
 format = "wordnet"                 # or "csv", "tsv", "jsonl"
 licence = "WordNet"                # of your own text "own", else an SPDX name such as "CC-BY-4.0"
