@@ -249,7 +249,7 @@ def _check_room(archive: Path, entry: _Entry, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if entry.size > free:
         found = f"unpacks to {entry.size / 2**30:.1f} GiB, and {free / 2**30:.1f} are free in {folder}"
-        raise RunError(f"{archive.name}, {entry.name}", found, "Make room there")
+        raise RunError(f"{archive.name}, {entry.name}", found, "Free disk space there")
 
 
 def _inside(name: str, wanted: str) -> str | None:

@@ -104,7 +104,7 @@ def _download(identifier: str, address: str, path: Path) -> None:
                         part.unlink()
                         _version_of(part).unlink(missing_ok=True)
                         found = f"is larger than the {room / 2**30:.1f} GiB that are free in {path.parent}"
-                        raise DataError(f"opus:{identifier}", found, "Make room there, or choose a smaller one")
+                        raise DataError(f"opus:{identifier}", found, "Free disk space there, or choose a smaller one")
                     file.write(block)
                     progress.update(task, completed=done / 2**20)
                 file.flush()
